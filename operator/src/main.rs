@@ -1,0 +1,2 @@
+//! `towline-operator`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `towline-tunnel`.
+fn main() {}
