@@ -1,2 +1,3 @@
-//! `cargo xtask`.
+//! `cargo xtask`: everything that a contributor runs.
+
 fn main() {}
