@@ -2,5 +2,9 @@
 //!
 //! It drives the machine's own programs (`ip`, `nsenter`, `tar`, `go`, `buildah`) and needs root where they do.
 
+pub mod cluster;
+pub mod image;
 pub mod netns;
+pub mod package;
 pub mod process;
+pub mod tool;
