@@ -71,6 +71,8 @@ pub(super) struct Connection {
     answered: bool,
     link: Option<Link>,
     esp_proposal: Option<EspProposal>,
+    /// What the LNS calls itself.
+    lns: String,
     life: Life,
     mtu_limit: Option<u16>,
     /// One frame or message on its way into ESP.
@@ -117,10 +119,9 @@ impl Connection {
         let ike = ike::Ike::new(ike_config(config, &path, pfs, export_keys), rng());
         let lac = l2tp::Lac::new(
             l2tp::Config {
-                host_name: config.l2tp.host_name.clone(),
                 secret: path.credentials.tunnel_secret.clone(),
                 hello: Duration::from_secs(config.l2tp.hello_seconds.into()),
-                ..l2tp::Config::default()
+                ..l2tp::Config::new(config.l2tp.host_name.clone())
             },
             rng(),
         );
@@ -135,6 +136,7 @@ impl Connection {
             answered: false,
             link: None,
             esp_proposal: None,
+            lns: String::new(),
             life: Life { last: now, asked: None, interval, timeout },
             mtu_limit: config.network.mtu,
             scratch: Vec::new(),
@@ -151,7 +153,7 @@ impl Connection {
     pub(super) fn close(&mut self, now: Instant) {
         match self.state {
             State::Calling | State::Linking | State::Up => {
-                self.lac.close(now);
+                self.lac.close(now, l2tp::CloseReason::Administrative);
                 self.state = State::Closing(now + CLOSE_WAIT);
             }
             State::Securing => self.close_ike(now),
@@ -422,16 +424,17 @@ impl Connection {
 
     fn handle_l2tp_event(&mut self, now: Instant, event: l2tp::Event) {
         match event {
-            l2tp::Event::ControlEstablished { .. } => {}
-            l2tp::Event::SessionEstablished { peer } => {
+            l2tp::Event::ControlEstablished(peer) => self.lns = peer.host_name,
+            l2tp::Event::SessionEstablished => {
                 if self.state == State::Calling {
                     self.state = State::Linking;
+                    let peer = std::mem::take(&mut self.lns);
                     self.step(Step::L2tp { peer });
                     self.ppp.open(now);
                 }
             }
             // A Hello alone proves nothing: Apple's and Android's ends leave it unanswered (the verdict is in `Life`).
-            l2tp::Event::Unanswered => {}
+            l2tp::Event::Unanswered(_) => {}
             l2tp::Event::Failed(error) => {
                 if !self.is_ending() {
                     self.fail(verdict::of_l2tp(&error));
