@@ -181,6 +181,8 @@ impl Cluster {
                 }
             }
         }
+        // Names with a dot are locks.
+        names.retain(|name| check_name(name).is_ok());
         names.sort();
         names.iter().filter_map(|name| Self::open(name).transpose()).collect()
     }
