@@ -47,7 +47,7 @@ const LONGEST_SOCKET: usize = "/kubelet/device-plugins/kubelet.sock".len();
 /// Far more than a step of the start takes on two busy cores; what takes longer does not happen any more.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// DNS and policies of a new cluster.
+/// DNS of a new cluster.
 const MANIFEST: &str = include_str!("../cluster/coredns.yaml");
 
 /// Programs of this machine that nodes and [`node`] call, by package.
