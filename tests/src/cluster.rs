@@ -47,7 +47,7 @@ const LONGEST_SOCKET: usize = "/kubelet/device-plugins/kubelet.sock".len();
 /// Far more than a step of the start takes on two busy cores; what takes longer does not happen any more.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// DNS and policies of a new cluster.
+/// DNS of a new cluster.
 const MANIFEST: &str = include_str!("../cluster/coredns.yaml");
 
 /// Programs of this machine that nodes and [`node`] call, by package.
@@ -216,7 +216,8 @@ impl Cluster {
         Namespace::named(&self.settings.node)
     }
 
-    /// The bridge that every cluster of this workspace is on; foreign gateways attach to it.
+    /// The bridge that every cluster of this workspace is on, for foreign gateways to attach to. It goes with the last
+    /// cluster.
     pub fn bridge() -> Result<Bridge> {
         Bridge::named(&format!("{}-wan", prefix()))
     }
@@ -311,8 +312,7 @@ impl Cluster {
             state.display()
         );
         let cluster = {
-            let clusters = File::open(clusters())?;
-            clusters.lock()?;
+            let _lock = lock_file("clusters")?;
             let others = Self::all()?;
             if let Some(other) = others.iter().find(|other| other.address() == address) {
                 bail!("{address} belongs to cluster {}; give this one another --address", other.name());
@@ -416,15 +416,19 @@ impl Cluster {
                 !init.is_alive() && first.is_none_or(|first| !first.is_alive())
             })?;
         }
-        node::remove_cgroups(&self.settings.node)?;
         {
             let _lock = network_lock()?;
             let namespace = self.namespace()?;
             let bridge = Self::bridge()?;
             bridge.detach(&namespace, LINK)?;
+            // Kills the node, too, if the harness was killed before it wrote down which process that is.
             namespace.delete()?;
-            bridge.delete_if_unused()?;
+            // With the last cluster, whatever else is still plugged in.
+            if Self::all()?.iter().all(|other| other.name() == self.name()) {
+                bridge.delete()?;
+            }
         }
+        node::remove_cgroups(&self.settings.node)?;
         // The node's mounts are gone with it. Deleting through one that is not would empty what is mounted.
         let mounts = fs::read_to_string("/proc/self/mounts")?;
         let state = self.state.to_string_lossy();
@@ -460,16 +464,19 @@ fn prefix() -> String {
 
 /// Held while a cluster is started or removed.
 fn lock(name: &str) -> Result<File> {
-    let folder = clusters();
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let file = File::create(folder.join(format!(".{name}.lock")))?;
-    file.lock()?;
-    Ok(file)
+    lock_file(&format!("cluster-{name}"))
 }
 
 /// Held while the bridge or something on it is made or removed.
 fn network_lock() -> Result<File> {
-    let file = File::create(clusters().join(".network.lock"))?;
+    lock_file("network")
+}
+
+/// Waits for a lock, which the file returned holds. Locks are not kept with the clusters, which leave nothing behind.
+fn lock_file(name: &str) -> Result<File> {
+    let folder = tool::folder().join("locks");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = File::create(folder.join(name))?;
     file.lock()?;
     Ok(file)
 }

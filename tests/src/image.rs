@@ -19,7 +19,7 @@ use crate::{package, tool};
 /// Registry part of the name of every image made here; nobody answers there, so an image that is missing shows.
 pub const REGISTRY: &str = "towline.test";
 
-/// Name of the image of applications in tests: busybox, `curl` and `ip`; it serves `/www` on port 80 unless told otherwise.
+/// Name of the image of applications in tests: busybox, `curl`, `wget`, `ip`; it serves `/www` on port 80 unless told otherwise.
 pub const APP: &str = "towline.test/app:1";
 
 /// Name of the image of the process that holds a pod's namespaces.
@@ -28,8 +28,9 @@ pub const PAUSE: &str = "towline.test/pause:1";
 /// Name of CoreDNS's image.
 pub const COREDNS: &str = "towline.test/coredns:1";
 
-/// The application's programs that are taken from this machine, with the package of each.
-const APP_PROGRAMS: &[(&str, &str)] = &[("curl", "curl"), ("ip", "iproute2")];
+/// The application's programs that are taken from this machine, with the package of each. (The wget of Debian 12's
+/// busybox crashes when it is given a timeout.)
+const APP_PROGRAMS: &[(&str, &str)] = &[("curl", "curl"), ("getent", "libc-bin"), ("ip", "iproute2"), ("wget", "wget")];
 
 /// The application's own files: path, contents, mode.
 const APP_FILES: &[(&str, &str, u32)] = &[
@@ -43,7 +44,7 @@ const APP_FILES: &[(&str, &str, u32)] = &[
 ];
 
 /// What the application runs unless a pod says otherwise.
-const APP_COMMAND: &[&str] = &["/bin/httpd", "-f", "-p", "80", "-h", "/www"];
+const APP_COMMAND: &[&str] = &["/bin/httpd", "-f", "-p", "0.0.0.0:80", "-h", "/www"];
 
 /// Packs a folder into an image with one layer. The same files give the same bytes.
 pub fn write(name: &str, root: &Path, command: &[&str], archive: &Path) -> Result<()> {
@@ -264,7 +265,8 @@ mod tests {
         fs::write(root.join("etc/motd"), "hello").unwrap();
         let (first, second) = (folder.join("first.tar"), folder.join("second.tar"));
         write("towline.test/unit:1", &root, &["/none"], &first).unwrap();
-        fs::write(root.join("etc/motd"), "hello").unwrap();
+        // The same contents, written at another time.
+        fs::File::open(root.join("etc/motd")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         write("towline.test/unit:1", &root, &["/none"], &second).unwrap();
         assert_eq!(digest(&first).unwrap(), digest(&second).unwrap());
 

@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that a contributor runs. A subcommand is one module with its arguments and a `run`.
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use towline_tests::cluster;
 
@@ -18,8 +19,15 @@ enum Command {
     Cluster(cluster::command::Arguments),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
         Command::Cluster(arguments) => arguments.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -163,7 +163,7 @@ impl Bridge {
         Self::set_up(Namespace::new("wan")?)
     }
 
-    /// The bridge in the namespace with this name, made if it is missing. It stays until [`Bridge::delete_if_unused`].
+    /// The bridge in the namespace with this name, made if it is missing. It stays until [`Bridge::delete`].
     pub fn named(name: &str) -> Result<Self> {
         Self::set_up(Namespace::named(name)?)
     }
@@ -200,9 +200,9 @@ impl Bridge {
         Ok(())
     }
 
-    /// Deletes the bridge when nothing is plugged in.
-    pub fn delete_if_unused(self) -> Result<()> {
-        if self.ports()?.is_empty() { self.namespace.delete() } else { Ok(()) }
+    /// Deletes the bridge and its ports.
+    pub fn delete(self) -> Result<()> {
+        self.namespace.delete()
     }
 
     /// A port name that is not in use: the lowest number.

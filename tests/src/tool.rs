@@ -85,6 +85,7 @@ const MODULES: &[Module] = &[
 #[derive(Deserialize, PartialEq, Serialize)]
 struct Stamp {
     sources: String,
+    /// Below `target/tools`.
     programs: Vec<PathBuf>,
 }
 
@@ -181,7 +182,7 @@ impl Module {
         let stamp = fs::read(self.stamp()).ok().and_then(|bytes| serde_json::from_slice::<Stamp>(&bytes).ok());
         stamp.is_some_and(|stamp| {
             self.sources().is_ok_and(|sources| sources == stamp.sources)
-                && stamp.programs.iter().all(|program| program.exists())
+                && stamp.programs.iter().all(|program| folder().join(program).exists())
         })
     }
 
@@ -202,14 +203,14 @@ impl Module {
         // A module with one program gives it its own name: the package of etcd is called "server".
         let (out, programs) = match packages.as_slice() {
             [_] => {
-                let program = folder.join(self.folder).join(self.name);
-                (program.clone(), vec![program])
+                let program = Path::new(self.folder).join(self.name);
+                (folder.join(&program), vec![program])
             }
             packages => {
+                let names = packages.iter().map(|path| path.rsplit('/').next().unwrap_or(path));
+                let programs = names.map(|name| Path::new(self.folder).join(name)).collect();
                 // With a slash at its end, `-o` is a folder.
-                let out = folder.join(self.folder).join("");
-                let programs = packages.iter().map(|path| out.join(path.rsplit('/').next().unwrap_or(path)));
-                (out.clone(), programs.collect())
+                (folder.join(self.folder).join(""), programs)
             }
         };
         let mut flags = "-s -w".to_owned();

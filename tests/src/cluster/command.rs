@@ -6,8 +6,9 @@ use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use nix::sys::signal::Signal;
 
-use super::{Cluster, DEFAULT, node};
+use super::{Cluster, Component, DEFAULT, node};
 use crate::{image, package, tool};
 
 /// Arguments of `cargo xtask cluster`.
@@ -57,6 +58,16 @@ enum Action {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Send a signal to a component: STOP and CONT suspend it, after KILL it starts again in a second
+    Signal {
+        /// Name of the cluster
+        name: String,
+        /// The component
+        component: Component,
+        /// The signal, as STOP
+        #[arg(value_parser = signal)]
+        signal: Signal,
+    },
     /// First process of a node (not for people)
     #[command(hide = true)]
     Node {
@@ -105,9 +116,14 @@ impl Arguments {
                 // The caller sees the command's own verdict.
                 std::process::exit(status.code().unwrap_or(1))
             }
+            Action::Signal { name, component, signal } => existing(&name)?.signal(component, signal),
             Action::Node { state } => node::run(&state),
         }
     }
+}
+
+fn signal(name: &str) -> Result<Signal> {
+    format!("SIG{}", name.to_uppercase().trim_start_matches("SIG")).parse().with_context(|| format!("no signal {name}"))
 }
 
 fn existing(name: &str) -> Result<Cluster> {

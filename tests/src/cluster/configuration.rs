@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use serde_json::{Value, json};
 
 use super::Settings;
@@ -26,7 +27,7 @@ pub(super) fn write(state: &Path, settings: &Settings) -> Result<()> {
     write_json(&state.join("kubelet.json"), &kubelet(state, settings))?;
     fs::create_dir(state.join("cni"))?;
     write_json(&state.join("cni/10-pods.conflist"), &network(state, settings))?;
-    fs::write(state.join("containerd.toml"), containerd(state))?;
+    fs::write(state.join("containerd.toml"), containerd(state)?)?;
     Ok(())
 }
 
@@ -118,13 +119,16 @@ fn network(state: &Path, settings: &Settings) -> Value {
     })
 }
 
-fn containerd(state: &Path) -> String {
+fn containerd(state: &Path) -> Result<String> {
+    // The kernel does not stack overlayfs on overlayfs, which is what a container's own files lie on. Copies always work.
+    let file_system = statfs(state).with_context(|| format!("cannot look at {}", state.display()))?.filesystem_type();
+    let snapshotter = if file_system == OVERLAYFS_SUPER_MAGIC { "native" } else { "overlayfs" };
     let state = state.display();
     let tools = tool::folder();
     let tools = tools.display();
     let pause = image::PAUSE;
     // Without CAP_SYS_RESOURCE, which containers often lack, a process cannot lower its oom_score_adj.
-    format!(
+    Ok(format!(
         r#"version = 3
 root = "{state}/containerd"
 state = "{state}/containerd-run"
@@ -133,7 +137,7 @@ state = "{state}/containerd-run"
 address = "{state}/containerd.sock"
 
 [plugins."io.containerd.cri.v1.images"]
-snapshotter = "overlayfs"
+snapshotter = "{snapshotter}"
 pinned_images = {{ sandbox = "{pause}" }}
 
 [plugins."io.containerd.cri.v1.runtime"]
@@ -148,5 +152,5 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 options = {{ BinaryName = "{tools}/bin/runc", Root = "{state}/runc", SystemdCgroup = false }}
 "#
-    )
+    ))
 }
