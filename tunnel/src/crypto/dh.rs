@@ -349,7 +349,7 @@ mod tests {
             assert_eq!(sha256(&pair.shared_secret(&peer).unwrap()), secret);
 
             let prime = modp.modulus.modulus().as_ref();
-            let bits = (prime.bits() as u16).to_be_bytes();
+            let bits = (prime.bit_width() as u16).to_be_bytes();
             assert_eq!(KeyPair::modp(modp, &bits).public_value()[..], prime.wrapping_neg().to_be_bytes()[..]);
         }
     }
