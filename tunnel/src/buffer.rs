@@ -203,7 +203,13 @@ mod tests {
     fn a_failed_fill_leaves_no_trace() {
         let mut batch = DatagramBatch::new();
         let remote = ([192, 0, 2, 1], 500).into();
-        assert_eq!(batch.push_with(Port::Ike, remote, |octets| { octets.push(1); Err("no") }), Err("no"));
+        assert_eq!(
+            batch.push_with(Port::Ike, remote, |octets| {
+                octets.push(1);
+                Err("no")
+            }),
+            Err("no")
+        );
         assert!(batch.is_empty());
         assert!(batch.push(Port::Ike, remote, b"abc"));
         assert_eq!(batch.runs().next().map(|run| run.octets.to_vec()), Some(b"abc".to_vec()));

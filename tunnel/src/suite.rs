@@ -265,10 +265,7 @@ impl Security {
         if self >= Self::Legacy {
             chosen.push((TripleDes, Sha1));
         }
-        chosen
-            .into_iter()
-            .map(|(cipher, hash)| EspProposal { cipher, integrity: Some(hash), group: None })
-            .collect()
+        chosen.into_iter().map(|(cipher, hash)| EspProposal { cipher, integrity: Some(hash), group: None }).collect()
     }
 }
 
@@ -312,7 +309,10 @@ mod tests {
 
     #[test]
     fn levels_grow_and_only_the_weak_are_called_weak() {
-        assert_eq!([Security::Strong, Security::Compatible, Security::Legacy].map(|s| s.ike_proposals().len()), [6, 9, 12]);
+        assert_eq!(
+            [Security::Strong, Security::Compatible, Security::Legacy].map(|s| s.ike_proposals().len()),
+            [6, 9, 12]
+        );
         for proposal in Security::Strong.ike_proposals() {
             assert_eq!(weakness(&proposal, None), None, "{proposal}");
         }
