@@ -12,7 +12,7 @@ use super::payload::Notification;
 use super::quick_mode::{NewPair, QuickMode};
 use super::registry::{PayloadType, ProtocolId};
 use super::sa::{IsakmpSa, Pair, renewal};
-use super::{Event, Ike, Keys, Timer};
+use super::{Event, Ike, Keys, Sa, Timer};
 use crate::buffer::Port;
 
 /// How long the SA before the last one still receives: far more than any packet is under way.
@@ -167,7 +167,7 @@ impl Ike {
         if negotiation.role == Role::Responder {
             return self.notice(format!("a Main Mode of the peer did not complete: {error}"));
         }
-        if self.pairs.is_empty() && self.isakmp.is_empty() {
+        if self.pairs.is_empty() && (self.isakmp.is_empty() || self.waiting.is_some()) {
             return self.fail(error);
         }
         // What exists goes on; the next attempt follows as long as there is something to renew.
@@ -449,6 +449,7 @@ impl Ike {
             deletes: false,
             nonce,
             initiator,
+            held: None,
         };
         let spi = pair.inbound;
         self.timers.set(Timer::RenewIpsec(spi), now + renewal(life, initiator, &mut self.rng));
@@ -456,24 +457,22 @@ impl Ike {
         self.pairs.push(pair);
         self.events.push_back(Event::InstallInbound(inbound));
         if initiator {
-            self.events.push_back(Event::InstallOutbound(outbound));
-            self.supersede(now, spi);
+            self.take_over(now, spi, outbound);
         }
     }
 
     /// The responder's outbound SA, after message 3 or the first ESP packet.
-    pub(super) fn install_outbound(&mut self, now: Instant, outbound: super::Sa) {
+    pub(super) fn install_outbound(&mut self, now: Instant, outbound: Sa) {
         let Some(pair) = self.pairs.iter_mut().find(|pair| pair.outbound == outbound.spi) else { return };
         pair.confirmed = true;
         // From here on the pair counts as made: it may collide with what was begun before.
         pair.established = now;
         let spi = pair.inbound;
-        self.events.push_back(Event::InstallOutbound(outbound));
-        self.supersede(now, spi);
+        self.take_over(now, spi, outbound);
     }
 
-    /// A confirmed pair takes over from all others.
-    fn supersede(&mut self, now: Instant, spi: u32) {
+    /// A confirmed pair takes over from all others, unless it is the redundant one of a collision.
+    fn take_over(&mut self, now: Instant, spi: u32, outbound: Sa) {
         let Some(new) = self.pairs.iter().find(|pair| pair.inbound == spi).cloned() else { return };
         let mut redundant = false;
         for other in self.pairs.iter_mut().filter(|other| other.inbound != spi && other.confirmed && !other.superseded)
@@ -489,12 +488,17 @@ impl Ike {
             self.timers.stop(Timer::RenewIpsec(other.inbound));
             self.timers.set(Timer::ExpireIpsec(other.inbound), other.expires.min(now + grace));
         }
-        if redundant && let Some(pair) = self.pairs.iter_mut().find(|pair| pair.inbound == spi) {
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.inbound == spi) else { return };
+        if redundant {
             pair.superseded = true;
             pair.deletes = pair.initiator;
             let grace = if pair.deletes { GRACE } else { GRACE * 2 };
             self.timers.stop(Timer::RenewIpsec(spi));
             self.timers.set(Timer::ExpireIpsec(spi), pair.expires.min(now + grace));
+            // Its initiator deletes it soon, so nothing is sent on it unless the other one goes first.
+            pair.held = Some(outbound);
+        } else {
+            self.events.push_back(Event::InstallOutbound(outbound));
         }
     }
 
@@ -540,6 +544,11 @@ impl Ike {
         if let Some(index) = self.pairs.iter().position(|pair| pair.inbound == spi) {
             let pair = self.pairs.remove(index);
             self.events.push_back(Event::RemoveSa { inbound_spi: pair.inbound, outbound_spi: pair.outbound });
+            if self.pairs.iter().all(|pair| !pair.confirmed || pair.held.is_some())
+                && let Some(outbound) = self.pairs.iter_mut().rev().find_map(|pair| pair.held.take())
+            {
+                self.events.push_back(Event::InstallOutbound(outbound));
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::Sa;
 use super::key::Keys;
 use super::main_mode::{Established, MainMode, Role};
 use super::message::Cookies;
@@ -100,6 +101,8 @@ pub(super) struct Pair {
     pub(super) initiator: bool,
     /// The smaller nonce, which decides collisions.
     pub(super) nonce: Vec<u8>,
+    /// The outbound SA of the redundant pair of a collision, which is not in use.
+    pub(super) held: Option<Sa>,
 }
 
 /// How long after it was made an SA is renewed: 10 to 20 % of its life before the end for the side that made it, half of that
