@@ -84,7 +84,10 @@ impl Part {
             Self::Interop => {
                 package::install(crate::peer::PACKAGES)?;
                 product::build()?;
-                test(&["--package", "towline-tests", "--test", "peers", "--test", "interop", "--", "--test-threads=1"], count)
+                test(
+                    &["--package", "towline-tests", "--test", "peers", "--test", "interop", "--", "--test-threads=1"],
+                    count,
+                )
             }
             Self::Cluster => {
                 package::install(crate::peer::PACKAGES)?;
@@ -102,7 +105,13 @@ fn lint() -> Result<()> {
     say(cargo().args(["fmt", "--all", "--check"]))?;
     say(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     let deny = cargo_deny()?;
-    say(Command::new(deny).current_dir(tool::workspace()).args(["--all-features", "check", "bans", "licenses", "sources"]))?;
+    say(Command::new(deny).current_dir(tool::workspace()).args([
+        "--all-features",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]))?;
     tool::build()?;
     let chart = tool::workspace().join("charts/towline");
     say(Command::new(tool::program("helm")).args(["lint", "--strict"]).arg(&chart))
@@ -165,7 +174,10 @@ impl Count {
     fn add(&mut self, line: &str) {
         let Some(rest) = line.strip_prefix("test result: ") else { return };
         let number = |what: &str| -> u64 {
-            rest.split([';', '.']).filter_map(|part| part.trim().strip_suffix(what)).find_map(|n| n.trim().parse().ok()).unwrap_or(0)
+            rest.split([';', '.'])
+                .filter_map(|part| part.trim().strip_suffix(what))
+                .find_map(|n| n.trim().parse().ok())
+                .unwrap_or(0)
         };
         self.passed += number("passed");
         self.failed += number("failed");
@@ -177,7 +189,8 @@ impl Count {
 pub fn explain_missing() -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "run this as root: it makes network namespaces and TUN devices");
     ensure!(std::path::Path::new("/dev/net/tun").exists(), "/dev/net/tun is missing: load the module tun");
-    run(Command::new("unshare").args(["--net", "true"])).context("this machine does not let us make network namespaces")?;
+    run(Command::new("unshare").args(["--net", "true"]))
+        .context("this machine does not let us make network namespaces")?;
     Ok(())
 }
 

@@ -64,10 +64,7 @@ pub fn images() -> Result<[PathBuf; 2]> {
         }
         Ok(archive)
     };
-    Ok([
-        one("operator", "towline-operator", OPERATOR_IMAGE)?,
-        one("tunnel", "towline-tunnel", TUNNEL_IMAGE)?,
-    ])
+    Ok([one("operator", "towline-operator", OPERATOR_IMAGE)?, one("tunnel", "towline-tunnel", TUNNEL_IMAGE)?])
 }
 
 fn is_newer(file: &std::path::Path, than: &std::path::Path) -> bool {

@@ -1,1 +1,68 @@
-//! The process.
+//! The process around the stack: sockets, TUN device, routes, files, HTTP.
+//!
+//! ```text
+//!   process   the event loop; the only one that touches the stack
+//!     ├ dial      secrets, names, sockets          ├ netlink   addresses and routes
+//!     ├ udp       datagrams in batches             ├ tun       packets of the kernel
+//!     ├ probe     through the tunnel               ├ relay     exports
+//!     ├ watch     configuration and secrets        ├ report    to the operator
+//!     └ admin     health, metrics, control socket  └ status, metrics, telemetry   what they say
+//! ```
+
+pub mod admin;
+pub mod dial;
+pub mod metrics;
+pub mod netlink;
+pub mod probe;
+pub mod process;
+pub mod relay;
+pub mod report;
+pub mod status;
+pub mod telemetry;
+pub mod tun;
+pub mod udp;
+pub mod watch;
+
+#[cfg(test)]
+mod scratch;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::report::Report;
+use crate::stack::Counters;
+
+/// The process at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What is reported.
+    pub report: Report,
+    /// What the stack counted.
+    pub counters: Counters,
+    /// Packets that the process itself dropped, by a reason of a closed list.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// What is counted as it happens.
+    pub instruments: metrics::Instruments,
+    /// The name of each export, and whether it listens.
+    pub exports: Vec<(String, bool)>,
+    /// Whether the tunnel was up once.
+    pub started: bool,
+    /// When this was.
+    pub now: Instant,
+}
+
+#[cfg(test)]
+impl Snapshot {
+    /// A process that has reported `report` and done nothing.
+    pub(crate) fn of(report: Report) -> Self {
+        Self {
+            report,
+            counters: Counters::default(),
+            drops: BTreeMap::new(),
+            instruments: metrics::Instruments::new(relay::Instruments::default()),
+            exports: Vec::new(),
+            started: false,
+            now: Instant::now(),
+        }
+    }
+}

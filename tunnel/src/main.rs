@@ -1,2 +1,120 @@
-//! `towline-tunnel`.
-fn main() {}
+//! `towline-tunnel`: one L2TP/IPsec tunnel, in a pod or by hand.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use towline_tunnel::config::{self, Config};
+use towline_tunnel::io::process::{self, Options};
+use towline_tunnel::io::{dial, status, telemetry, watch};
+use towline_tunnel::stack::PathError;
+
+/// Userspace L2TP/IPsec: dials a gateway and routes the networks behind it into a TUN device.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the tunnel until SIGTERM. Needs NET_ADMIN and /dev/net/tun.
+    Run(Run),
+    /// Says what is wrong with a configuration and the files that it names; changes nothing.
+    Check {
+        /// The configuration, a JSON file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Prints what a running tunnel says about itself.
+    Status {
+        /// The control socket, `admin.socket` of the configuration.
+        #[arg(long, value_name = "PATH", default_value_os_t = config::Admin::default().socket)]
+        socket: PathBuf,
+        /// Prints the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// The configuration, a JSON file. Changes to it take effect while the tunnel runs.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Leaves the unreachable routes to the remote networks in place at the end, so that nothing goes another way until the
+    /// next process takes over.
+    #[arg(long)]
+    leave_routes: bool,
+    /// Appends the keys of every SA to FILE, one Wireshark preference a line. Whoever has them reads all the traffic.
+    #[arg(long, value_name = "FILE", requires = "exposes")]
+    export_keys: Option<PathBuf>,
+    /// Confirms --export-keys.
+    #[arg(long = "i-know-this-exposes-the-traffic", id = "exposes", requires = "export_keys")]
+    _exposes: bool,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run(run) => run_tunnel(run),
+        Command::Check { config } => check(&config),
+        Command::Status { socket, json } => print_status(&socket, json),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("towline-tunnel: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<(String, Config)> {
+    let text = watch::read_config(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let config = config::parse(&text).with_context(|| path.display().to_string())?;
+    Ok((text, config))
+}
+
+fn run_tunnel(arguments: Run) -> anyhow::Result<()> {
+    let (text, config) = load(&arguments.config)?;
+    let keys = arguments.export_keys.as_deref().map(|path| {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        file.with_context(|| format!("--export-keys: cannot open {}", path.display()))
+    });
+    let options =
+        Options { path: arguments.config, text, keys: keys.transpose()?, leave_routes: arguments.leave_routes, config };
+    let verbosity = telemetry::start(options.config.log).context("cannot start to log")?;
+    if options.keys.is_some() {
+        tracing::warn!("keys are exported: whoever has the file reads all the traffic");
+    }
+    // One thread: packets of one tunnel are handled in order, and a second one would only add hand-overs.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(process::run(options, verbosity))
+}
+
+fn check(path: &Path) -> anyhow::Result<()> {
+    let (_, config) = load(path)?;
+    dial::read_credentials(&config.credentials).map_err(|error| match error {
+        PathError::Credentials { message, .. } | PathError::Unresolvable(message) | PathError::Unreachable(message) => {
+            anyhow::Error::msg(message)
+        }
+    })?;
+    println!("{}: no problem found", path.display());
+    Ok(())
+}
+
+fn print_status(socket: &Path, json: bool) -> anyhow::Result<()> {
+    let report = status::ask(socket).with_context(|| {
+        format!("no tunnel answers at {}; is it running, and is this its admin.socket?", socket.display())
+    })?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", status::summary(&report));
+    }
+    Ok(())
+}

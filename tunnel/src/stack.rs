@@ -217,17 +217,28 @@ impl Tunnel {
         let State::Dialling = self.state else { return };
         match path {
             Ok(path) => {
-                self.set(Layer::Credentials, LayerState::Up, Reason::CredentialsRead, "The Secrets hold all that is needed.");
+                self.set(
+                    Layer::Credentials,
+                    LayerState::Up,
+                    Reason::CredentialsRead,
+                    "The Secrets hold all that is needed.",
+                );
                 self.progress(Layer::Peer, Reason::Negotiating, format!("Asking {}.", path.remote));
                 self.report.peer_endpoint = Some(path.remote);
-                let mut connection = Connection::new(&self.config, path, self.pfs, self.export_keys, &mut self.rng, now);
+                let mut connection =
+                    Connection::new(&self.config, path, self.pfs, self.export_keys, &mut self.rng, now);
                 connection.start(now);
                 self.state = State::Connected(Box::new(connection));
                 self.advance(now);
             }
             Err(error) => {
                 if !matches!(error, PathError::Credentials { .. }) {
-                    self.set(Layer::Credentials, LayerState::Up, Reason::CredentialsRead, "The Secrets hold all that is needed.");
+                    self.set(
+                        Layer::Credentials,
+                        LayerState::Up,
+                        Reason::CredentialsRead,
+                        "The Secrets hold all that is needed.",
+                    );
                 }
                 let peer = self.peer();
                 self.fail(now, verdict::of_path(&peer, error));
@@ -252,7 +263,12 @@ impl Tunnel {
                 connection.handle_datagram(now, port, datagram, &mut self.packets, &mut self.counters);
                 self.advance(now);
             }
-            State::Connected(_) | State::Closing(..) | State::Idle | State::Dialling | State::Waiting(_) | State::Closed => {
+            State::Connected(_)
+            | State::Closing(..)
+            | State::Idle
+            | State::Dialling
+            | State::Waiting(_)
+            | State::Closed => {
                 self.counters.drop_packet("unknown_peer");
             }
         }
@@ -541,7 +557,8 @@ impl Tunnel {
     }
 
     fn restart_probe(&mut self, now: Instant) {
-        self.probe = Probe { due: (self.config.health_check.kind == ProbeKind::Lcp).then_some(now), ..Probe::default() };
+        self.probe =
+            Probe { due: (self.config.health_check.kind == ProbeKind::Lcp).then_some(now), ..Probe::default() };
     }
 
     /// Sends the LCP probe that is due, or gives up the one before.
@@ -569,7 +586,12 @@ impl Tunnel {
             Ok(_) => {
                 self.probe.failures = 0;
                 self.report.failed_attempts = 0;
-                self.set(Layer::Probe, LayerState::Up, Reason::ProbeSucceeded, format!("{what} answered through the tunnel."));
+                self.set(
+                    Layer::Probe,
+                    LayerState::Up,
+                    Reason::ProbeSucceeded,
+                    format!("{what} answered through the tunnel."),
+                );
             }
             Err(why) => {
                 self.probe.failures = self.probe.failures.saturating_add(1);

@@ -109,7 +109,9 @@ macro_rules! registry {
     ($(#[$meta:meta])* pub struct $name:ident($int:ty) { $($(#[$vmeta:meta])* $variant:ident = $value:expr),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(unreachable_pub, reason = "a registry is as visible as its module")]
         pub struct $name(pub $int);
+        #[allow(unreachable_pub, dead_code, reason = "a registry is whole, and as visible as its module")]
         impl $name {
             $($(#[$vmeta])* #[allow(missing_docs, reason = "the name is the registry's own")] pub const $variant: Self = Self($value);)*
 

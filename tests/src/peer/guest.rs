@@ -32,7 +32,9 @@ pub enum PppAuth {
 impl PppAuth {
     fn options(self, demand: bool) -> &'static [&'static str] {
         match (self, demand) {
-            (Self::MsChapV2, true) => &["require-mschap-v2", "refuse-mschap", "refuse-chap", "refuse-pap", "refuse-eap"],
+            (Self::MsChapV2, true) => {
+                &["require-mschap-v2", "refuse-mschap", "refuse-chap", "refuse-pap", "refuse-eap"]
+            }
             (Self::Chap, true) => &["require-chap", "refuse-mschap", "refuse-mschap-v2", "refuse-pap", "refuse-eap"],
             (Self::Pap, true) => &["require-pap", "refuse-mschap", "refuse-mschap-v2", "refuse-chap", "refuse-eap"],
             (Self::MsChapV2, false) => &["noauth", "refuse-mschap", "refuse-chap", "refuse-pap", "refuse-eap"],
@@ -125,7 +127,14 @@ impl Guest {
         Self::boot(bridge, name, address, router, ("", ""), &files)
     }
 
-    fn boot(bridge: &Bridge, name: &str, address: &str, router: &str, inner: (&str, &str), files: &Files) -> Result<Self> {
+    fn boot(
+        bridge: &Bridge,
+        name: &str,
+        address: &str,
+        router: &str,
+        inner: (&str, &str),
+        files: &Files,
+    ) -> Result<Self> {
         let namespace = bridge.namespace();
         let folder = tool::target().join("peers").join(format!("{}-{name}", namespace.name()));
         if folder.exists() {
@@ -148,13 +157,25 @@ impl Guest {
             command.arg(format!("LD_PRELOAD={}", library.display())).arg("linux.uml");
         }
         // The same address has the same MAC, so that a guest that is booted again is not lost to old ARP entries.
-        let mac: String = address.split('.').filter_map(|octet| octet.parse::<u8>().ok()).fold("02:00".to_owned(), |mut mac, octet| {
-            // Writing to a String cannot fail.
-            let written = write!(mac, ":{octet:02x}");
-            debug_assert!(written.is_ok());
-            mac
-        });
-        command.args(["mem=192M", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "con0=null,fd:1", "con=null", "ssl=null"]);
+        let mac: String = address.split('.').filter_map(|octet| octet.parse::<u8>().ok()).fold(
+            "02:00".to_owned(),
+            |mut mac, octet| {
+                // Writing to a String cannot fail.
+                let written = write!(mac, ":{octet:02x}");
+                debug_assert!(written.is_ok());
+                mac
+            },
+        );
+        command.args([
+            "mem=192M",
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "ro",
+            "quiet",
+            "con0=null,fd:1",
+            "con=null",
+            "ssl=null",
+        ]);
         command.arg(format!("init={}", folder.join("init.sh").display()));
         command.arg(format!("guestfolder={}", folder.display()));
         command.arg(format!("uml_dir={}/", sockets.display())).arg(format!("umid={name}"));
@@ -163,10 +184,17 @@ impl Guest {
         let bridge = namespace.name().to_owned();
         let mut guest = Self { process, folder, tap, bridge, next: AtomicU32::new(0) };
         let ready = guest.folder.join("ready");
-        let booted = wait_until("a guest's boot", BOOT, || ready.exists() || matches!(guest.process.ended(), Ok(Some(_)) | Err(_)));
+        let booted = wait_until("a guest's boot", BOOT, || {
+            ready.exists() || matches!(guest.process.ended(), Ok(Some(_)) | Err(_))
+        });
         let status = fs::read_to_string(&ready).unwrap_or_default();
         if booted.is_err() || status.trim() != "0" {
-            bail!("guest {name} did not come up (status {:?}):\n{}\n{}", status.trim(), guest.process.output()?, guest.log("boot"));
+            bail!(
+                "guest {name} did not come up (status {:?}):\n{}\n{}",
+                status.trim(),
+                guest.process.output()?,
+                guest.log("boot")
+            );
         }
         Ok(guest)
     }
@@ -281,7 +309,11 @@ impl Files {
     fn ipsec(&mut self, lns: &Lns, address: &str, server: Option<&str>) {
         let rekeys = lns.rekey || server.is_some();
         let at = |life: u32| if rekeys { life / 5 * 4 } else { 0 };
-        let (local, remote) = if server.is_some() { ("dynamic[udp/1701]", "dynamic[udp/1701]") } else { ("dynamic[udp/1701]", "dynamic[udp]") };
+        let (local, remote) = if server.is_some() {
+            ("dynamic[udp/1701]", "dynamic[udp/1701]")
+        } else {
+            ("dynamic[udp/1701]", "dynamic[udp]")
+        };
         self.0.push((
             "swanctl/swanctl.conf",
             format!(
@@ -352,7 +384,15 @@ impl Files {
 
     fn ppp(&mut self, lns: &Lns, demand: bool, more: &[&str]) {
         let mut options: Vec<&str> = lns.auth.options(demand).to_vec();
-        options.extend(["mtu 1400", "mru 1400", "lcp-echo-interval 10", "lcp-echo-failure 3", "nodefaultroute", "noccp", "noipv6"]);
+        options.extend([
+            "mtu 1400",
+            "mru 1400",
+            "lcp-echo-interval 10",
+            "lcp-echo-failure 3",
+            "nodefaultroute",
+            "noccp",
+            "noipv6",
+        ]);
         options.extend(["debug", "logfile /mnt/pppd.log"]);
         options.extend(more);
         self.0.push(("ppp/options.l2tp", options.join("\n") + "\n"));

@@ -127,7 +127,10 @@ impl Gateway {
                 }
                 MessageType::ICRQ => {
                     self.peer_session = SessionId(message.u16(Attribute::ASSIGNED_SESSION_ID).unwrap_or(0));
-                    Some((self.peer_session, Body::new(MessageType::ICRP).u16(Attribute::ASSIGNED_SESSION_ID, OUR_SESSION.0)))
+                    Some((
+                        self.peer_session,
+                        Body::new(MessageType::ICRP).u16(Attribute::ASSIGNED_SESSION_ID, OUR_SESSION.0),
+                    ))
                 }
                 MessageType::ICCN => {
                     self.ppp.start(now);
@@ -155,14 +158,15 @@ impl Gateway {
             match event {
                 ike::Event::IsakmpEstablished { .. } => self.seen.phase1 += 1,
                 ike::Event::InstallInbound(sa) => {
-                    let inbound = InboundSa::new(sa.spi, &keys(&sa), esp::Lifetime::default()).expect("keys of Quick Mode fit");
+                    let inbound =
+                        InboundSa::new(sa.spi, &keys(&sa), esp::Lifetime::default()).expect("keys of Quick Mode fit");
                     self.inbound.push((sa.spi, inbound));
                 }
                 ike::Event::InstallOutbound(sa) => {
                     self.seen.phase2 += 1;
                     let rng = StdRng::from_rng(&mut self.rng);
-                    let outbound =
-                        OutboundSa::new(sa.spi, &keys(&sa), esp::Lifetime::default(), rng).expect("keys of Quick Mode fit");
+                    let outbound = OutboundSa::new(sa.spi, &keys(&sa), esp::Lifetime::default(), rng)
+                        .expect("keys of Quick Mode fit");
                     // As initiator of a rekey this end moves when the peer does; until then the new pair stands at the back.
                     let place = if sa.initiator { self.outbound.len().saturating_sub(1) } else { self.outbound.len() };
                     self.outbound.insert(place, (sa.spi, sa.pair, outbound));
@@ -214,7 +218,13 @@ fn keys(sa: &ike::Sa) -> esp::Keys {
 }
 
 /// The gateway's side of phase 1 and 2.
-pub fn ike_config(psk: &str, proposals: &[&str], esp: &[&str], lives: (u64, u64), addresses: (IpAddr, IpAddr)) -> ike::Config {
+pub fn ike_config(
+    psk: &str,
+    proposals: &[&str],
+    esp: &[&str],
+    lives: (u64, u64),
+    addresses: (IpAddr, IpAddr),
+) -> ike::Config {
     ike::Config {
         proposals: proposals.iter().map(|text| text.parse().expect("a proposal")).collect(),
         lifetime: Duration::from_secs(lives.0),

@@ -201,7 +201,11 @@ impl World {
 #[test]
 fn a_tunnel_comes_up_carries_packets_and_says_goodbye() {
     let mut world = World::new(&Setting::default());
-    assert!(world.run(Duration::from_secs(10), |world| world.client.report().is_ready()), "{:#?}", world.client.report());
+    assert!(
+        world.run(Duration::from_secs(10), |world| world.client.report().is_ready()),
+        "{:#?}",
+        world.client.report()
+    );
     for _ in 0..5 {
         world.ping();
     }
@@ -223,7 +227,8 @@ fn a_tunnel_comes_up_rekeys_and_goes_down_in_any_weather() {
         let mut world = World::new(&Setting { weather, seed, lives: (300, 60), ..Setting::default() });
         assert!(world.run(Duration::from_secs(900), |world| world.up), "seed {seed}: {:#?}", world.client.report());
         let phase2 = world.gateway.as_ref().expect("a gateway").seen.phase2;
-        let done = |world: &World| world.up && world.gateway.as_ref().is_some_and(|gateway| gateway.seen.phase2 > phase2);
+        let done =
+            |world: &World| world.up && world.gateway.as_ref().is_some_and(|gateway| gateway.seen.phase2 > phase2);
         assert!(world.run(Duration::from_secs(900), done), "seed {seed}: no rekey: {:#?}", world.client.report());
         world.client.close(world.now);
         world.drain();
@@ -233,7 +238,8 @@ fn a_tunnel_comes_up_rekeys_and_goes_down_in_any_weather() {
 
 #[test]
 fn no_packet_is_lost_over_hours_of_rekeys_that_either_end_begins() {
-    for (lives, gateway_lives) in [((300, 60), (86_400, 86_400)), ((86_400, 86_400), (300, 60)), ((300, 60), (300, 60))] {
+    for (lives, gateway_lives) in [((300, 60), (86_400, 86_400)), ((86_400, 86_400), (300, 60)), ((300, 60), (300, 60))]
+    {
         let mut world = World::new(&Setting { lives, gateway_lives, ..Setting::default() });
         assert!(world.run(Duration::from_secs(10), |world| world.up));
         let mut sent = 0;
@@ -258,16 +264,30 @@ fn a_gateway_that_is_gone_is_noticed_and_one_that_is_back_is_found() {
     assert!(world.run(Duration::from_secs(31), |world| !world.client.report().is_ready()), "still ready");
     assert!(world.run(Duration::from_secs(60), |world| world.reason(Layer::Peer).0 == State::Down));
     let setting = Setting::default();
-    let ike = ike_config(PSK, setting.gateway_proposals, &["aes128-sha256"], setting.gateway_lives, (GATEWAY.into(), CLIENT.into()));
+    let ike = ike_config(
+        PSK,
+        setting.gateway_proposals,
+        &["aes128-sha256"],
+        setting.gateway_lives,
+        (GATEWAY.into(), CLIENT.into()),
+    );
     world.gateway = Some(Gateway::new(ike, 99));
-    assert!(world.run(Duration::from_secs(120), |world| world.client.report().is_ready()), "{:#?}", world.client.report());
+    assert!(
+        world.run(Duration::from_secs(120), |world| world.client.report().is_ready()),
+        "{:#?}",
+        world.client.report()
+    );
 }
 
 #[test]
 fn each_failure_has_its_own_reason() {
     let failing = |setting: Setting, layer: Layer| {
         let mut world = World::new(&setting);
-        assert!(world.run(Duration::from_secs(120), |world| world.reason(layer).0 == State::Down), "{:#?}", world.client.report());
+        assert!(
+            world.run(Duration::from_secs(120), |world| world.reason(layer).0 == State::Down),
+            "{:#?}",
+            world.client.report()
+        );
         world.reason(layer).1
     };
     let wrong_psk = Setting { gateway_psk: "another", ..Setting::default() };

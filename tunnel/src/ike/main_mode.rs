@@ -494,9 +494,8 @@ impl MainMode {
         plain: &[u8],
     ) -> Result<(Identity, bool), Error> {
         let payloads = Keys::payloads(header.next_payload, plain)?;
-        let (id, hash) = match (payloads.first(PayloadType::ID), payloads.first(PayloadType::HASH)) {
-            (Some(id), Some(hash)) => (id, hash),
-            _ => return Err(Error::Undecryptable),
+        let (Some(id), Some(hash)) = (payloads.first(PayloadType::ID), payloads.first(PayloadType::HASH)) else {
+            return Err(Error::Undecryptable);
         };
         if !hash::eq(hash, &self.hash(exchanged, role, id)) {
             return Err(Error::InvalidHash(ExchangeType::IDENTITY_PROTECTION));

@@ -107,7 +107,14 @@ struct Life {
 }
 
 impl Connection {
-    pub(super) fn new(config: &Config, path: Path, pfs: bool, export_keys: bool, seed: &mut StdRng, now: Instant) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        path: Path,
+        pfs: bool,
+        export_keys: bool,
+        seed: &mut StdRng,
+        now: Instant,
+    ) -> Self {
         let mut rng = || {
             let mut bytes = [0; 32];
             seed.fill_bytes(&mut bytes);
@@ -187,10 +194,17 @@ impl Connection {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let closing = if let State::Closing(at) = self.state { Some(at) } else { None };
         let life = (self.state == State::Up).then(|| self.life.next());
-        [self.ike.poll_timeout(), self.lac.poll_timeout(), self.ppp.poll_timeout(), self.datapath.poll_timeout(), closing, life]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.ike.poll_timeout(),
+            self.lac.poll_timeout(),
+            self.ppp.poll_timeout(),
+            self.datapath.poll_timeout(),
+            closing,
+            life,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -238,7 +252,14 @@ impl Connection {
         self.ike.handle_message(now, port, message);
     }
 
-    fn handle_esp(&mut self, now: Instant, spi: u32, packet: &mut [u8], packets: &mut PacketBatch, counters: &mut Counters) {
+    fn handle_esp(
+        &mut self,
+        now: Instant,
+        spi: u32,
+        packet: &mut [u8],
+        packets: &mut PacketBatch,
+        counters: &mut Counters,
+    ) {
         let message = match self.datapath.open(spi, packet) {
             Ok(message) => message,
             Err(refused @ (Refused::UnknownSpi | Refused::Esp(_) | Refused::NotL2tp)) => {
@@ -411,7 +432,9 @@ impl Connection {
                 }
             }
             ike::Event::Failed(error) => self.fail(verdict::of_ike(&error)),
-            ike::Event::RekeyFailed(error) => tracing::warn!(%error, "a renewal failed; it is tried again while the old keys last"),
+            ike::Event::RekeyFailed(error) => {
+                tracing::warn!(%error, "a renewal failed; it is tried again while the old keys last")
+            }
             ike::Event::DeadPeer => self.fail(verdict::dead_peer(now.saturating_duration_since(self.life.last))),
             ike::Event::PeerDeletedIsakmp => self.fail(verdict::sas_deleted()),
             ike::Event::Keys(keys) => self.step(Step::Keys(keys::of_isakmp(&keys))),
@@ -579,7 +602,10 @@ fn ike_config(config: &Config, path: &Path, pfs: bool, export_keys: bool) -> ike
         esp_proposals.iter_mut().for_each(|proposal| proposal.group = group);
     }
     let identity = |id: &crate::config::Identity| match id.kind {
-        IdentityKind::Address => id.value.parse().map_or_else(|_| ike::Identity::KeyId(id.value.clone().into_bytes()), ike::Identity::Address),
+        IdentityKind::Address => id
+            .value
+            .parse()
+            .map_or_else(|_| ike::Identity::KeyId(id.value.clone().into_bytes()), ike::Identity::Address),
         IdentityKind::Fqdn => ike::Identity::Fqdn(id.value.clone()),
         IdentityKind::UserFqdn => ike::Identity::UserFqdn(id.value.clone()),
         IdentityKind::KeyId => ike::Identity::KeyId(id.value.clone().into_bytes()),

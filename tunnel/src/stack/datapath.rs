@@ -157,7 +157,12 @@ impl Datapath {
     }
 
     /// Appends an ESP packet with the L2TP message `parts` to `out`.
-    pub(super) fn seal(&mut self, path: (IpAddr, IpAddr), parts: [&[u8]; 2], out: &mut Vec<u8>) -> Result<(), esp::SealError> {
+    pub(super) fn seal(
+        &mut self,
+        path: (IpAddr, IpAddr),
+        parts: [&[u8]; 2],
+        out: &mut Vec<u8>,
+    ) -> Result<(), esp::SealError> {
         let current = self.current;
         let outbound =
             self.outbound.iter_mut().find(|outbound| Some(outbound.spi) == current).ok_or(esp::SealError::Exhausted)?;
@@ -171,7 +176,9 @@ impl Datapath {
         let inbound = self.inbound.iter_mut().find(|inbound| inbound.spi == spi).ok_or(Refused::UnknownSpi)?;
         let opened = inbound.sa.open(packet).map_err(Refused::Esp)?;
         // The peer uses the twin, so it is ready for ours.
-        if let Some(twin) = self.outbound.iter_mut().find(|outbound| outbound.inbound_spi == spi && outbound.ready_at.is_some()) {
+        if let Some(twin) =
+            self.outbound.iter_mut().find(|outbound| outbound.inbound_spi == spi && outbound.ready_at.is_some())
+        {
             twin.ready_at = None;
             self.current = Some(twin.spi);
         }
@@ -214,7 +221,15 @@ fn udp_header(path: (IpAddr, IpAddr), peer_port: u16, parts: [&[u8]; 2]) -> [u8;
     let mut header = [port_high, port_low, to_high, to_low, length_high, length_low, 0, 0];
     if let (IpAddr::V6(local), IpAddr::V6(remote)) = path {
         let mut sum = Sum::default();
-        for part in [&local.octets()[..], &remote.octets(), &u32::from(length).to_be_bytes(), &[0, 0, 0, PROTOCOL_UDP], &header, first, second] {
+        for part in [
+            &local.octets()[..],
+            &remote.octets(),
+            &u32::from(length).to_be_bytes(),
+            &[0, 0, 0, PROTOCOL_UDP],
+            &header,
+            first,
+            second,
+        ] {
             sum.add(part);
         }
         let [high, low] = sum.finish().to_be_bytes();

@@ -53,9 +53,12 @@ pub(super) fn clamp(packet: &mut [u8], mtu: u16) {
     let Some(at) = mss_option(packet) else { return };
     let header = usize::from(packet.first().copied().unwrap_or(0) & 0x0f) * 4;
     let new = mtu.saturating_sub(HEADERS);
-    let Some(old) = packet.get(at..at + 2).and_then(|value| value.try_into().ok()).map(u16::from_be_bytes) else { return };
+    let Some(old) = packet.get(at..at + 2).and_then(|value| value.try_into().ok()).map(u16::from_be_bytes) else {
+        return;
+    };
     let checksum_at = header + 16;
-    let Some(checksum) = packet.get(checksum_at..checksum_at + 2).and_then(|sum| sum.try_into().ok()).map(u16::from_be_bytes)
+    let Some(checksum) =
+        packet.get(checksum_at..checksum_at + 2).and_then(|sum| sum.try_into().ok()).map(u16::from_be_bytes)
     else {
         return;
     };
@@ -99,8 +102,30 @@ mod tests {
 
     fn syn(options: &[u8]) -> Vec<u8> {
         let tcp_length = 20 + options.len();
-        let mut packet = vec![0x45, 0, 0, (20 + tcp_length) as u8, 0, 0, 0x40, 0, 64, PROTOCOL_TCP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
-        packet.extend([0x9c, 0x40, 0, 80, 1, 2, 3, 4, 0, 0, 0, 0, ((tcp_length / 4) << 4) as u8, FLAG_SYN, 0xff, 0xff, 0, 0, 0, 0]);
+        let mut packet =
+            vec![0x45, 0, 0, (20 + tcp_length) as u8, 0, 0, 0x40, 0, 64, PROTOCOL_TCP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet.extend([
+            0x9c,
+            0x40,
+            0,
+            80,
+            1,
+            2,
+            3,
+            4,
+            0,
+            0,
+            0,
+            0,
+            ((tcp_length / 4) << 4) as u8,
+            FLAG_SYN,
+            0xff,
+            0xff,
+            0,
+            0,
+            0,
+            0,
+        ]);
         packet.extend(options);
         let sum = tcp_checksum(&packet);
         packet[36..38].copy_from_slice(&sum.to_be_bytes());

@@ -42,7 +42,14 @@ impl Recovery {
     }
 
     /// Counts a failure, moves on to the next peer and tells how long to wait: doubling, capped, plus or minus a fifth.
-    pub(super) fn failed(&mut self, peers: usize, refused: bool, up_since: Option<Instant>, now: Instant, rng: &mut StdRng) -> Duration {
+    pub(super) fn failed(
+        &mut self,
+        peers: usize,
+        refused: bool,
+        up_since: Option<Instant>,
+        now: Instant,
+        rng: &mut StdRng,
+    ) -> Duration {
         if up_since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
             self.failures = 0;
         }

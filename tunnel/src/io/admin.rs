@@ -1,0 +1,270 @@
+//! What the process serves to its own pod: `/livez`, `/readyz`, `/startupz` and `/metrics` over HTTP, and the control socket of
+//! `towline-tunnel status`.
+//!
+//! Each answer comes from the event loop itself; a loop that no longer turns fails the liveness probe.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::{Snapshot, metrics};
+
+/// The most connections at once, of each of the two sockets: kubelet, Prometheus and a person.
+const MAX_CONNECTIONS: usize = 16;
+/// How long the loop may take to answer; kubelet's own timeout is shorter.
+const LOOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest time for one connection.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest request on the control socket.
+const MAX_REQUEST: u64 = 256;
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A question to the loop.
+pub type Ask = oneshot::Sender<Snapshot>;
+
+/// Asks the loop.
+#[derive(Debug)]
+pub struct Asker<T>(mpsc::Sender<T>);
+
+impl<T> Clone for Asker<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: From<Ask> + Send + 'static> Asker<T> {
+    /// Asks over the loop's own channel.
+    pub fn new(sender: mpsc::Sender<T>) -> Self {
+        Self(sender)
+    }
+
+    /// The state as the loop sees it; none when it does not answer.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        let (sender, answer) = oneshot::channel();
+        let ask = async {
+            self.0.send(sender.into()).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(LOOP_TIMEOUT, ask).await.ok().flatten()
+    }
+}
+
+/// Serves HTTP for ever.
+pub async fn serve_http<T: From<Ask> + Send + 'static>(listener: TcpListener, asker: Asker<T>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "admin connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let asker = asker.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(request, &asker));
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+                tracing::debug!(%error, "admin connection broke");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer<T: From<Ask> + Send + 'static>(
+    request: Request<Incoming>,
+    asker: &Asker<T>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD"));
+    }
+    let path = request.uri().path();
+    if !["/livez", "/readyz", "/startupz", "/metrics"].contains(&path) {
+        return Ok(text(StatusCode::NOT_FOUND, "/livez, /readyz, /startupz or /metrics"));
+    }
+    let Some(snapshot) = asker.snapshot().await else {
+        return Ok(text(StatusCode::SERVICE_UNAVAILABLE, "the event loop does not answer"));
+    };
+    let judge = |good: bool| if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok(match path {
+        "/readyz" => text(judge(snapshot.report.is_ready()), cause(&snapshot)),
+        "/startupz" => text(judge(snapshot.started), cause(&snapshot)),
+        "/metrics" => match metrics::render(&snapshot) {
+            Ok(metrics) => {
+                let mut response = text(StatusCode::OK, metrics);
+                let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        },
+        _ => text(StatusCode::OK, "the event loop turns"),
+    })
+}
+
+/// The layer that a person should look at.
+fn cause(snapshot: &Snapshot) -> String {
+    match snapshot.report.cause() {
+        Some(layer) if !snapshot.report.is_ready() => format!("{:?} {}: {}", layer.layer, layer.reason, layer.message),
+        _ => "ready".to_owned(),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+}
+
+/// Opens the control socket for its owner alone. One that a dead process left behind is removed.
+///
+/// # Errors
+/// The system's, or that a process listens there.
+pub fn open_control(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    if let Ok(data) = std::fs::symlink_metadata(path)
+        && data.file_type().is_socket()
+    {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves the control socket for ever.
+pub async fn serve_control<T: From<Ask> + Send + 'static>(listener: UnixListener, asker: Asker<T>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "control connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let asker = asker.clone();
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, control(stream, &asker)).await {
+                tracing::debug!(%error, "control connection broke");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn control<T: From<Ask> + Send + 'static>(stream: UnixStream, asker: &Asker<T>) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut request = String::new();
+    (&mut stream).take(MAX_REQUEST).read_line(&mut request).await?;
+    let mut answer = match (request.trim_end(), asker.snapshot().await) {
+        ("status", Some(snapshot)) => serde_json::to_vec(&snapshot.report)?,
+        ("status", None) => br#"{"error":"the event loop does not answer"}"#.to_vec(),
+        _ => br#"{"error":"the only request is: status"}"#.to_vec(),
+    };
+    answer.push(b'\n');
+    stream.write_all(&answer).await?;
+    stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::scratch::Scratch;
+    use crate::report::{Layer, Reason, Report, State};
+    use tokio::net::TcpStream;
+
+    /// A loop that answers with what `snapshot` makes.
+    fn asker(snapshot: impl Fn() -> Snapshot + Send + 'static) -> Asker<Ask> {
+        let (sender, mut asks) = mpsc::channel::<Ask>(4);
+        tokio::spawn(async move {
+            while let Some(ask) = asks.recv().await {
+                assert!(ask.send(snapshot()).is_ok());
+            }
+        });
+        Asker::new(sender)
+    }
+
+    async fn get(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn probes_tell_the_state_and_its_cause() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asker = asker(|| {
+            let mut snapshot = Snapshot::of(Report::new("1".to_owned()));
+            snapshot.started = true;
+            snapshot.report.set(Layer::Ike, State::Down, Reason::AuthenticationFailed, "check the key psk");
+            snapshot
+        });
+        tokio::spawn(serve_http(listener, asker));
+        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        assert!(get(address, "/startupz").await.starts_with("HTTP/1.1 200"));
+        let ready = get(address, "/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+        assert!(ready.ends_with("Ike AuthenticationFailed: check the key psk"), "{ready}");
+        let metrics = get(address, "/metrics").await;
+        assert!(metrics.contains("vpn_tunnel_up 0") && metrics.contains("openmetrics-text"), "{metrics}");
+        assert!(get(address, "/secrets").await.starts_with("HTTP/1.1 404"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_stands_still_is_not_alive() {
+        let (sender, _asks) = mpsc::channel::<Ask>(4);
+        assert!(Asker::new(sender).snapshot().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_control_socket_answers_its_owner_only() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("run").join("control.sock");
+        drop(open_control(&path).unwrap());
+        assert!(path.exists());
+        let listener = open_control(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(open_control(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        tokio::spawn(serve_control(listener, asker(|| Snapshot::of(Report::new("7".to_owned())))));
+        for (request, expected) in [("status\n", "\"revision\":\"7\""), ("quit\n", "only request")] {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.contains(expected), "{answer}");
+        }
+    }
+}

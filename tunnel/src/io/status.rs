@@ -1,0 +1,90 @@
+//! `towline-tunnel status`: asks the running process over its control socket.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::report::Report;
+
+/// How long the process may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest answer.
+const MAX_ANSWER: u64 = 1 << 20;
+
+/// The report of the process that listens at `socket`.
+///
+/// # Errors
+/// When nothing listens there, or it answers something else.
+pub fn ask(socket: &Path) -> io::Result<Report> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(b"status\n")?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    serde_json::from_str(&answer).map_err(|_| io::Error::other(answer.trim().to_owned()))
+}
+
+/// The report for a person.
+pub fn summary(report: &Report) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            // A string takes all that is written into it.
+            writeln!(out, "{name:<12}{value}").unwrap_or_default();
+        }
+    };
+    let list =
+        |addresses: &[std::net::IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    line("Ready", if report.is_ready() { "yes".to_owned() } else { "no".to_owned() });
+    if !report.is_ready()
+        && let Some(cause) = report.cause()
+    {
+        line("Cause", format!("{:?} {}: {}", cause.layer, cause.reason, cause.message));
+    }
+    line("Revision", report.revision.clone());
+    if let Some(rejected) = &report.rejected_revision {
+        line("Rejected", format!("{} {}", rejected.revision, rejected.message));
+    }
+    let endpoint = report.peer_endpoint.map(|endpoint| format!(" ({endpoint})")).unwrap_or_default();
+    line("Peer", report.active_peer.as_ref().map(|peer| format!("{peer}{endpoint}")).unwrap_or_default());
+    line("Address", report.assigned_address.map(|address| address.to_string()).unwrap_or_default());
+    line("DNS", list(&report.dns_servers));
+    if let Some(negotiated) = &report.negotiated {
+        line("IKE", negotiated.ike.to_string());
+        line("ESP", negotiated.esp.map(|esp| esp.to_string()).unwrap_or_default());
+        line("PPP", negotiated.ppp_auth.map(|auth| auth.to_string()).unwrap_or_default());
+        line("NAT", format!("{:?}", negotiated.nat));
+        line("MTU", negotiated.mtu.map(|mtu| mtu.to_string()).unwrap_or_default());
+        line("Weakness", negotiated.weakness.clone().unwrap_or_default());
+    }
+    if report.failed_attempts > 0 {
+        line("Failed", format!("{} attempts since the tunnel was last up", report.failed_attempts));
+    }
+    out.push('\n');
+    for layer in &report.layers {
+        let (name, state, reason) = (format!("{:?}", layer.layer), format!("{:?}", layer.state), layer.reason.name());
+        writeln!(out, "{name:<12}{state:<9}{reason:<24} {}", layer.message).unwrap_or_default();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Layer, Reason, State};
+
+    #[test]
+    fn the_cause_stands_at_the_top() {
+        let mut report = Report::new("7".to_owned());
+        report.active_peer = Some("vpn.example.com".to_owned());
+        report.peer_endpoint = Some([192, 0, 2, 7].into());
+        report.set(Layer::Ike, State::Down, Reason::AuthenticationFailed, "Check the pre-shared key.");
+        let text = summary(&report);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["Ready       no", "Cause       Ike AuthenticationFailed: Check the pre-shared key."]);
+        assert!(lines.contains(&"Peer        vpn.example.com (192.0.2.7)"));
+        assert_eq!(lines.len(), 5 + Layer::ALL.len());
+    }
+}

@@ -1,0 +1,198 @@
+//! Looks at the configuration and the secrets for changes.
+//!
+//! Files are read again and compared: kubelet replaces a symbolic link above them, which notifications about the files
+//! themselves do not tell, and they are small.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use super::dial::{MAX_SECRET, read_bounded};
+use crate::config::{self, Config};
+use crate::report::RejectedRevision;
+
+/// How often the files are read.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// The longest configuration; one with every list full is far below.
+const MAX_CONFIG: usize = 1 << 20;
+
+/// What is different.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The configuration.
+    Config(Box<Config>),
+    /// The configuration, and it cannot be used.
+    Rejected(RejectedRevision),
+    /// A secret.
+    Credentials,
+}
+
+/// The files as they were last seen.
+pub struct Watcher {
+    path: PathBuf,
+    text: String,
+    secrets: Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)>,
+    readable: bool,
+}
+
+/// Reads the configuration's text.
+///
+/// # Errors
+/// The system's, and when it is not text.
+pub fn read_config(path: &Path) -> std::io::Result<String> {
+    let octets = read_bounded(path, MAX_CONFIG)?;
+    String::from_utf8(octets.to_vec()).map_err(std::io::Error::other)
+}
+
+impl Watcher {
+    /// Watches from a configuration on that was read as `text`.
+    pub fn new(path: PathBuf, text: String, config: &Config) -> Self {
+        Self { path, text, secrets: secrets(config), readable: true }
+    }
+
+    /// Compares once.
+    pub fn poll(&mut self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        match read_config(&self.path) {
+            Ok(text) if text != self.text => {
+                changes.push(match config::parse(&text) {
+                    Ok(config) => {
+                        self.follow(&config);
+                        Change::Config(Box::new(config))
+                    }
+                    Err(error) => {
+                        Change::Rejected(RejectedRevision { revision: revision(&text), message: error.to_string() })
+                    }
+                });
+                self.text = text;
+                self.readable = true;
+            }
+            Ok(_) => self.readable = true,
+            Err(error) => {
+                if self.readable {
+                    tracing::warn!(%error, path = %self.path.display(), "configuration cannot be read; the last one stays");
+                }
+                self.readable = false;
+            }
+        }
+        let mut changed = false;
+        for (path, secret) in &mut self.secrets {
+            let new = read_bounded(path, MAX_SECRET + 2).ok();
+            if new != *secret {
+                *secret = new;
+                changed = true;
+            }
+        }
+        if changed {
+            changes.push(Change::Credentials);
+        }
+        changes
+    }
+
+    /// Watches the secrets of `config`; what is known of those that stay is kept.
+    fn follow(&mut self, config: &Config) {
+        let known = std::mem::take(&mut self.secrets);
+        let same = known.iter().map(|(path, _)| path).eq(paths(config).iter());
+        self.secrets = if same { known } else { secrets(config) };
+    }
+
+    /// Compares for ever, and tells what is different.
+    pub async fn run<T: From<Change>>(mut self, changes: mpsc::Sender<T>) {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let polled = tokio::task::spawn_blocking(move || {
+                let changes = self.poll();
+                (self, changes)
+            });
+            let Ok((watcher, found)) = polled.await else { return };
+            self = watcher;
+            for change in found {
+                if changes.send(change.into()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn paths(config: &Config) -> Vec<PathBuf> {
+    let files = &config.credentials;
+    let all = [Some(&files.pre_shared_key), Some(&files.username), Some(&files.password), files.tunnel_secret.as_ref()];
+    all.into_iter().flatten().map(|file| file.path.clone()).collect()
+}
+
+fn secrets(config: &Config) -> Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)> {
+    let read = |path: PathBuf| {
+        let secret = read_bounded(&path, MAX_SECRET + 2).ok();
+        (path, secret)
+    };
+    paths(config).into_iter().map(read).collect()
+}
+
+/// The revision of a configuration that cannot be used, as far as it can be read.
+fn revision(text: &str) -> String {
+    let value: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    let revision = value.as_ref().and_then(|value| value.get("revision")?.as_str());
+    revision.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::scratch::Scratch;
+    use std::os::unix::fs::symlink;
+
+    fn text(folder: &Path, revision: &str, hello: u32) -> String {
+        let file = |name: &str| format!("{{\"path\":\"{}/{name}\"}}", folder.join("current").display());
+        format!(
+            "{{\"revision\":\"{revision}\",\"peers\":[{{\"address\":\"192.0.2.1\"}}],\"l2tp\":{{\"helloSeconds\":{hello}}},\
+             \"credentials\":{{\"preSharedKey\":{},\"username\":{},\"password\":{}}}}}",
+            file("psk"),
+            file("username"),
+            file("password")
+        )
+    }
+
+    /// Writes a generation of files and turns the link to it, as kubelet does.
+    fn publish(scratch: &Scratch, generation: &str, config: &str, psk: &str) {
+        let folder = scratch.path().join(generation);
+        std::fs::create_dir(&folder).unwrap();
+        for (name, content) in [("config.json", config), ("psk", psk), ("username", "u"), ("password", "p")] {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        symlink(generation, scratch.path().join("next")).unwrap();
+        std::fs::rename(scratch.path().join("next"), scratch.path().join("current")).unwrap();
+    }
+
+    #[test]
+    fn a_turned_link_tells_what_is_different() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("current").join("config.json");
+        let first = text(scratch.path(), "1", 60);
+        publish(&scratch, "a", &first, "secret");
+        let mut watcher = Watcher::new(path, first.clone(), &config::parse(&first).unwrap());
+        assert_eq!(watcher.poll(), []);
+
+        publish(&scratch, "b", &first, "other");
+        assert_eq!(watcher.poll(), [Change::Credentials]);
+        assert_eq!(watcher.poll(), []);
+
+        let second = text(scratch.path(), "2", 90);
+        publish(&scratch, "c", &second, "other");
+        assert_eq!(watcher.poll(), [Change::Config(Box::new(config::parse(&second).unwrap()))]);
+
+        publish(&scratch, "d", &text(scratch.path(), "3", 1), "third");
+        let changes = watcher.poll();
+        let [Change::Rejected(rejected), Change::Credentials] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!(rejected.revision, "3");
+        assert!(rejected.message.contains("l2tp.helloSeconds"), "{}", rejected.message);
+        assert_eq!(watcher.poll(), []);
+
+        std::fs::remove_file(scratch.path().join("current")).unwrap();
+        assert_eq!(watcher.poll(), [Change::Credentials]);
+        publish(&scratch, "e", &second, "third");
+        assert_eq!(watcher.poll().len(), 2);
+    }
+}

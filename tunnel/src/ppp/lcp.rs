@@ -1,0 +1,280 @@
+//! The options of LCP (RFC 1661 section 6, RFC 1662 section 7.1), and the answer to all the others that exist: they are rejected.
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::negotiation::{Judgement, Negotiate};
+use super::packet::{ConfigOption, Protocol, options, write_option};
+use crate::config::PppAuth;
+use crate::registry;
+
+/// The MRU of a peer that names none (RFC 1661 section 6.1).
+const DEFAULT_MRU: u16 = 1500;
+/// The smallest MRU that is agreed to: what every host must be able to take in one piece (RFC 791 section 3.1).
+const MIN_MRU: u16 = 576;
+
+registry! {
+    /// The types of LCP options: RFC 1661 section 6, RFC 1662 section 7.1, RFC 1570 section 2.3, RFC 1990 section 5.1.
+    pub struct OptionType(u8) {
+        MAXIMUM_RECEIVE_UNIT = 1,
+        ASYNC_CONTROL_CHARACTER_MAP = 2,
+        AUTHENTICATION_PROTOCOL = 3,
+        QUALITY_PROTOCOL = 4,
+        MAGIC_NUMBER = 5,
+        PROTOCOL_FIELD_COMPRESSION = 7,
+        ADDRESS_AND_CONTROL_FIELD_COMPRESSION = 8,
+        CALLBACK = 13,
+        MULTILINK_MRRU = 17,
+        MULTILINK_SHORT_SEQUENCE_NUMBERS = 18,
+        ENDPOINT_DISCRIMINATOR = 19,
+    }
+}
+
+/// CHAP with MD5 (RFC 1994 section 3) and MS-CHAPv2 (RFC 2759 section 3): the algorithm behind protocol 0xc223.
+const ALGORITHM_MD5: u8 = 5;
+const ALGORITHM_MS_CHAP_V2: u8 = 0x81;
+
+/// What the Authentication-Protocol option says for `auth`.
+fn authentication_data(auth: PppAuth) -> Vec<u8> {
+    let (protocol, algorithm) = match auth {
+        PppAuth::Pap => (Protocol::PAP, None),
+        PppAuth::Chap => (Protocol::CHAP, Some(ALGORITHM_MD5)),
+        PppAuth::MsChapV2 => (Protocol::CHAP, Some(ALGORITHM_MS_CHAP_V2)),
+    };
+    let [high, low] = protocol.0.to_be_bytes();
+    [high, low].into_iter().chain(algorithm).collect()
+}
+
+/// The name of what the peer asks for.
+fn authentication_name(data: &[u8]) -> String {
+    match data {
+        [0xc2, 0x23, 0x80] => "MS-CHAP".to_owned(),
+        [0xc2, 0x23, 0x81] => PppAuth::MsChapV2.to_string(),
+        [0xc2, 0x23, 5] => PppAuth::Chap.to_string(),
+        [0xc2, 0x23, algorithm, ..] => format!("CHAP with algorithm {algorithm}"),
+        [high, low, ..] => Protocol(u16::from_be_bytes([*high, *low])).to_string(),
+        _ => "an authentication protocol without a number".to_owned(),
+    }
+}
+
+/// Both ends' options.
+pub(super) struct Lcp {
+    /// What we may use.
+    auth: Vec<PppAuth>,
+    /// Our MRU, unless the peer rejected the option.
+    mru: Option<u16>,
+    /// Our magic number, unless the peer rejected the option.
+    magic: Option<u32>,
+    rng: StdRng,
+    /// The peer's MRU.
+    peer_mru: u16,
+    /// How the peer wants us to authenticate.
+    wanted: Option<PppAuth>,
+    /// An authentication protocol that was asked for and that we may not use.
+    refused: Option<String>,
+}
+
+impl Lcp {
+    pub(super) fn new(auth: Vec<PppAuth>, mru: u16, mut rng: StdRng) -> Self {
+        let magic = Some(magic(&mut rng));
+        Self { auth, mru: Some(mru), magic, rng, peer_mru: DEFAULT_MRU, wanted: None, refused: None }
+    }
+
+    /// The largest packet that the peer takes.
+    pub(super) fn peer_mru(&self) -> u16 {
+        self.peer_mru
+    }
+
+    /// How the peer wants us to authenticate; none means not at all.
+    pub(super) fn authentication(&self) -> Option<PppAuth> {
+        self.wanted
+    }
+
+    /// What the peer still asks for although no Nak is left: without an agreement on it there is no link.
+    pub(super) fn refused_authentication(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// What our echoes carry: the magic number, or zero without one (RFC 1661 section 5.8).
+    pub(super) fn magic(&self) -> u32 {
+        self.magic.unwrap_or_default()
+    }
+
+    fn judge_option(&mut self, option: &ConfigOption<'_>, nak: &mut Vec<u8>, reject: &mut Vec<u8>) {
+        match (OptionType(option.kind), option.data) {
+            (OptionType::MAXIMUM_RECEIVE_UNIT, &[high, low]) => {
+                let mru = u16::from_be_bytes([high, low]);
+                if mru < MIN_MRU {
+                    write_option(nak, option.kind, &MIN_MRU.to_be_bytes());
+                } else {
+                    self.peer_mru = mru;
+                }
+            }
+            (OptionType::AUTHENTICATION_PROTOCOL, data) => {
+                let known = self.auth.iter().copied().find(|auth| authentication_data(*auth) == data);
+                if let Some(auth) = known {
+                    (self.wanted, self.refused) = (Some(auth), None);
+                } else {
+                    self.refused = Some(authentication_name(data));
+                    match self.auth.first() {
+                        Some(auth) => write_option(nak, option.kind, &authentication_data(*auth)),
+                        None => reject.extend(option.whole),
+                    }
+                }
+            }
+            (OptionType::MAGIC_NUMBER, data) if data.len() == 4 => {
+                // Zero is not allowed, and our own number means a loop (section 6.4).
+                if *data == [0; 4] || self.magic.is_some_and(|magic| magic.to_be_bytes() == *data) {
+                    write_option(nak, option.kind, &magic(&mut self.rng).to_be_bytes());
+                }
+            }
+            // They say what the peer can take. We send neither escapes nor compressed fields, which it takes as well.
+            (OptionType::ASYNC_CONTROL_CHARACTER_MAP, &[_, _, _, _])
+            | (OptionType::PROTOCOL_FIELD_COMPRESSION | OptionType::ADDRESS_AND_CONTROL_FIELD_COMPRESSION, &[]) => {}
+            // Callback, multilink, link quality and whatever else there is, or a length that the type does not have.
+            _ => reject.extend(option.whole),
+        }
+    }
+}
+
+fn magic(rng: &mut StdRng) -> u32 {
+    rng.random_range(1..=u32::MAX)
+}
+
+impl Negotiate for Lcp {
+    const PROTOCOL: Protocol = Protocol::LCP;
+
+    fn request(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some(mru) = self.mru {
+            write_option(&mut out, OptionType::MAXIMUM_RECEIVE_UNIT.0, &mru.to_be_bytes());
+        }
+        if let Some(magic) = self.magic {
+            write_option(&mut out, OptionType::MAGIC_NUMBER.0, &magic.to_be_bytes());
+        }
+        out
+    }
+
+    fn judge(&mut self, request: &[u8], last: bool) -> Judgement {
+        // What the request does not name has its default (section 5.1).
+        (self.peer_mru, self.wanted, self.refused) = (DEFAULT_MRU, None, None);
+        let (mut nak, mut reject) = (Vec::new(), Vec::new());
+        // Options that cannot be told apart are rejected whole.
+        let Ok(options) = options(request) else { return Judgement::Reject(request.to_vec()) };
+        for option in &options {
+            self.judge_option(option, &mut nak, &mut reject);
+        }
+        if !reject.is_empty() {
+            Judgement::Reject(reject)
+        } else if nak.is_empty() {
+            Judgement::Ack
+        } else if last {
+            let kinds: Vec<u8> = super::packet::options(&nak).into_iter().flatten().map(|option| option.kind).collect();
+            Judgement::Reject(
+                options
+                    .iter()
+                    .filter(|option| kinds.contains(&option.kind))
+                    .flat_map(|option| option.whole)
+                    .copied()
+                    .collect(),
+            )
+        } else {
+            Judgement::Nak(nak)
+        }
+    }
+
+    fn handle_nak(&mut self, kind: u8, value: &[u8]) {
+        match (OptionType(kind), value) {
+            (OptionType::MAXIMUM_RECEIVE_UNIT, &[high, low]) => {
+                // Without the option the peer may send 1500 octets: then rather none than one that is too small for IP.
+                let mru = u16::from_be_bytes([high, low]);
+                self.mru = (mru >= MIN_MRU).then_some(mru.min(DEFAULT_MRU));
+            }
+            (OptionType::MAGIC_NUMBER, _) => self.magic = Some(magic(&mut self.rng)),
+            // A wish for an option that we did not name, such as that the peer authenticates itself: not followed.
+            _ => {}
+        }
+    }
+
+    fn handle_reject(&mut self, kind: u8) {
+        match OptionType(kind) {
+            OptionType::MAXIMUM_RECEIVE_UNIT => self.mru = None,
+            OptionType::MAGIC_NUMBER => self.magic = None,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    fn lcp(auth: &[PppAuth]) -> Lcp {
+        Lcp::new(auth.to_vec(), 1400, StdRng::from_seed([7; 32]))
+    }
+
+    #[test]
+    fn a_peer_may_ask_for_everything_that_pppd_asks_for() {
+        // Configure-Request of pppd 2.4.9 with MRU 1280, MS-CHAPv2, a magic number, PFC and ACFC.
+        let request = [1, 4, 5, 0, 2, 6, 0, 0, 0, 0, 3, 5, 0xc2, 0x23, 0x81, 5, 6, 1, 2, 3, 4, 7, 2, 8, 2];
+        let mut lcp = lcp(&[PppAuth::MsChapV2]);
+        assert_eq!(lcp.judge(&request, false), Judgement::Ack);
+        assert_eq!((lcp.peer_mru(), lcp.authentication()), (1280, Some(PppAuth::MsChapV2)));
+        assert_eq!(lcp.judge(&[], false), Judgement::Ack);
+        assert_eq!((lcp.peer_mru(), lcp.authentication()), (1500, None));
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_rejected_in_order_and_before_anything_is_naked() {
+        let callback = [13, 3, 6];
+        let mrru = [17, 4, 5, 0xdc];
+        let quality = [4, 8, 0xc0, 0x25, 0, 0, 0, 9];
+        let request = [&[1, 4, 0, 99][..], &callback, &mrru, &[5, 6, 0, 0, 0, 0], &quality, &[7, 3, 0]].concat();
+        let rejected = [&callback[..], &mrru, &quality, &[7, 3, 0]].concat();
+        assert_eq!(lcp(&[PppAuth::Pap]).judge(&request, false), Judgement::Reject(rejected));
+    }
+
+    #[test]
+    fn a_magic_number_of_zero_or_our_own_is_naked() {
+        let mut lcp = lcp(&[PppAuth::Pap]);
+        let own = lcp.magic().to_be_bytes();
+        for number in [[0; 4], own] {
+            let request = [&[5, 6][..], &number].concat();
+            let Judgement::Nak(nak) = lcp.judge(&request, false) else { panic!("accepted") };
+            assert!(nak.len() == 6 && nak[..2] == [5, 6] && nak[2..] != number);
+        }
+    }
+
+    #[test]
+    fn another_authentication_gets_our_first_and_is_named_when_no_nak_is_left() {
+        let mut lcp = lcp(&[PppAuth::MsChapV2, PppAuth::Chap]);
+        let pap = [3, 4, 0xc0, 0x23];
+        assert_eq!(lcp.judge(&pap, false), Judgement::Nak(vec![3, 5, 0xc2, 0x23, 0x81]));
+        assert_eq!(lcp.judge(&pap, true), Judgement::Reject(pap.to_vec()));
+        assert_eq!(lcp.refused_authentication(), Some("PAP"));
+        assert_eq!(lcp.judge(&[3, 5, 0xc2, 0x23, 5], true), Judgement::Ack);
+        assert_eq!((lcp.refused_authentication(), lcp.authentication()), (None, Some(PppAuth::Chap)));
+        assert_eq!(authentication_name(&[0xc2, 0x23, 0x80]), "MS-CHAP");
+        assert_eq!(authentication_name(&[0xc2, 0x27]), "EAP");
+    }
+
+    #[test]
+    fn our_request_follows_naks_and_rejects() {
+        let mut lcp = lcp(&[PppAuth::Pap]);
+        assert_eq!(lcp.request()[..4], [1, 4, 5, 0x78]);
+        let before = lcp.magic();
+        lcp.handle_nak(1, &[4, 0]);
+        lcp.handle_nak(5, &[0, 0, 0, 1]);
+        assert_eq!(lcp.request()[..4], [1, 4, 4, 0]);
+        assert_ne!(lcp.magic(), before);
+        lcp.handle_reject(1);
+        lcp.handle_reject(5);
+        assert_eq!((lcp.request(), lcp.magic()), (vec![], 0));
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_read_is_rejected_whole() {
+        assert_eq!(lcp(&[PppAuth::Pap]).judge(&[1, 9, 0], false), Judgement::Reject(vec![1, 9, 0]));
+    }
+}

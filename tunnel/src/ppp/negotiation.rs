@@ -1,0 +1,292 @@
+//! One control protocol: the automaton of RFC 1661 with its counters, its timer and its packets. What the options mean is
+//! the business of [`super::lcp`] and [`super::ipcp`].
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::automaton::{Action, Event, State, transition};
+use super::packet::{Code, Packet, Protocol, options, text};
+
+/// The Restart timer (RFC 1661 section 4.6).
+pub(super) const RESTART: Duration = Duration::from_secs(3);
+/// Max-Configure: Configure-Requests without a valid answer.
+const MAX_CONFIGURE: u32 = 10;
+/// Max-Terminate: Terminate-Requests without an answer.
+const MAX_TERMINATE: u32 = 2;
+/// Max-Failure: Configure-Naks before the rest is rejected.
+const MAX_FAILURE: u32 = 5;
+/// Configure-Naks and Configure-Rejects of the peer before it is given up: more than any gateway needs that converges.
+const MAX_ROUNDS: u32 = 20;
+/// Packets that wait to be sent; the owner sends them after each call, and none causes more than three.
+const MAX_QUEUE: usize = 8;
+
+/// What to answer to a Configure-Request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// Every option is fine.
+    Ack,
+    /// These should have these values.
+    Nak(Vec<u8>),
+    /// These are not wanted at all.
+    Reject(Vec<u8>),
+}
+
+/// The options of one protocol.
+pub(super) trait Negotiate {
+    /// The protocol.
+    const PROTOCOL: Protocol;
+
+    /// The options of our next Configure-Request.
+    fn request(&self) -> Vec<u8>;
+
+    /// Judges the peer's request and remembers what it says. With `last` nothing may be answered by a Nak any more.
+    fn judge(&mut self, request: &[u8], last: bool) -> Judgement;
+
+    /// The peer wants our options to have other values.
+    fn handle_nak(&mut self, kind: u8, value: &[u8]);
+
+    /// The peer does not want one of our options.
+    fn handle_reject(&mut self, kind: u8);
+}
+
+/// What the owner must know, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// tlu
+    Up,
+    /// tld
+    Down,
+    /// Nothing answers any more.
+    Unanswered,
+    /// The peer never agrees.
+    NotConverging,
+    /// The peer rejected what cannot be done without.
+    Rejected,
+    /// The peer ended it, with this text.
+    Terminated(String),
+}
+
+/// A control protocol.
+pub(super) struct ControlProtocol<N> {
+    pub(super) options: N,
+    state: State,
+    id: u8,
+    /// Options of the Configure-Request that is out.
+    request: Vec<u8>,
+    restarts: u32,
+    deadline: Option<Instant>,
+    naks_sent: u32,
+    rounds: u32,
+    out: VecDeque<Vec<u8>>,
+    signals: VecDeque<Signal>,
+}
+
+impl<N: Negotiate> ControlProtocol<N> {
+    pub(super) fn new(options: N) -> Self {
+        Self {
+            options,
+            state: State::Initial,
+            id: 0,
+            request: Vec::new(),
+            restarts: 0,
+            deadline: None,
+            naks_sent: 0,
+            rounds: 0,
+            out: VecDeque::new(),
+            signals: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is_opened(&self) -> bool {
+        self.state == State::Opened
+    }
+
+    /// The layer is wanted and the one below it is ready.
+    pub(super) fn open(&mut self, now: Instant) {
+        self.step(now, Event::Open, None);
+        self.step(now, Event::Up, None);
+    }
+
+    /// The layer below is gone.
+    pub(super) fn lower_down(&mut self, now: Instant) {
+        self.step(now, Event::Down, None);
+    }
+
+    pub(super) fn next_id(&mut self) -> u8 {
+        self.id = self.id.wrapping_add(1);
+        self.id
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline.is_some_and(|at| at <= now) {
+            let event = if self.restarts > 0 { Event::Timeout } else { Event::LastTimeout };
+            self.step(now, event, None);
+            if event == Event::LastTimeout {
+                self.signals.push_back(Signal::Unanswered);
+            }
+        }
+    }
+
+    pub(super) fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.out.pop_front()
+    }
+
+    pub(super) fn poll_signal(&mut self) -> Option<Signal> {
+        self.signals.pop_front()
+    }
+
+    /// Takes a packet with one of the codes 1 to 7, or one that the protocol does not have.
+    pub(super) fn handle(&mut self, now: Instant, packet: &Packet<'_>) {
+        match Code(packet.code) {
+            Code::CONFIGURE_REQUEST => self.handle_request(now, packet),
+            Code::CONFIGURE_ACK if packet.id == self.id && packet.data == self.request => {
+                self.step(now, Event::Ack, Some(packet));
+            }
+            Code::CONFIGURE_NAK | Code::CONFIGURE_REJECT if packet.id == self.id => self.handle_refusal(now, packet),
+            // Not the answer to our last request: silently discarded (sections 5.2 to 5.4).
+            Code::CONFIGURE_ACK | Code::CONFIGURE_NAK | Code::CONFIGURE_REJECT => {}
+            Code::TERMINATE_REQUEST => {
+                // In front of the Down that follows from it: the cause comes first.
+                self.signals.push_back(Signal::Terminated(text(packet.data)));
+                self.step(now, Event::TerminateRequest, Some(packet));
+            }
+            Code::TERMINATE_ACK => self.step(now, Event::TerminateAck, None),
+            Code::CODE_REJECT => {
+                // Without the seven codes there is no negotiation.
+                let is_harmless = packet.data.first().is_none_or(|code| *code > Code::CODE_REJECT.0);
+                self.handle_reject(now, is_harmless);
+            }
+            _ => self.step(now, Event::UnknownCode, Some(packet)),
+        }
+    }
+
+    /// A Code-Reject, or a Protocol-Reject of this protocol.
+    pub(super) fn handle_reject(&mut self, now: Instant, is_harmless: bool) {
+        self.step(now, if is_harmless { Event::HarmlessReject } else { Event::CatastrophicReject }, None);
+        if !is_harmless {
+            self.signals.push_back(Signal::Rejected);
+        }
+    }
+
+    fn handle_request(&mut self, now: Instant, packet: &Packet<'_>) {
+        if matches!(self.state, State::Initial | State::Starting) {
+            return;
+        }
+        let judgement = self.options.judge(packet.data, self.naks_sent >= MAX_FAILURE);
+        let event = match &judgement {
+            Judgement::Ack => Event::GoodRequest,
+            Judgement::Nak(_) | Judgement::Reject(_) => Event::BadRequest,
+        };
+        let (code, data) = match &judgement {
+            Judgement::Ack => (Code::CONFIGURE_ACK, packet.data),
+            Judgement::Nak(options) => {
+                self.naks_sent = self.naks_sent.saturating_add(1);
+                (Code::CONFIGURE_NAK, options.as_slice())
+            }
+            Judgement::Reject(options) => (Code::CONFIGURE_REJECT, options.as_slice()),
+        };
+        self.step(now, event, Some(&Packet { code: code.0, id: packet.id, data }));
+    }
+
+    fn handle_refusal(&mut self, now: Instant, packet: &Packet<'_>) {
+        let Ok(options) = options(packet.data) else { return };
+        self.rounds = self.rounds.saturating_add(1);
+        if self.rounds > MAX_ROUNDS {
+            self.deadline = None;
+            self.signals.push_back(Signal::NotConverging);
+            return;
+        }
+        for option in options {
+            if packet.code == Code::CONFIGURE_NAK.0 {
+                self.options.handle_nak(option.kind, option.data);
+            } else {
+                self.options.handle_reject(option.kind);
+            }
+        }
+        self.step(now, Event::NakOrReject, Some(packet));
+    }
+
+    /// Drives the automaton. `packet` is the reply to a Configure-Request, or else the packet that is the event.
+    fn step(&mut self, now: Instant, event: Event, packet: Option<&Packet<'_>>) {
+        let (next, actions) = transition(self.state, event);
+        self.state = next;
+        for action in actions {
+            self.act(now, *action, packet);
+        }
+        if !next.has_timer() {
+            self.deadline = None;
+        } else if self.deadline.is_none() {
+            // Into a state with the timer without an action that starts it: Ack-Received keeps what is left of it.
+            self.deadline = Some(now + RESTART);
+        }
+    }
+
+    fn act(&mut self, now: Instant, action: Action, packet: Option<&Packet<'_>>) {
+        match action {
+            Action::ThisLayerUp => {
+                (self.naks_sent, self.rounds) = (0, 0);
+                self.signals.push_back(Signal::Up);
+            }
+            Action::ThisLayerDown => self.signals.push_back(Signal::Down),
+            // The owner opened the lower layer before, and ends by the signals of what happened.
+            Action::ThisLayerStarted | Action::ThisLayerFinished => {}
+            Action::InitializeRestartCount => {
+                self.restarts = if self.state == State::Closing || self.state == State::Stopping {
+                    MAX_TERMINATE
+                } else {
+                    MAX_CONFIGURE
+                };
+            }
+            Action::ZeroRestartCount => {
+                self.restarts = 0;
+                self.deadline = Some(now + RESTART);
+            }
+            Action::SendConfigureRequest => {
+                self.request = self.options.request();
+                let id = self.next_id();
+                let request = Packet { code: Code::CONFIGURE_REQUEST.0, id, data: &self.request }.frame(N::PROTOCOL);
+                self.send(request);
+                self.restart(now);
+            }
+            Action::SendTerminateRequest => {
+                let id = self.next_id();
+                self.send(Packet { code: Code::TERMINATE_REQUEST.0, id, data: &[] }.frame(N::PROTOCOL));
+                self.restart(now);
+            }
+            Action::SendConfigureAck | Action::SendConfigureNak => {
+                if let Some(packet) = packet {
+                    self.send(packet.frame(N::PROTOCOL));
+                }
+            }
+            Action::SendTerminateAck => {
+                let id = packet.map_or(0, |packet| packet.id);
+                self.send(Packet { code: Code::TERMINATE_ACK.0, id, data: &[] }.frame(N::PROTOCOL));
+            }
+            Action::SendCodeReject => {
+                if let Some(packet) = packet {
+                    let rejected = packet.frame(N::PROTOCOL).split_off(super::packet::HEADER);
+                    let id = self.next_id();
+                    self.send(Packet { code: Code::CODE_REJECT.0, id, data: &rejected }.frame(N::PROTOCOL));
+                }
+            }
+            // LCP alone has echoes, and its owner answers them.
+            Action::SendEchoReply => {}
+        }
+    }
+
+    fn restart(&mut self, now: Instant) {
+        self.restarts = self.restarts.saturating_sub(1);
+        self.deadline = Some(now + RESTART);
+    }
+
+    /// Queues a frame. A full queue loses it: the peer asks again.
+    pub(super) fn send(&mut self, frame: Vec<u8>) {
+        if self.out.len() < MAX_QUEUE {
+            self.out.push_back(frame);
+        }
+    }
+}
