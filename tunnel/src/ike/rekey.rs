@@ -24,6 +24,10 @@ const RETRY: Duration = Duration::from_secs(10);
 /// The pause before something new is begun after the peer has deleted the last SA: when it hangs up, the next Delete comes first.
 const RECOVERY: Duration = Duration::from_secs(1);
 
+/// What the peer began this soon after an SA was established may have begun before it knew of it: longer than any message is under
+/// way, and far shorter than any lifetime.
+const CROSSING: Duration = Duration::from_secs(1);
+
 /// How long a complete Quick Mode is remembered to answer duplicates: a retransmission cycle of the peer.
 const MEMORY: Duration = Duration::from_secs(60);
 
@@ -189,7 +193,7 @@ impl Ike {
         let leads = sa.role == Role::Initiator;
         let mut superseded = false;
         for other in self.isakmp.iter_mut().filter(|other| !other.superseded) {
-            let collision = other.established >= sa.begun;
+            let collision = other.role != sa.role && other.established + CROSSING >= sa.begun;
             if collision && other.cookies.initiator > sa.cookies.initiator {
                 superseded = true;
             } else {
@@ -477,7 +481,7 @@ impl Ike {
         let mut redundant = false;
         for other in self.pairs.iter_mut().filter(|other| other.inbound != spi && other.confirmed && !other.superseded)
         {
-            let collision = other.established >= new.begun;
+            let collision = other.initiator != new.initiator && other.established + CROSSING >= new.begun;
             if collision && other.nonce > new.nonce {
                 redundant = true;
                 continue;
@@ -555,9 +559,14 @@ impl Ike {
     /// The peer deleted a pair.
     pub(super) fn pair_deleted(&mut self, now: Instant, spi: u32) {
         self.remove_pair(spi);
-        if self.wanted && !self.closed && self.pairs.iter().all(|pair| !pair.confirmed) {
+        if self.wanted && !self.closed && !self.has_current_pair() {
             self.timers.set(Timer::Recover, now + RECOVERY);
         }
+    }
+
+    /// Whether a pair stays: one that is confirmed and that no other has replaced.
+    fn has_current_pair(&self) -> bool {
+        self.pairs.iter().any(|pair| pair.confirmed && !pair.superseded)
     }
 
     /// The peer took away what is wanted and is still there: begin anew.
@@ -565,7 +574,7 @@ impl Ike {
         if !self.wanted || self.closed {
             return;
         }
-        if self.pairs.is_empty() {
+        if !self.has_current_pair() {
             self.begin_quick_mode(now, None);
         } else if self.isakmp.is_empty() {
             self.begin_main_mode(now);
