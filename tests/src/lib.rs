@@ -12,3 +12,4 @@ pub mod process;
 pub mod product;
 pub mod site;
 pub mod tool;
+pub mod tunnel;

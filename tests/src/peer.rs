@@ -3,7 +3,7 @@
 mod guest;
 mod softether;
 
-pub use guest::{Guest, INNER, Lac, Lns, PppAuth};
+pub use guest::{Guest, INNER, Lac, Lns, PppAuth, stop_kept};
 pub use softether::SoftEther;
 
 /// The Debian packages that the peers and their networks need.
@@ -11,6 +11,7 @@ pub const PACKAGES: &[&str] = &[
     "busybox",
     "conntrack",
     "curl",
+    "dnsmasq-base",
     "gcc",
     "iproute2",
     "iputils-ping",

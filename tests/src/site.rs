@@ -19,7 +19,9 @@ use crate::tool;
 /// Which network a host is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
+    /// The wide-area network, 192.0.2.0/24.
     Wan,
+    /// The network behind the NAT, 198.51.100.0/24.
     Lan,
 }
 

@@ -24,8 +24,11 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// PPP authentication that a guest insists on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PppAuth {
+    /// MS-CHAPv2.
     MsChapV2,
+    /// CHAP with MD5.
     Chap,
+    /// PAP.
     Pap,
 }
 
@@ -47,20 +50,27 @@ impl PppAuth {
 /// A gateway: what it accepts.
 #[derive(Debug, Clone)]
 pub struct Lns {
+    /// The pre-shared key.
     pub psk: String,
     /// Proposals in strongSwan's notation, comma-separated.
     pub ike: String,
+    /// Those of phase 2, likewise.
     pub esp: String,
     /// Lifetimes in seconds.
     pub ike_life: u32,
+    /// That of phase 2.
     pub esp_life: u32,
     /// Whether the gateway begins rekeys itself, at 80 % of the lifetimes.
     pub rekey: bool,
     /// Seconds between DPD messages; zero for none.
     pub dpd: u32,
+    /// Whether it claims to be behind a NAT.
     pub force_encapsulation: bool,
+    /// The PPP authentication that it insists on.
     pub auth: PppAuth,
+    /// Its only user.
     pub user: String,
+    /// The password of that user.
     pub password: String,
     /// The secret of L2TP tunnel authentication.
     pub tunnel_secret: Option<String>,
