@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand::rngs::StdRng;
 use towline_tunnel::buffer::Port;
 use towline_tunnel::esp::{self, InboundSa, OutboundSa};
 use towline_tunnel::ike::{self, Ike};
 use towline_tunnel::l2tp::avp::Attribute;
 use towline_tunnel::l2tp::channel::{Channel, Retransmission};
-use towline_tunnel::l2tp::message::{Body, DataHeader, Message, MessageType, Packet, SessionId, TunnelId};
+use towline_tunnel::l2tp::message::{Body, ControlHeader, DataHeader, Message, MessageType, Packet, SessionId, TunnelId};
 use zeroize::Zeroizing;
 
 use crate::ppp::Server;
@@ -24,16 +24,17 @@ const UDP_HEADER: [u8; 4] = [0x06, 0xa5, 0x06, 0xa5];
 
 /// What the gateway has seen.
 #[derive(Debug, Default, Clone)]
-pub struct Seen {
-    pub stop_ccn: bool,
-    pub cdn: bool,
-    pub sas_removed: u32,
+pub(crate) struct Seen {
+    pub(crate) stop_ccn: bool,
+    pub(crate) cdn: bool,
+    pub(crate) sas_removed: u32,
     pub phase1: u32,
     pub phase2: u32,
-    pub pings: u32,
+    pub(crate) pings: u32,
 }
 
-pub struct Gateway {
+pub(crate) struct Gateway {
+    config: ike::Config,
     ike: Ike,
     inbound: Vec<(u32, InboundSa)>,
     outbound: Vec<(u32, u32, OutboundSa)>,
@@ -42,14 +43,15 @@ pub struct Gateway {
     ppp: Server,
     out: VecDeque<(Port, Vec<u8>)>,
     rng: StdRng,
-    pub seen: Seen,
+    pub(crate) seen: Seen,
 }
 
 impl Gateway {
-    pub fn new(config: ike::Config, seed: u64) -> Self {
+    pub(crate) fn new(config: ike::Config, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         Self {
-            ike: Ike::new(config, StdRng::from_rng(&mut rng)),
+            ike: Ike::new(config.clone(), split(&mut rng)),
+            config,
             inbound: Vec::new(),
             outbound: Vec::new(),
             channel: Channel::new(Retransmission::default(), 4),
@@ -61,28 +63,28 @@ impl Gateway {
         }
     }
 
-    pub fn handle_datagram(&mut self, now: Instant, port: Port, mut datagram: Vec<u8>) {
+    pub(crate) fn handle_datagram(&mut self, now: Instant, port: Port, mut datagram: Vec<u8>) {
         match (port, esp::classify(&datagram)) {
             (Port::Ike, _) => self.ike.handle_message(now, port, &datagram),
             (Port::NatT, esp::Datagram::Isakmp(message)) => self.ike.handle_message(now, port, message),
             (Port::NatT, esp::Datagram::Esp { spi }) => self.handle_esp(now, spi, &mut datagram),
             (Port::NatT, esp::Datagram::Keepalive | esp::Datagram::Short) => {}
         }
-        self.pump(now);
+        self.pump();
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.ike.handle_timeout(now);
         self.channel.handle_timeout(now);
         self.ppp.handle_timeout(now);
-        self.pump(now);
+        self.pump();
     }
 
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         [self.ike.poll_timeout(), self.channel.poll_timeout(), self.ppp.poll_timeout()].into_iter().flatten().min()
     }
 
-    pub fn poll_transmit(&mut self) -> Option<(Port, Vec<u8>)> {
+    pub(crate) fn poll_transmit(&mut self) -> Option<(Port, Vec<u8>)> {
         self.out.pop_front()
     }
 
@@ -111,7 +113,20 @@ impl Gateway {
         }
     }
 
-    fn handle_control(&mut self, now: Instant, header: &towline_tunnel::l2tp::message::ControlHeader, body: &[u8]) {
+    /// A client that dials anew has another tunnel ID: what was before is over.
+    fn renew(&mut self, body: &[u8]) {
+        let Ok(message) = Message::read(body, None) else { return };
+        let tunnel = message.u16(Attribute::ASSIGNED_TUNNEL_ID).map(TunnelId);
+        if message.message_type == MessageType::SCCRQ && tunnel != Some(self.channel.tunnel_id()) {
+            self.channel = Channel::new(Retransmission::default(), 4);
+            self.ppp = Server::default();
+        }
+    }
+
+    fn handle_control(&mut self, now: Instant, header: &ControlHeader, body: &[u8]) {
+        if header.tunnel_id == TunnelId(0) {
+            self.renew(body);
+        }
         self.channel.handle_message(now, header, body);
         while let Some((_, body)) = self.channel.poll_message() {
             let Ok(message) = Message::read(&body, None) else { continue };
@@ -153,7 +168,7 @@ impl Gateway {
         self.channel.flush(now);
     }
 
-    fn pump(&mut self, now: Instant) {
+    fn pump(&mut self) {
         while let Some(event) = self.ike.poll_event() {
             match event {
                 ike::Event::IsakmpEstablished { .. } => self.seen.phase1 += 1,
@@ -164,7 +179,7 @@ impl Gateway {
                 }
                 ike::Event::InstallOutbound(sa) => {
                     self.seen.phase2 += 1;
-                    let rng = StdRng::from_rng(&mut self.rng);
+                    let rng = split(&mut self.rng);
                     let outbound = OutboundSa::new(sa.spi, &keys(&sa), esp::Lifetime::default(), rng)
                         .expect("keys of Quick Mode fit");
                     // As initiator of a rekey this end moves when the peer does; until then the new pair stands at the back.
@@ -176,7 +191,13 @@ impl Gateway {
                     self.inbound.retain(|(spi, _)| *spi != inbound_spi);
                     self.outbound.retain(|(spi, ..)| *spi != outbound_spi);
                 }
-                ike::Event::PeerAnswered | ike::Event::Activity | ike::Event::Failed(_) | ike::Event::Keys(_) => {}
+                // The relation is over, and the next one may begin.
+                ike::Event::PeerDeletedIsakmp | ike::Event::DeadPeer | ike::Event::Failed(_) => {
+                    self.ike = Ike::new(self.config.clone(), split(&mut self.rng));
+                    self.inbound.clear();
+                    self.outbound.clear();
+                }
+                ike::Event::RekeyFailed(_) | ike::Event::Keys(_) | ike::Event::Notice(_) => {}
             }
         }
         while let Some(message) = self.channel.poll_transmit() {
@@ -213,32 +234,29 @@ impl Gateway {
     }
 }
 
+fn split(rng: &mut StdRng) -> StdRng {
+    StdRng::seed_from_u64(rng.next_u64())
+}
+
 fn keys(sa: &ike::Sa) -> esp::Keys {
     esp::Keys { proposal: sa.proposal, encryption: sa.encryption_key.clone(), integrity: sa.integrity_key.clone() }
 }
 
 /// The gateway's side of phase 1 and 2.
-pub fn ike_config(
+pub(crate) fn ike_config(
     psk: &str,
     proposals: &[&str],
     esp: &[&str],
     lives: (u64, u64),
     addresses: (IpAddr, IpAddr),
 ) -> ike::Config {
+    let pre_shared_key = Zeroizing::new(psk.as_bytes().to_vec());
     ike::Config {
         proposals: proposals.iter().map(|text| text.parse().expect("a proposal")).collect(),
         lifetime: Duration::from_secs(lives.0),
         esp_proposals: esp.iter().map(|text| text.parse().expect("a proposal")).collect(),
         esp_lifetime: ike::Lifetime { seconds: Duration::from_secs(lives.1), kilobytes: None },
-        pre_shared_key: Zeroizing::new(psk.as_bytes().to_vec()),
-        local_id: None,
-        remote_id: None,
         dpd: ike::Dpd { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) },
-        local: addresses.0,
-        remote: addresses.1,
-        local_ike_port: 500,
-        local_nat_t_port: 4500,
-        keepalive: Duration::from_secs(20),
-        export_keys: false,
+        ..ike::Config::new(addresses.0, addresses.1, pre_shared_key)
     }
 }

@@ -9,19 +9,19 @@ use towline_tunnel::buffer::Port;
 
 /// How bad the network is. Probabilities are between 0 and 1.
 #[derive(Debug, Clone, Copy)]
-pub struct Weather {
-    pub loss: f64,
-    pub duplication: f64,
-    pub reordering: f64,
+pub(crate) struct Weather {
+    pub(crate) loss: f64,
+    pub(crate) duplication: f64,
+    pub(crate) reordering: f64,
 }
 
 impl Weather {
-    pub const FAIR: Self = Self { loss: 0.0, duplication: 0.0, reordering: 0.0 };
+    pub(crate) const FAIR: Self = Self { loss: 0.0, duplication: 0.0, reordering: 0.0 };
 }
 
 /// One direction's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub(crate) enum Side {
     Client,
     Gateway,
 }
@@ -49,19 +49,19 @@ impl PartialOrd for Flight {
 }
 
 /// The network between the two ends.
-pub struct Network {
-    pub weather: Weather,
+pub(crate) struct Network {
+    pub(crate) weather: Weather,
     rng: StdRng,
     flights: BinaryHeap<Flight>,
     count: u64,
 }
 
 impl Network {
-    pub fn new(weather: Weather, seed: u64) -> Self {
+    pub(crate) fn new(weather: Weather, seed: u64) -> Self {
         Self { weather, rng: StdRng::seed_from_u64(seed), flights: BinaryHeap::new(), count: 0 }
     }
 
-    pub fn send(&mut self, now: Instant, to: Side, port: Port, datagram: &[u8]) {
+    pub(crate) fn send(&mut self, now: Instant, to: Side, port: Port, datagram: &[u8]) {
         let copies = if self.rng.random_bool(self.weather.duplication) { 2 } else { 1 };
         for _ in 0..copies {
             if self.rng.random_bool(self.weather.loss) {
@@ -74,11 +74,11 @@ impl Network {
         }
     }
 
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.flights.peek().map(|flight| flight.at)
     }
 
-    pub fn receive(&mut self, now: Instant) -> Option<(Side, Port, Vec<u8>)> {
+    pub(crate) fn receive(&mut self, now: Instant) -> Option<(Side, Port, Vec<u8>)> {
         if self.next()? > now {
             return None;
         }

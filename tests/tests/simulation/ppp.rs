@@ -19,11 +19,11 @@ const OPTION_AUTH_PAP: [u8; 4] = [3, 4, 0xc0, 0x23];
 const RESTART: Duration = Duration::from_secs(3);
 
 /// The client's address.
-pub const CLIENT: [u8; 4] = [10, 20, 5, 10];
+pub(crate) const CLIENT: [u8; 4] = [10, 20, 5, 10];
 const SERVER: [u8; 4] = [10, 20, 5, 1];
 
 #[derive(Default)]
-pub struct Server {
+pub(crate) struct Server {
     out: VecDeque<Vec<u8>>,
     started: bool,
     lcp_acked: bool,
@@ -33,12 +33,12 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(&mut self, now: Instant) {
+    pub(crate) fn start(&mut self, now: Instant) {
         self.started = true;
         self.restart = Some(now);
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.restart.is_none_or(|at| at > now) {
             return;
         }
@@ -52,16 +52,16 @@ impl Server {
         }
     }
 
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.restart
     }
 
-    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         self.out.pop_front()
     }
 
     /// Takes a frame; returns an IP packet.
-    pub fn handle_frame<'a>(&mut self, now: Instant, frame: &'a [u8]) -> Option<&'a [u8]> {
+    pub(crate) fn handle_frame<'a>(&mut self, now: Instant, frame: &'a [u8]) -> Option<&'a [u8]> {
         let frame = frame.strip_prefix(&[0xff, 0x03]).unwrap_or(frame);
         let (protocol, body) = frame.split_first_chunk::<2>()?;
         let protocol = u16::from_be_bytes(*protocol);
