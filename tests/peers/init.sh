@@ -24,6 +24,7 @@ for place in /tmp /var/log /var/lib /root; do mount -t tmpfs tmpfs $place; done
 [ -e /dev/ppp ] || mknod /dev/ppp c 108 0
 
 . /mnt/settings
+hostname gateway
 ip link set lo up
 ip address add "$ADDRESS/24" dev vec0
 ip link set vec0 up

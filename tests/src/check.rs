@@ -8,8 +8,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::cluster::Cluster;
 use crate::process::run;
-use crate::{image, package, product, tool};
+use crate::{image, package, product, release, tool};
 
 /// The version of cargo-deny that is installed when there is none.
 const CARGO_DENY: &str = "0.20.2";
@@ -49,6 +50,7 @@ struct Count {
 impl Arguments {
     /// Runs the checks, all of them even when one fails.
     pub fn run(self) -> Result<()> {
+        explain_missing()?;
         let parts = self.part.map_or_else(|| ALL.to_vec(), |part| vec![part]);
         let began = Instant::now();
         let mut count = Count::default();
@@ -94,7 +96,13 @@ impl Part {
                 tool::build()?;
                 image::app()?;
                 product::images()?;
-                test(&["--package", "towline-tests", "--test", "cluster", "--", "--test-threads=1"], count)
+                let tested =
+                    test(&["--package", "towline-tests", "--test", "cluster", "--", "--test-threads=1"], count);
+                // The tests share a cluster and leave it to us.
+                if let Some(cluster) = Cluster::open(release::TEST_CLUSTER)? {
+                    cluster.down()?;
+                }
+                tested
             }
         }
     }
@@ -186,7 +194,7 @@ impl Count {
 }
 
 /// Where the machine cannot run the tests that need privileges, says so before anything is built.
-pub fn explain_missing() -> Result<()> {
+fn explain_missing() -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "run this as root: it makes network namespaces and TUN devices");
     ensure!(std::path::Path::new("/dev/net/tun").exists(), "/dev/net/tun is missing: load the module tun");
     run(Command::new("unshare").args(["--net", "true"]))

@@ -4,12 +4,14 @@
 
 pub mod check;
 pub mod cluster;
+pub mod demo;
 pub mod image;
 pub mod netns;
 pub mod package;
 pub mod peer;
 pub mod process;
 pub mod product;
+pub mod release;
 pub mod site;
 pub mod tool;
 pub mod tunnel;

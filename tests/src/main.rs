@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use towline_tests::cluster;
+use towline_tests::{check, cluster, demo, release};
 
 /// Runs what belongs to developing Towline
 #[derive(Parser)]
@@ -15,12 +15,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run every check of the project, or one part of them
+    Test(check::Arguments),
+    /// A cluster, a foreign gateway, the chart, a tunnel, and a page from behind the gateway
+    Demo(demo::Arguments),
+    /// Write the custom resource definitions from their types, into crds/ and into the chart
+    Crds,
     /// Local Kubernetes clusters, made of namespaces on this machine
     Cluster(cluster::command::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Test(arguments) => arguments.run(),
+        Command::Demo(arguments) => arguments.run(),
+        Command::Crds => release::write_crds(),
         Command::Cluster(arguments) => arguments.run(),
     };
     match result {

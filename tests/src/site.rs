@@ -87,7 +87,7 @@ impl Site {
 
     /// Captures what crosses the wide-area network.
     pub fn capture(&self, name: &str) -> Result<Capture> {
-        Capture::start(self.wan.namespace(), name)
+        Capture::start(self.wan.namespace(), "br0", name)
     }
 }
 
@@ -99,13 +99,13 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Captures the bridge that lives in `namespace`.
-    pub fn start(namespace: &Namespace, name: &str) -> Result<Self> {
+    /// Captures `interface` of `namespace`; `any` is all of them.
+    pub fn start(namespace: &Namespace, interface: &str, name: &str) -> Result<Self> {
         let folder = tool::target().join("peers");
         std::fs::create_dir_all(&folder)?;
         let file = folder.join(format!("{}-{name}.pcap", namespace.name()));
         let mut command = namespace.exec("tcpdump");
-        command.args(["-i", "br0", "-U", "-n", "-s", "0", "-Z", "root", "-w"]).arg(&file);
+        command.args(["-i", interface, "-U", "-n", "-s", "0", "-Z", "root", "-w"]).arg(&file);
         let log = file.with_extension("log");
         if log.exists() {
             std::fs::remove_file(&log)?;

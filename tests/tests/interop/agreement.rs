@@ -79,7 +79,7 @@ fn ecp_256_and_forced_encapsulation() {
         force_encapsulation: true,
         ..Lns::default()
     };
-    let report = connect(&lns, Side::Wan, |_| {});
+    let report = connect(&lns, Side::Wan, |config| config["ike"]["proposals"] = json!(["aes256-sha256-ecp256"]));
     assert_eq!(agreed(&report), words("aes256-sha256-ecp256", "aes128-sha256", "MS-CHAPv2"));
 }
 

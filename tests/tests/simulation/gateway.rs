@@ -6,14 +6,16 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use rand::{Rng, SeedableRng};
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use towline_tunnel::buffer::Port;
 use towline_tunnel::esp::{self, InboundSa, OutboundSa};
 use towline_tunnel::ike::{self, Ike};
 use towline_tunnel::l2tp::avp::Attribute;
 use towline_tunnel::l2tp::channel::{Channel, Retransmission};
-use towline_tunnel::l2tp::message::{Body, ControlHeader, DataHeader, Message, MessageType, Packet, SessionId, TunnelId};
+use towline_tunnel::l2tp::message::{
+    Body, ControlHeader, DataHeader, Message, MessageType, Packet, SessionId, TunnelId,
+};
 use zeroize::Zeroizing;
 
 use crate::ppp::Server;

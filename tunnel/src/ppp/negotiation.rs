@@ -9,6 +9,8 @@ use super::packet::{Code, Packet, Protocol, options, text};
 
 /// The Restart timer (RFC 1661 section 4.6).
 pub(super) const RESTART: Duration = Duration::from_secs(3);
+/// Its first values: gateways start a process for each call, and lose what comes before it listens.
+const FIRST_RESTARTS: [Duration; 2] = [Duration::from_millis(750), Duration::from_millis(1_500)];
 /// Max-Configure: Configure-Requests without a valid answer.
 const MAX_CONFIGURE: u32 = 10;
 /// Max-Terminate: Terminate-Requests without an answer.
@@ -280,7 +282,9 @@ impl<N: Negotiate> ControlProtocol<N> {
 
     fn restart(&mut self, now: Instant) {
         self.restarts = self.restarts.saturating_sub(1);
-        self.deadline = Some(now + RESTART);
+        let sent = MAX_CONFIGURE.saturating_sub(self.restarts).saturating_sub(1);
+        let wait = usize::try_from(sent).ok().and_then(|sent| FIRST_RESTARTS.get(sent)).unwrap_or(&RESTART);
+        self.deadline = Some(now + *wait);
     }
 
     /// Queues a frame. A full queue loses it: the peer asks again.

@@ -189,8 +189,9 @@ fn an_authentication_that_may_not_be_used_is_named_at_the_end() {
 fn a_silent_peer_gets_ten_requests_and_no_more() {
     let mut link = Link::new(&[PppAuth::Pap]);
     link.heard();
-    for _ in 1..10 {
-        link.wait(3 * SECOND);
+    for milliseconds in [750, 1500, 3000, 3000, 3000, 3000, 3000, 3000, 3000] {
+        link.silence();
+        link.wait(Duration::from_millis(milliseconds));
         link.heard();
     }
     assert_eq!(link.event(), None);
