@@ -1,1 +1,10 @@
-//! The harness.
+//! The harness of Towline's tests: network namespaces, processes, images and a local Kubernetes cluster.
+//!
+//! It drives the machine's own programs (`ip`, `nsenter`, `tar`, `go`, `buildah`) and needs root where they do.
+
+pub mod cluster;
+pub mod image;
+pub mod netns;
+pub mod package;
+pub mod process;
+pub mod tool;

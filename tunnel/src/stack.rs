@@ -1,1 +1,602 @@
-//! The composition.
+//! The composition: one tunnel with its recovery, as a pure state machine over packets, time and entropy.
+//!
+//! [`Tunnel`] dials one peer after another, gives each attempt to a [`connection`], and keeps the [`Report`]. The process
+//! around it ([`crate::io`]) resolves names, opens sockets, and moves packets.
+//!
+//! Contract: after any call that takes `&mut self`, the caller drains [`Tunnel::poll_event`], then [`Tunnel::packets`] and
+//! [`Tunnel::transmits`] until they are empty, and calls [`Tunnel::handle_timeout`] not later than [`Tunnel::poll_timeout`].
+
+mod connection;
+mod counters;
+mod datapath;
+mod mss;
+mod recovery;
+mod verdict;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use zeroize::Zeroizing;
+
+pub use counters::Counters;
+
+use crate::buffer::{DatagramBatch, PacketBatch, Port};
+use crate::config::{Config, PppAuth, ProbeKind};
+use crate::report::{Layer, Negotiated, Reason, RejectedRevision, Report, State as LayerState};
+use crate::suite;
+use connection::{Connection, Step};
+use recovery::Recovery;
+use verdict::Failure;
+
+/// Events that wait for the owner; more than one call can ever cause.
+const MAX_EVENTS: usize = 64;
+/// The longest time between [`Tunnel::close`] and [`Event::Closed`].
+const CLOSE_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// Where a connection goes, and with what.
+pub struct Path {
+    /// What the Secrets hold.
+    pub credentials: Credentials,
+    /// Our address towards the peer.
+    pub local: IpAddr,
+    /// The port of the socket towards the peer's port 500.
+    pub local_ike_port: u16,
+    /// The port of the socket towards the peer's port 4500.
+    pub local_nat_t_port: u16,
+    /// The peer's address.
+    pub remote: IpAddr,
+    /// The MTU of the interface towards the peer, in octets.
+    pub mtu: u16,
+}
+
+/// The secrets of one tunnel.
+#[derive(Clone)]
+pub struct Credentials {
+    /// Pre-shared key of phase 1.
+    pub pre_shared_key: Zeroizing<Vec<u8>>,
+    /// PPP user name.
+    pub username: Zeroizing<String>,
+    /// PPP password.
+    pub password: Zeroizing<String>,
+    /// Secret of L2TP tunnel authentication.
+    pub tunnel_secret: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// Why there is no path to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathError {
+    /// A Secret cannot be read or used.
+    Credentials {
+        /// [`Reason::CredentialsMissing`] or [`Reason::CredentialsInvalid`].
+        reason: Reason,
+        /// Which one, and the remedy.
+        message: String,
+    },
+    /// The peer's name has no address; in the resolver's words.
+    Unresolvable(String),
+    /// No socket could be opened towards it; in the system's words.
+    Unreachable(String),
+}
+
+/// The link that PPP has agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Our address.
+    pub address: Ipv4Addr,
+    /// The peer's address, if it told one. Nothing is routed by it: some gateways tell their public one.
+    pub peer: Option<Ipv4Addr>,
+    /// Name servers that the peer pushed.
+    pub dns: Vec<Ipv4Addr>,
+    /// MTU of the device in octets.
+    pub mtu: u16,
+}
+
+/// What the process must do or may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Find a way to `peer` and answer with [`Tunnel::handle_path`].
+    Dial {
+        /// Name or address.
+        peer: String,
+        /// Whether ports 500 and 4500 must not be used as source ports.
+        fresh_ports: bool,
+    },
+    /// The link is up: set up the device and the routes, start probing.
+    Up(Link),
+    /// The link is down: nothing may be routed into it.
+    Down,
+    /// [`Tunnel::report`] is different.
+    ReportChanged,
+    /// A row for a protocol analyser; only with [`Tunnel::export_keys`].
+    Keys(String),
+    /// Every goodbye is said after [`Tunnel::close`].
+    Closed,
+}
+
+/// Where the tunnel stands between attempts.
+enum State {
+    Idle,
+    /// The process looks for a path.
+    Dialling,
+    Connected(Box<Connection>),
+    /// The next attempt begins at the given time.
+    Waiting(Instant),
+    /// Goodbyes are being said, until the given time at the latest.
+    Closing(Box<Connection>, Instant),
+    Closed,
+}
+
+/// One tunnel.
+pub struct Tunnel {
+    config: Config,
+    rng: StdRng,
+    state: State,
+    recovery: Recovery,
+    /// Whether the next offer of phase 2 asks for a fresh exchange: the peer refused one that did not.
+    pfs: bool,
+    export_keys: bool,
+    ppp_auth: Option<PppAuth>,
+    up: bool,
+    probe: Probe,
+    transmits: DatagramBatch,
+    packets: PacketBatch,
+    events: VecDeque<Event>,
+    report: Report,
+    report_changed: bool,
+    counters: Counters,
+}
+
+/// The probe behind `Ready`.
+#[derive(Default)]
+struct Probe {
+    failures: u32,
+    /// When the next LCP probe is due, or the one on its way has failed.
+    due: Option<Instant>,
+    /// Whether an LCP probe is on its way.
+    waiting: bool,
+}
+
+impl Tunnel {
+    /// A tunnel that stands still until [`Tunnel::start`]. All its randomness comes from `seed`.
+    pub fn new(config: &Config, seed: [u8; 32], _now: Instant) -> Self {
+        Self {
+            config: config.clone(),
+            rng: StdRng::from_seed(seed),
+            state: State::Idle,
+            recovery: Recovery::new(),
+            pfs: false,
+            export_keys: false,
+            ppp_auth: None,
+            up: false,
+            probe: Probe::default(),
+            transmits: DatagramBatch::new(),
+            packets: PacketBatch::new(),
+            events: VecDeque::new(),
+            report: Report::new(config.revision.clone()),
+            report_changed: true,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether keys are told as [`Event::Keys`] from the next attempt on. Whoever reads them reads the traffic.
+    pub fn export_keys(&mut self, export: bool) {
+        self.export_keys = export;
+    }
+
+    /// Begins to dial.
+    pub fn start(&mut self, _now: Instant) {
+        if let State::Idle = self.state {
+            self.dial();
+        }
+    }
+
+    /// Tears the tunnel down in order and never dials again; [`Event::Closed`] follows within two seconds.
+    pub fn close(&mut self, now: Instant) {
+        for layer in [Layer::Ike, Layer::Ipsec, Layer::L2tp, Layer::Ppp, Layer::Probe] {
+            self.set(layer, LayerState::Down, Reason::Stopping, "The tunnel process ends.");
+        }
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Connected(mut connection) => {
+                self.link_down();
+                connection.close(now);
+                self.state = State::Closing(connection, now + CLOSE_LIMIT);
+                self.advance(now);
+            }
+            State::Closing(connection, limit) => self.state = State::Closing(connection, limit),
+            State::Idle | State::Dialling | State::Waiting(_) => self.event(Event::Closed),
+            State::Closed => {}
+        }
+    }
+
+    /// The answer to [`Event::Dial`].
+    pub fn handle_path(&mut self, now: Instant, path: Result<Path, PathError>) {
+        let State::Dialling = self.state else { return };
+        match path {
+            Ok(path) => {
+                self.set(Layer::Credentials, LayerState::Up, Reason::CredentialsRead, "The Secrets hold all that is needed.");
+                self.progress(Layer::Peer, Reason::Negotiating, format!("Asking {}.", path.remote));
+                self.report.peer_endpoint = Some(path.remote);
+                let mut connection = Connection::new(&self.config, path, self.pfs, self.export_keys, &mut self.rng, now);
+                connection.start(now);
+                self.state = State::Connected(Box::new(connection));
+                self.advance(now);
+            }
+            Err(error) => {
+                if !matches!(error, PathError::Credentials { .. }) {
+                    self.set(Layer::Credentials, LayerState::Up, Reason::CredentialsRead, "The Secrets hold all that is needed.");
+                }
+                let peer = self.peer();
+                self.fail(now, verdict::of_path(&peer, error));
+            }
+        }
+    }
+
+    /// Takes IP packets from the TUN device; the process sends at most one batch before it drains [`Tunnel::transmits`].
+    pub fn handle_packets(&mut self, now: Instant, packets: &PacketBatch) {
+        if let State::Connected(connection) = &mut self.state {
+            connection.handle_packets(now, packets, &mut self.transmits, &mut self.counters);
+            self.advance(now);
+        } else {
+            packets.iter().for_each(|_| self.counters.drop_packet("not_up"));
+        }
+    }
+
+    /// Takes a datagram that came to the socket of `port` from `remote`; ESP is opened in place.
+    pub fn handle_datagram(&mut self, now: Instant, port: Port, remote: SocketAddr, datagram: &mut [u8]) {
+        match &mut self.state {
+            State::Connected(connection) | State::Closing(connection, _) if connection.remote() == remote.ip() => {
+                connection.handle_datagram(now, port, datagram, &mut self.packets, &mut self.counters);
+                self.advance(now);
+            }
+            State::Connected(_) | State::Closing(..) | State::Idle | State::Dialling | State::Waiting(_) | State::Closed => {
+                self.counters.drop_packet("unknown_peer");
+            }
+        }
+    }
+
+    /// The system says that a datagram could not be delivered, in its words.
+    pub fn handle_unreachable(&mut self, now: Instant, error: &str) {
+        if let State::Connected(connection) = &mut self.state {
+            connection.handle_unreachable(error);
+            self.advance(now);
+        }
+    }
+
+    /// The result of a probe that the process made through the tunnel: its round trip, or why it failed.
+    pub fn handle_probe(&mut self, now: Instant, result: Result<Duration, String>) {
+        if self.up && self.config.health_check.kind != ProbeKind::Lcp {
+            self.probed(now, result);
+        }
+    }
+
+    /// A Secret has changed: a tunnel that is down is dialled at once.
+    pub fn credentials_changed(&mut self, now: Instant) {
+        self.recovery.start_over();
+        match &self.state {
+            State::Waiting(_) => self.dial(),
+            // An attempt under way was begun with the old ones.
+            State::Connected(_) if !self.up => {
+                self.hang_up(now);
+                self.dial();
+            }
+            // The new ones are read when the tunnel is dialled again.
+            State::Connected(_) | State::Idle | State::Dialling | State::Closing(..) | State::Closed => {}
+        }
+    }
+
+    /// Takes on a new configuration: live where the protocols allow, else by dialling again.
+    pub fn apply(&mut self, now: Instant, config: &Config) {
+        let live = self.config.is_live_change(config);
+        self.config = config.clone();
+        self.report.revision.clone_from(&config.revision);
+        self.report.rejected_revision = None;
+        self.report_changed = true;
+        if live {
+            if self.up {
+                self.restart_probe(now);
+            }
+            return;
+        }
+        self.recovery.start_over();
+        self.pfs = false;
+        match &self.state {
+            State::Connected(_) => {
+                self.hang_up(now);
+                self.dial();
+            }
+            State::Waiting(_) => self.dial(),
+            State::Dialling => self.dial(),
+            State::Idle | State::Closing(..) | State::Closed => {}
+        }
+    }
+
+    /// A newer configuration cannot be used; the tunnel goes on with the one it has.
+    pub fn reject(&mut self, rejected: RejectedRevision) {
+        if self.report.rejected_revision.as_ref() != Some(&rejected) {
+            self.report.rejected_revision = Some(rejected);
+            self.report_changed = true;
+        }
+    }
+
+    /// The device, an address or a route could not be set up, in the system's words with the remedy.
+    pub fn handle_device_failure(&mut self, now: Instant, message: String) {
+        self.fail(now, Failure { layer: Layer::Ppp, reason: Reason::DeviceFailed, message, refused: false });
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Connected(connection) => connection.handle_timeout(now),
+            State::Closing(connection, limit) if *limit > now => connection.handle_timeout(now),
+            State::Closing(..) => {
+                self.state = State::Closed;
+                self.event(Event::Closed);
+            }
+            State::Waiting(at) if *at <= now => self.dial(),
+            State::Waiting(_) | State::Idle | State::Dialling | State::Closed => {}
+        }
+        self.probe_timeout(now);
+        self.advance(now);
+    }
+
+    /// When [`Tunnel::handle_timeout`] must be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Connected(connection) => connection.poll_timeout().into_iter().chain(self.probe.due).min(),
+            State::Closing(connection, limit) => connection.poll_timeout().into_iter().chain([*limit]).min(),
+            State::Waiting(at) => Some(*at),
+            State::Idle | State::Dialling | State::Closed => None,
+        }
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        std::mem::take(&mut self.report_changed).then_some(Event::ReportChanged)
+    }
+
+    /// Datagrams to send. Send them, clear the batch, and call again until it is empty.
+    pub fn transmits(&mut self) -> &mut DatagramBatch {
+        if let State::Connected(connection) | State::Closing(connection, _) = &mut self.state {
+            connection.fill(&mut self.transmits, &mut self.counters);
+        }
+        &mut self.transmits
+    }
+
+    /// IP packets for the TUN device. Write them, and clear the batch.
+    pub fn packets(&mut self) -> &mut PacketBatch {
+        &mut self.packets
+    }
+
+    /// The state of each layer.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn peer(&self) -> String {
+        let peers = &self.config.peers;
+        peers.get(self.recovery.peer()).or_else(|| peers.first()).map(|peer| peer.address.clone()).unwrap_or_default()
+    }
+
+    fn dial(&mut self) {
+        let peer = self.peer();
+        self.state = State::Dialling;
+        self.counters.dials = self.counters.dials.saturating_add(1);
+        self.progress(Layer::Peer, Reason::ResolvingPeer, format!("Looking up {peer}."));
+        for layer in [Layer::Ike, Layer::Ipsec, Layer::L2tp, Layer::Ppp, Layer::Probe] {
+            self.progress(layer, Reason::WaitingForLowerLayer, "Waits for the layer below.".to_owned());
+        }
+        self.report.active_peer = Some(peer.clone());
+        let fresh_ports = self.recovery.wants_fresh_ports();
+        self.event(Event::Dial { peer, fresh_ports });
+    }
+
+    /// Takes over what the connection says.
+    fn advance(&mut self, now: Instant) {
+        loop {
+            let (State::Connected(connection) | State::Closing(connection, _)) = &mut self.state else { return };
+            let Some(step) = connection.poll_step() else { return };
+            self.take(now, step);
+        }
+    }
+
+    fn take(&mut self, now: Instant, step: Step) {
+        match step {
+            Step::PeerAnswered => {
+                let peer = self.peer();
+                self.set(Layer::Peer, LayerState::Up, Reason::PeerAnswers, format!("{peer} answers."));
+                self.progress(Layer::Ike, Reason::Negotiating, "Main Mode is under way.".to_owned());
+            }
+            Step::Ike { proposal, nat, peer_id, rekey } => {
+                if rekey {
+                    self.counters.phase1_rekeys = self.counters.phase1_rekeys.saturating_add(1);
+                }
+                let esp = self.report.negotiated.as_ref().and_then(|negotiated| negotiated.esp).filter(|_| rekey);
+                self.negotiated(|_| Negotiated { ike: proposal, esp, ppp_auth: None, nat, mtu: None, weakness: None });
+                self.set(Layer::Ike, LayerState::Up, Reason::MainModeDone, format!("{proposal} with {peer_id}."));
+                self.progress(Layer::Ipsec, Reason::Negotiating, "Quick Mode is under way.".to_owned());
+            }
+            Step::Ipsec { proposal, rekey } => {
+                if rekey {
+                    self.counters.phase2_rekeys = self.counters.phase2_rekeys.saturating_add(1);
+                }
+                self.negotiated(|old| Negotiated { esp: Some(proposal), ..old });
+                self.set(Layer::Ipsec, LayerState::Up, Reason::QuickModeDone, format!("ESP with {proposal}."));
+                self.progress(Layer::L2tp, Reason::Negotiating, "L2TP is under way.".to_owned());
+            }
+            Step::L2tp { peer } => {
+                self.set(Layer::L2tp, LayerState::Up, Reason::SessionUp, format!("The call to {peer} is up."));
+                self.progress(Layer::Ppp, Reason::Negotiating, "PPP is under way.".to_owned());
+            }
+            Step::Authenticated(method) => {
+                self.ppp_auth = Some(method);
+                self.negotiated(|old| old);
+            }
+            Step::Ppp(link) => self.link_up(now, link),
+            Step::Echo(round_trip) => {
+                if self.up && self.probe.waiting && self.config.health_check.kind == ProbeKind::Lcp {
+                    self.probe.waiting = false;
+                    self.probed(now, Ok(round_trip));
+                }
+            }
+            Step::Keys(row) => self.event(Event::Keys(row)),
+            Step::Failed(failure) => self.fail(now, failure),
+            Step::Closed => {
+                if let State::Closing(connection, _) = &mut self.state {
+                    // What it still has to say leaves with this call.
+                    connection.fill(&mut self.transmits, &mut self.counters);
+                    self.state = State::Closed;
+                    self.event(Event::Closed);
+                }
+            }
+        }
+    }
+
+    fn negotiated(&mut self, change: impl FnOnce(Negotiated) -> Negotiated) {
+        let first = self.config.ike_proposals().first().copied();
+        let Some(ike) = self.report.negotiated.as_ref().map(|old| old.ike).or(first) else { return };
+        let nat = crate::report::Nat::None;
+        let old = self.report.negotiated.take();
+        let blank = || Negotiated { ike, esp: None, ppp_auth: None, nat, mtu: None, weakness: None };
+        let mtu = old.as_ref().and_then(|old| old.mtu);
+        let mut new = change(old.unwrap_or_else(blank));
+        new.ppp_auth = self.ppp_auth;
+        new.mtu = new.mtu.or(mtu);
+        new.weakness = suite::weakness(&new.ike, new.esp.as_ref());
+        self.report.negotiated = Some(new);
+        self.report_changed = true;
+    }
+
+    fn link_up(&mut self, now: Instant, link: Link) {
+        let auth = self.ppp_auth.map_or_else(|| "no authentication".to_owned(), |auth| auth.to_string());
+        self.negotiated(|old| Negotiated { mtu: Some(link.mtu), ..old });
+        self.set(
+            Layer::Ppp,
+            LayerState::Up,
+            Reason::IpcpOpened,
+            format!("{} by {auth}, MTU {}.", link.address, link.mtu),
+        );
+        self.progress(Layer::Probe, Reason::Negotiating, "The first probe is on its way.".to_owned());
+        self.report.assigned_address = Some(link.address.into());
+        self.report.peer_address = link.peer.map(IpAddr::from);
+        self.report.dns_servers = link.dns.iter().copied().map(IpAddr::from).collect();
+        self.counters.established.get_or_insert(now);
+        self.up = true;
+        self.event(Event::Up(link));
+        self.restart_probe(now);
+    }
+
+    fn link_down(&mut self) {
+        if std::mem::take(&mut self.up) {
+            self.event(Event::Down);
+        }
+        self.counters.established = None;
+        self.probe = Probe::default();
+        self.ppp_auth = None;
+        self.report.negotiated = None;
+        self.report.assigned_address = None;
+        self.report.peer_address = None;
+        self.report.dns_servers.clear();
+        self.report_changed = true;
+    }
+
+    /// Ends the connection with every goodbye that needs no waiting.
+    fn hang_up(&mut self, now: Instant) {
+        self.link_down();
+        if let State::Connected(connection) = std::mem::replace(&mut self.state, State::Idle) {
+            connection.abandon(now, &mut self.transmits, &mut self.counters);
+        }
+    }
+
+    fn fail(&mut self, now: Instant, failure: Failure) {
+        let up_since = self.counters.established;
+        self.hang_up(now);
+        if failure.reason == Reason::QuickModeRejected && self.config.esp.proposals.is_empty() {
+            self.pfs = !self.pfs;
+        }
+        let count = self.counters.failures.entry(failure.layer).or_default();
+        *count = count.saturating_add(1);
+        let wait = self.recovery.failed(self.config.peers.len(), failure.refused, up_since, now, &mut self.rng);
+        self.report.failed_attempts = self.recovery.failures();
+        for layer in Layer::ALL {
+            if layer > failure.layer {
+                self.set(layer, LayerState::Pending, Reason::WaitingForLowerLayer, "Waits for the layer below.");
+            } else if layer < failure.layer && layer > Layer::Credentials {
+                self.set(layer, LayerState::Pending, Reason::BackingOff, "Waits for the next attempt.");
+            }
+        }
+        self.set(failure.layer, LayerState::Down, failure.reason, failure.message);
+        self.state = State::Waiting(now + wait);
+    }
+
+    fn restart_probe(&mut self, now: Instant) {
+        self.probe = Probe { due: (self.config.health_check.kind == ProbeKind::Lcp).then_some(now), ..Probe::default() };
+    }
+
+    /// Sends the LCP probe that is due, or gives up the one before.
+    fn probe_timeout(&mut self, now: Instant) {
+        if !self.up || self.probe.due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.probe.due = Some(now + self.config.health_check.interval());
+        if std::mem::replace(&mut self.probe.waiting, true) {
+            self.probed(now, Err("no LCP Echo-Reply".to_owned()));
+        }
+        if let State::Connected(connection) = &mut self.state {
+            connection.echo(now);
+        }
+    }
+
+    fn probed(&mut self, _now: Instant, result: Result<Duration, String>) {
+        let health = &self.config.health_check;
+        let what = match (health.kind, health.host, health.port) {
+            (ProbeKind::Tcp, Some(host), Some(port)) => format!("TCP {}", SocketAddr::new(host, port)),
+            (ProbeKind::Icmp, Some(host), _) => format!("ICMP echo to {host}"),
+            (ProbeKind::Lcp | ProbeKind::Icmp | ProbeKind::Tcp, ..) => "LCP echo".to_owned(),
+        };
+        match result {
+            Ok(_) => {
+                self.probe.failures = 0;
+                self.report.failed_attempts = 0;
+                self.set(Layer::Probe, LayerState::Up, Reason::ProbeSucceeded, format!("{what} answered through the tunnel."));
+            }
+            Err(why) => {
+                self.probe.failures = self.probe.failures.saturating_add(1);
+                if self.probe.failures >= health.failure_threshold {
+                    let message = format!(
+                        "{what} does not answer through the tunnel: {why}. The tunnel is up: check the host, and the routes and filters behind the gateway."
+                    );
+                    self.set(Layer::Probe, LayerState::Down, Reason::ProbeFailed, message);
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, layer: Layer, state: LayerState, reason: Reason, message: impl Into<String>) {
+        self.report_changed |= self.report.set(layer, state, reason, message);
+    }
+
+    /// Says that a layer is on its way, unless it stands there with the failure of the attempt before: that stays visible
+    /// until the layer succeeds.
+    fn progress(&mut self, layer: Layer, reason: Reason, message: String) {
+        if self.report.layer(layer).is_none_or(|report| report.state != LayerState::Down) {
+            self.set(layer, LayerState::Pending, reason, message);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        }
+    }
+}

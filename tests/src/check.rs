@@ -1,0 +1,196 @@
+//! `cargo xtask test`: every check of the project, the same for a contributor and for CI, with a summary at the end.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::process::run;
+use crate::{image, package, product, tool};
+
+/// The version of cargo-deny that is installed when there is none.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Arguments of `cargo xtask test`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Only this part; all of them unless named
+    part: Option<Part>,
+}
+
+/// A part of the checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Format, lints, licences, generated files, the chart
+    Lint,
+    /// Unit tests and vectors
+    Unit,
+    /// The stack over a simulated network
+    Sim,
+    /// The tunnel process against foreign gateways in network namespaces
+    Interop,
+    /// The chart on a real Kubernetes, with a foreign gateway
+    Cluster,
+}
+
+const ALL: [Part; 5] = [Part::Lint, Part::Unit, Part::Sim, Part::Interop, Part::Cluster];
+
+/// What the test runners counted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Arguments {
+    /// Runs the checks, all of them even when one fails.
+    pub fn run(self) -> Result<()> {
+        let parts = self.part.map_or_else(|| ALL.to_vec(), |part| vec![part]);
+        let began = Instant::now();
+        let mut count = Count::default();
+        let mut broken = Vec::new();
+        for part in parts {
+            let part_began = Instant::now();
+            println!("==> {part:?}");
+            if let Err(error) = part.check(&mut count) {
+                println!("{part:?}: {error:#}");
+                broken.push(format!("{part:?}"));
+            }
+            println!("==> {part:?} took {:.0} s", part_began.elapsed().as_secs_f32());
+        }
+        println!("all checks took {:.0} s", began.elapsed().as_secs_f32());
+        println!("{} passed, {} failed", count.passed, count.failed.max(u64::from(!broken.is_empty())));
+        ensure!(broken.is_empty(), "failed: {}", broken.join(", "));
+        ensure!(count.ignored == 0, "{} tests were ignored; none may be", count.ignored);
+        Ok(())
+    }
+}
+
+impl Part {
+    fn check(self, count: &mut Count) -> Result<()> {
+        match self {
+            Self::Lint => lint(),
+            Self::Unit => {
+                // Some tests of the process make network namespaces and TUN devices.
+                package::install(&["cmake", "gcc", "g++", "libc6-dev", "iproute2", "util-linux"])?;
+                test(&["--workspace", "--lib", "--bins"], count)?;
+                test(&["--package", "towline-tunnel", "--no-default-features", "--features", "stack", "--lib"], count)
+            }
+            Self::Sim => test(&["--package", "towline-tests", "--test", "simulation"], count),
+            Self::Interop => {
+                package::install(crate::peer::PACKAGES)?;
+                product::build()?;
+                test(&["--package", "towline-tests", "--test", "peers", "--test", "interop", "--", "--test-threads=1"], count)
+            }
+            Self::Cluster => {
+                package::install(crate::peer::PACKAGES)?;
+                tool::build()?;
+                image::app()?;
+                product::images()?;
+                test(&["--package", "towline-tests", "--test", "cluster", "--", "--test-threads=1"], count)
+            }
+        }
+    }
+}
+
+fn lint() -> Result<()> {
+    package::install(&["cmake", "gcc", "g++", "libc6-dev"])?;
+    say(cargo().args(["fmt", "--all", "--check"]))?;
+    say(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    let deny = cargo_deny()?;
+    say(Command::new(deny).current_dir(tool::workspace()).args(["--all-features", "check", "bans", "licenses", "sources"]))?;
+    tool::build()?;
+    let chart = tool::workspace().join("charts/towline");
+    say(Command::new(tool::program("helm")).args(["lint", "--strict"]).arg(&chart))
+}
+
+/// cargo-deny, installed into the build folder where the machine has none.
+fn cargo_deny() -> Result<PathBuf> {
+    let root = tool::folder();
+    let program = root.join("bin/cargo-deny");
+    if !program.exists() {
+        println!("building cargo-deny {CARGO_DENY} (once)");
+        say(cargo()
+            .args(["install", "--quiet", "--locked", "--version", CARGO_DENY, "--root"])
+            .arg(&root)
+            .arg("cargo-deny"))?;
+    }
+    Ok(program)
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(tool::workspace());
+    command
+}
+
+/// Runs a command with its output shown.
+fn say(command: &mut Command) -> Result<()> {
+    let line = format!("{command:?}").replace('"', "");
+    println!("--> {line}");
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {line}"))?;
+    ensure!(status.success(), "{line}: {status}");
+    Ok(())
+}
+
+/// Runs `cargo test` with its output shown, and counts.
+fn test(arguments: &[&str], count: &mut Count) -> Result<()> {
+    println!("--> cargo test --no-fail-fast {}", arguments.join(" "));
+    let mut child = cargo()
+        .args(["test", "--locked", "--no-fail-fast"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        count.add(&line);
+        writeln!(std::io::stdout(), "{line}")?;
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("cargo test {}: {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+impl Count {
+    /// Adds what a closing line of the test runner says: `test result: ok. 3 passed; 0 failed; 0 ignored; …`.
+    fn add(&mut self, line: &str) {
+        let Some(rest) = line.strip_prefix("test result: ") else { return };
+        let number = |what: &str| -> u64 {
+            rest.split([';', '.']).filter_map(|part| part.trim().strip_suffix(what)).find_map(|n| n.trim().parse().ok()).unwrap_or(0)
+        };
+        self.passed += number("passed");
+        self.failed += number("failed");
+        self.ignored += number("ignored");
+    }
+}
+
+/// Where the machine cannot run the tests that need privileges, says so before anything is built.
+pub fn explain_missing() -> Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "run this as root: it makes network namespaces and TUN devices");
+    ensure!(std::path::Path::new("/dev/net/tun").exists(), "/dev/net/tun is missing: load the module tun");
+    run(Command::new("unshare").args(["--net", "true"])).context("this machine does not let us make network namespaces")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_added_up_and_others_are_not() {
+        let mut count = Count::default();
+        count.add("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s");
+        count.add("test result: FAILED. 1 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        count.add("test passes::and::fails ... ok");
+        assert_eq!(count, Count { passed: 13, failed: 2, ignored: 1 });
+    }
+}

@@ -1,0 +1,21 @@
+//! Tunnel authentication (RFC 2661 section 5.1.1): a challenge and a response in the manner of CHAP (RFC 1994).
+
+use md5::{Digest, Md5};
+use subtle::ConstantTimeEq;
+
+use super::message::MessageType;
+
+/// The length of a Challenge Response.
+const RESPONSE: usize = 16;
+
+/// The Challenge Response that `message` carries: the ID of the CHAP calculation is the number of the message that the
+/// response travels in (section 4.4.3), so that a response can never be reflected.
+pub fn response(message: MessageType, secret: &[u8], challenge: &[u8]) -> [u8; RESPONSE] {
+    let [_, id] = message.0.to_be_bytes();
+    Md5::new().chain_update([id]).chain_update(secret).chain_update(challenge).finalize().into()
+}
+
+/// Whether `received` is the response that `message` must carry; takes the same time wherever they differ.
+pub(super) fn verify(message: MessageType, secret: &[u8], challenge: &[u8], received: &[u8]) -> bool {
+    response(message, secret, challenge).as_slice().ct_eq(received).into()
+}

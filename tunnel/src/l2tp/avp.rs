@@ -1,0 +1,256 @@
+//! Attribute value pairs (RFC 2661 section 4): format, the rules of each attribute, and the hiding of values.
+//!
+//! ```text
+//!    0                   1                   2                   3
+//!    0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//!   +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//!   |M|H| rsvd  |      Length       |           Vendor ID           |
+//!   |         Attribute Type        |        Attribute Value...
+//!   +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! ```
+
+use std::ops::RangeInclusive;
+
+use md5::{Digest, Md5};
+
+use crate::registry;
+use crate::wire::{Malformed, Reader};
+
+/// The M bit: the AVP must be understood.
+pub const MANDATORY: u16 = 0x8000;
+const HIDDEN: u16 = 0x4000;
+const RESERVED: u16 = 0x3c00;
+const LENGTH_MASK: u16 = 0x03ff;
+
+/// The header of an AVP, and so its least Length.
+const HEADER: usize = 6;
+
+/// The longest value: the Length has 10 bits.
+pub const MAX_VALUE: usize = 0x3ff - HEADER;
+
+/// The most AVPs that are read from one message; the RFC defines 39 attributes, and none of them comes twice but the Random
+/// Vector.
+const MAX_AVPS: usize = 64;
+
+registry! {
+    /// The attribute types of vendor 0 (sections 4.4.1 to 4.4.6).
+    pub struct Attribute(u16) {
+        MESSAGE_TYPE = 0, RESULT_CODE = 1, PROTOCOL_VERSION = 2, FRAMING_CAPABILITIES = 3, BEARER_CAPABILITIES = 4,
+        TIE_BREAKER = 5, FIRMWARE_REVISION = 6, HOST_NAME = 7, VENDOR_NAME = 8, ASSIGNED_TUNNEL_ID = 9,
+        RECEIVE_WINDOW_SIZE = 10, CHALLENGE = 11, Q931_CAUSE_CODE = 12, CHALLENGE_RESPONSE = 13, ASSIGNED_SESSION_ID = 14,
+        CALL_SERIAL_NUMBER = 15, MINIMUM_BPS = 16, MAXIMUM_BPS = 17, BEARER_TYPE = 18, FRAMING_TYPE = 19, CALLED_NUMBER = 21,
+        CALLING_NUMBER = 22, SUB_ADDRESS = 23, TX_CONNECT_SPEED = 24, PHYSICAL_CHANNEL_ID = 25,
+        INITIAL_RECEIVED_LCP_CONFREQ = 26, LAST_SENT_LCP_CONFREQ = 27, LAST_RECEIVED_LCP_CONFREQ = 28, PROXY_AUTHEN_TYPE = 29,
+        PROXY_AUTHEN_NAME = 30, PROXY_AUTHEN_CHALLENGE = 31, PROXY_AUTHEN_ID = 32, PROXY_AUTHEN_RESPONSE = 33,
+        CALL_ERRORS = 34, ACCM = 35, RANDOM_VECTOR = 36, PRIVATE_GROUP_ID = 37, RX_CONNECT_SPEED = 38,
+        SEQUENCING_REQUIRED = 39,
+    }
+}
+
+/// What the RFC says about the AVPs of one attribute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// The M bit that the attribute is sent with.
+    pub mandatory: bool,
+    /// Whether the value may be hidden.
+    pub may_hide: bool,
+    /// The lengths that the value may have.
+    pub length: RangeInclusive<usize>,
+}
+
+impl Attribute {
+    /// The rules of the attribute, if it is known.
+    pub fn rules(self) -> Option<Rules> {
+        let (mandatory, may_hide, length) = match self {
+            Self::MESSAGE_TYPE | Self::PROTOCOL_VERSION | Self::ASSIGNED_TUNNEL_ID | Self::RECEIVE_WINDOW_SIZE => {
+                (true, self == Self::ASSIGNED_TUNNEL_ID, 2..=2)
+            }
+            Self::RESULT_CODE => (true, false, 2..=MAX_VALUE),
+            Self::FRAMING_CAPABILITIES | Self::BEARER_CAPABILITIES => (true, true, 4..=4),
+            Self::TIE_BREAKER => (false, false, 8..=8),
+            Self::FIRMWARE_REVISION => (false, true, 2..=2),
+            Self::HOST_NAME => (true, false, 1..=MAX_VALUE),
+            Self::VENDOR_NAME => (false, true, 0..=MAX_VALUE),
+            Self::CHALLENGE => (true, true, 1..=MAX_VALUE),
+            Self::Q931_CAUSE_CODE => (true, false, 3..=MAX_VALUE),
+            Self::CHALLENGE_RESPONSE => (true, true, 16..=16),
+            Self::ASSIGNED_SESSION_ID => (true, true, 2..=2),
+            Self::CALL_SERIAL_NUMBER
+            | Self::MINIMUM_BPS
+            | Self::MAXIMUM_BPS
+            | Self::BEARER_TYPE
+            | Self::FRAMING_TYPE
+            | Self::TX_CONNECT_SPEED => (true, true, 4..=4),
+            Self::CALLED_NUMBER | Self::CALLING_NUMBER | Self::SUB_ADDRESS => (true, true, 0..=MAX_VALUE),
+            Self::PHYSICAL_CHANNEL_ID | Self::RX_CONNECT_SPEED => (false, true, 4..=4),
+            Self::INITIAL_RECEIVED_LCP_CONFREQ
+            | Self::LAST_SENT_LCP_CONFREQ
+            | Self::LAST_RECEIVED_LCP_CONFREQ
+            | Self::PROXY_AUTHEN_NAME
+            | Self::PROXY_AUTHEN_CHALLENGE
+            | Self::PROXY_AUTHEN_RESPONSE
+            | Self::PRIVATE_GROUP_ID => (false, true, 0..=MAX_VALUE),
+            Self::PROXY_AUTHEN_TYPE | Self::PROXY_AUTHEN_ID => (false, true, 2..=2),
+            Self::CALL_ERRORS => (true, true, 26..=26),
+            Self::ACCM => (true, true, 10..=10),
+            Self::RANDOM_VECTOR => (true, false, 1..=MAX_VALUE),
+            Self::SEQUENCING_REQUIRED => (true, false, 0..=0),
+            _ => return None,
+        };
+        Some(Rules { mandatory, may_hide, length })
+    }
+}
+
+/// An AVP that is recognized, with its value in the clear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Avp {
+    /// The attribute.
+    pub attribute: Attribute,
+    /// The value; its length is one that the attribute allows.
+    pub value: Vec<u8>,
+}
+
+/// Why a mandatory AVP cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The attribute is not known, is a vendor's own, or has a reserved bit set.
+    #[error("not recognized")]
+    Unrecognized,
+    /// The value has a length that the attribute does not allow.
+    #[error("wrong length")]
+    WrongLength,
+    /// The value is hidden, and no Random Vector comes before it, or there is no secret, or another one.
+    #[error("hidden, and does not open with the secret of the tunnel")]
+    Unopened,
+}
+
+/// Why the AVPs of a message cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadError {
+    Malformed(Malformed),
+    Mandatory { vendor: u16, attribute: Attribute, fault: Fault },
+}
+
+impl From<Malformed> for ReadError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+/// Reads all AVPs behind the Message Type. What is not mandatory and cannot be used is left out, as section 7.1 asks.
+pub(super) fn read_all(body: &[u8], secret: Option<&[u8]>) -> Result<Vec<Avp>, ReadError> {
+    let mut reader = Reader::new(body);
+    let mut avps = Vec::new();
+    let mut random_vector = None;
+    for _ in 0..MAX_AVPS {
+        if reader.is_empty() {
+            return Ok(avps);
+        }
+        let flags = reader.u16("AVP header")?;
+        let vendor = reader.u16("AVP header")?;
+        let attribute = Attribute(reader.u16("AVP header")?);
+        let length = usize::from(flags & LENGTH_MASK).checked_sub(HEADER).ok_or(Malformed::Invalid("AVP Length"))?;
+        let value = reader.take(length, "AVP")?;
+        match read_value(flags, vendor, attribute, value, random_vector, secret) {
+            Ok(_) if attribute == Attribute::RANDOM_VECTOR => random_vector = Some(value),
+            Ok(value) => avps.push(Avp { attribute, value }),
+            Err(fault) if flags & MANDATORY != 0 => return Err(ReadError::Mandatory { vendor, attribute, fault }),
+            Err(fault) => tracing::debug!(vendor, attribute = attribute.0, %fault, "AVP ignored"),
+        }
+    }
+    reader.finish("list of AVPs").map(|()| avps).map_err(ReadError::Malformed)
+}
+
+fn read_value(
+    flags: u16,
+    vendor: u16,
+    attribute: Attribute,
+    value: &[u8],
+    random_vector: Option<&[u8]>,
+    secret: Option<&[u8]>,
+) -> Result<Vec<u8>, Fault> {
+    // "An AVP received with a reserved bit set to 1 MUST be treated as an unrecognized AVP."
+    let known = flags & RESERVED == 0 && vendor == 0;
+    let rules = attribute.rules().filter(|_| known).ok_or(Fault::Unrecognized)?;
+    let value = if flags & HIDDEN == 0 {
+        value.to_vec()
+    } else {
+        let (secret, random_vector) = secret.zip(random_vector).filter(|_| rules.may_hide).ok_or(Fault::Unopened)?;
+        unhide(attribute, value, secret, random_vector).ok_or(Fault::Unopened)?
+    };
+    if rules.length.contains(&value.len()) { Ok(value) } else { Err(Fault::WrongLength) }
+}
+
+/// Appends an AVP in the clear. A value that is longer than an AVP can hold is cut.
+pub(super) fn encode(out: &mut Vec<u8>, attribute: Attribute, value: &[u8]) {
+    encode_with(out, attribute, value, 0);
+}
+
+/// Appends an AVP with its value hidden; the Random Vector is in the message already.
+pub(super) fn encode_hidden(
+    out: &mut Vec<u8>,
+    attribute: Attribute,
+    value: &[u8],
+    secret: &[u8],
+    random_vector: &[u8],
+) {
+    encode_with(out, attribute, &hide(attribute, value, secret, random_vector), HIDDEN);
+}
+
+fn encode_with(out: &mut Vec<u8>, attribute: Attribute, value: &[u8], hidden: u16) {
+    let value = value.get(..MAX_VALUE).unwrap_or(value);
+    let mandatory = if attribute.rules().is_some_and(|rules| rules.mandatory) { MANDATORY } else { 0 };
+    let length = u16::try_from(HEADER + value.len()).expect("MAX_VALUE keeps the Length within 10 bits");
+    for field in [mandatory | hidden | length, 0, attribute.0] {
+        out.extend_from_slice(&field.to_be_bytes());
+    }
+    out.extend_from_slice(value);
+}
+
+/// The block of an MD5 result, by which hidden values are chained.
+const BLOCK: usize = 16;
+
+/// Section 4.3: the hidden form of `value`, without padding.
+fn hide(attribute: Attribute, value: &[u8], secret: &[u8], random_vector: &[u8]) -> Vec<u8> {
+    let value = value.get(..MAX_VALUE - 2).unwrap_or(value);
+    let length = u16::try_from(value.len()).expect("MAX_VALUE is less than 64 KiB");
+    let mut subformat = length.to_be_bytes().to_vec();
+    subformat.extend_from_slice(value);
+    let mut mask = first_mask(attribute, secret, random_vector);
+    for block in subformat.chunks_mut(BLOCK) {
+        xor(block, &mask);
+        mask = next_mask(secret, block);
+    }
+    subformat
+}
+
+/// Section 4.3, reversed; `None` when the length inside does not fit, as after a wrong secret.
+fn unhide(attribute: Attribute, hidden: &[u8], secret: &[u8], random_vector: &[u8]) -> Option<Vec<u8>> {
+    let mut subformat = hidden.to_vec();
+    let mut mask = first_mask(attribute, secret, random_vector);
+    for (block, hidden) in subformat.chunks_mut(BLOCK).zip(hidden.chunks(BLOCK)) {
+        xor(block, &mask);
+        mask = next_mask(secret, hidden);
+    }
+    let (length, rest) = subformat.split_first_chunk()?;
+    rest.get(..usize::from(u16::from_be_bytes(*length))).map(<[u8]>::to_vec)
+}
+
+fn first_mask(attribute: Attribute, secret: &[u8], random_vector: &[u8]) -> [u8; BLOCK] {
+    Md5::new()
+        .chain_update(attribute.0.to_be_bytes())
+        .chain_update(secret)
+        .chain_update(random_vector)
+        .finalize()
+        .into()
+}
+
+fn next_mask(secret: &[u8], hidden: &[u8]) -> [u8; BLOCK] {
+    Md5::new().chain_update(secret).chain_update(hidden).finalize().into()
+}
+
+fn xor(block: &mut [u8], mask: &[u8; BLOCK]) {
+    for (octet, mask) in block.iter_mut().zip(mask) {
+        *octet ^= mask;
+    }
+}

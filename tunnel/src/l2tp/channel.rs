@@ -1,0 +1,323 @@
+//! Reliable delivery of control messages (RFC 2661 section 5.8) with slow start and congestion avoidance (appendix A). It is
+//! the same at both ends of a tunnel.
+//!
+//! Messages go in by [`Channel::send`] and come out by [`Channel::poll_message`], in order and once. A caller that has given the
+//! channel all it has to say calls [`Channel::flush`]: what the window allows is sent, and what is still to be acknowledged
+//! then is acknowledged by a ZLB.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::message::{Body, ControlHeader, MessageType, SessionId, TunnelId};
+
+/// The most messages that wait to be sent or acknowledged: more than a tunnel with one session can have of its own.
+const MAX_QUEUED: usize = 32;
+
+/// The largest receive window: the most messages that are kept while one before them is missing.
+pub const MAX_RECEIVE_WINDOW: u16 = 16;
+
+/// The longest message that is kept out of order; longer ones are left to retransmission. SCCRP, the longest that is usual,
+/// has some hundred octets.
+const MAX_KEPT: usize = 2048;
+
+/// The window of a peer that sends no Receive Window Size AVP (section 4.4.3).
+pub const DEFAULT_WINDOW: u16 = 4;
+
+/// The most datagrams that wait for [`Channel::poll_transmit`]; what is dropped beyond it is retransmitted.
+const MAX_DATAGRAMS: usize = 64;
+
+/// The times of retransmission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retransmission {
+    /// The wait before the first one; each following wait is twice as long.
+    pub first: Duration,
+    /// The longest wait; the RFC asks for at least 8 seconds.
+    pub cap: Duration,
+    /// How often a message is retransmitted before the tunnel is given up.
+    pub tries: u32,
+}
+
+impl Retransmission {
+    /// How long it takes to give a message up, and so how long an ended tunnel still answers: 31 seconds by default.
+    pub fn cycle(&self) -> Duration {
+        (0..=self.tries)
+            .fold((Duration::ZERO, self.first), |(sum, wait), _| {
+                (sum.saturating_add(wait), wait.saturating_mul(2).min(self.cap))
+            })
+            .0
+    }
+}
+
+impl Default for Retransmission {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), cap: Duration::from_secs(8), tries: 5 }
+    }
+}
+
+/// The channel has as many messages as it holds; the peer has not acknowledged any for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the control channel is full")]
+pub struct Full;
+
+/// What the timer of the channel did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// The message was sent again, for the given time.
+    Retransmitted(MessageType, u32),
+    /// The message was sent as often as it may be, and nothing more will be sent.
+    Exhausted(MessageType),
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    message_type: MessageType,
+    session_id: SessionId,
+    body: Vec<u8>,
+}
+
+/// One end of the control channel of one tunnel.
+#[derive(Debug)]
+pub struct Channel {
+    retransmission: Retransmission,
+    receive_window: u16,
+    /// The peer's name of the tunnel.
+    tunnel_id: TunnelId,
+    peer_window: u16,
+    /// What the peer has not acknowledged, then what was not sent yet.
+    queue: VecDeque<Outgoing>,
+    /// The Ns of the front of the queue.
+    front_ns: u16,
+    /// How many messages of the queue are in flight.
+    in_flight: usize,
+    /// How many were ever sent: after a retransmission more than are in flight.
+    ever_sent: usize,
+    congestion_window: u16,
+    slow_start_threshold: u16,
+    /// Acknowledgments since the congestion window last grew, in congestion avoidance.
+    acknowledgments: u16,
+    deadline: Option<Instant>,
+    wait: Duration,
+    retries: u32,
+    next_received: u16,
+    kept: BTreeMap<u16, (SessionId, Vec<u8>)>,
+    delivered: VecDeque<(SessionId, Vec<u8>)>,
+    acknowledge: bool,
+    datagrams: VecDeque<Vec<u8>>,
+}
+
+impl Channel {
+    /// A channel to a peer of which nothing is known.
+    pub fn new(retransmission: Retransmission, receive_window: u16) -> Self {
+        Self {
+            retransmission,
+            receive_window: receive_window.clamp(1, MAX_RECEIVE_WINDOW),
+            tunnel_id: TunnelId::default(),
+            peer_window: DEFAULT_WINDOW,
+            queue: VecDeque::new(),
+            front_ns: 0,
+            in_flight: 0,
+            ever_sent: 0,
+            congestion_window: 1,
+            slow_start_threshold: DEFAULT_WINDOW,
+            acknowledgments: 0,
+            deadline: None,
+            wait: retransmission.first,
+            retries: 0,
+            next_received: 0,
+            kept: BTreeMap::new(),
+            delivered: VecDeque::new(),
+            acknowledge: false,
+            datagrams: VecDeque::new(),
+        }
+    }
+
+    /// The receive window to announce.
+    pub fn receive_window(&self) -> u16 {
+        self.receive_window
+    }
+
+    /// The peer's name of the tunnel; zero before [`Channel::set_tunnel_id`].
+    pub fn tunnel_id(&self) -> TunnelId {
+        self.tunnel_id
+    }
+
+    /// Takes the Assigned Tunnel ID of the peer.
+    pub fn set_tunnel_id(&mut self, tunnel_id: TunnelId) {
+        self.tunnel_id = tunnel_id;
+    }
+
+    /// Takes the Receive Window Size of the peer, to which slow start is bounded.
+    pub fn set_peer_window(&mut self, window: u16) {
+        self.peer_window = window.max(1);
+        self.slow_start_threshold = self.peer_window;
+        self.congestion_window = self.congestion_window.min(self.peer_window);
+    }
+
+    /// Queues a message for the session that the peer calls `session_id`.
+    pub fn send(&mut self, session_id: SessionId, body: Body) -> Result<(), Full> {
+        if self.queue.len() >= MAX_QUEUED {
+            return Err(Full);
+        }
+        self.queue.push_back(Outgoing { message_type: body.message_type(), session_id, body: body.into_octets() });
+        Ok(())
+    }
+
+    /// The number of messages that the peer has not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Forgets what was to be sent: the peer has ended the tunnel.
+    pub fn clear(&mut self) {
+        // The numbers stay those of messages that were really sent.
+        self.front_ns = self.front_ns.wrapping_add(count(self.ever_sent));
+        self.queue.clear();
+        (self.in_flight, self.ever_sent) = (0, 0);
+        self.deadline = None;
+    }
+
+    /// Takes a control message of this tunnel.
+    pub fn handle_message(&mut self, now: Instant, header: &ControlHeader, body: &[u8]) {
+        self.handle_nr(now, header.nr);
+        if body.is_empty() {
+            return;
+        }
+        // Duplicates "MUST be acknowledged", and so is every other message at once, even one that cannot be used yet: it tells
+        // the peer what is missing.
+        self.acknowledge = true;
+        let ahead = header.ns.wrapping_sub(self.next_received);
+        if ahead == 0 {
+            self.deliver(header.session_id, body.to_vec());
+            while let Some((session_id, body)) = self.kept.remove(&self.next_received) {
+                self.deliver(session_id, body);
+            }
+        } else if ahead < self.receive_window && body.len() <= MAX_KEPT {
+            self.kept.entry(header.ns).or_insert_with(|| (header.session_id, body.to_vec()));
+        }
+    }
+
+    /// The next message in order: the session in its header and its body.
+    pub fn poll_message(&mut self) -> Option<(SessionId, Vec<u8>)> {
+        self.delivered.pop_front()
+    }
+
+    /// Sends what the window allows; a ZLB where nothing else carries an acknowledgment that is due.
+    pub fn flush(&mut self, now: Instant) {
+        let window = usize::from(self.congestion_window.min(self.peer_window));
+        while self.in_flight < window.min(self.queue.len()) {
+            self.transmit(self.in_flight);
+            self.in_flight += 1;
+            self.ever_sent = self.ever_sent.max(self.in_flight);
+            if self.deadline.is_none() {
+                self.restart_timer(now);
+            }
+        }
+        if std::mem::take(&mut self.acknowledge) {
+            // "Ns is not incremented after a ZLB message is sent": it holds the number of the next new message.
+            let ns = self.front_ns.wrapping_add(count(self.ever_sent));
+            let (tunnel_id, session_id) = (self.tunnel_id, SessionId::default());
+            let header = ControlHeader { tunnel_id, session_id, ns, nr: self.next_received };
+            self.push_datagram(header.encode(&[]));
+        }
+    }
+
+    /// Retransmits when it is time to.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Expiry> {
+        self.deadline.filter(|&at| at <= now)?;
+        self.deadline = None;
+        let message_type = self.queue.front()?.message_type;
+        if self.retries >= self.retransmission.tries {
+            return Some(Expiry::Exhausted(message_type));
+        }
+        self.retries = self.retries.saturating_add(1);
+        self.slow_start_threshold = (self.congestion_window / 2).max(1);
+        self.congestion_window = 1;
+        self.acknowledgments = 0;
+        self.in_flight = 1;
+        self.transmit(0);
+        self.wait = self.wait.saturating_mul(2).min(self.retransmission.cap.max(self.retransmission.first));
+        self.deadline = Some(now + self.wait);
+        Some(Expiry::Retransmitted(message_type, self.retries))
+    }
+
+    /// Goes on retransmitting an exhausted message, at the longest interval.
+    pub fn persist(&mut self, now: Instant) {
+        self.retries = 0;
+        self.deadline = Some(now + self.wait);
+    }
+
+    /// When [`Channel::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The next UDP payload to be sent.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.datagrams.pop_front()
+    }
+
+    fn handle_nr(&mut self, now: Instant, nr: u16) {
+        let acknowledged = usize::from(nr.wrapping_sub(self.front_ns));
+        // Zero is nothing new; more than was sent is an old number, or a peer that is wrong.
+        if acknowledged == 0 || acknowledged > self.ever_sent {
+            return;
+        }
+        self.queue.drain(..acknowledged.min(self.queue.len()));
+        self.front_ns = nr;
+        self.ever_sent -= acknowledged;
+        self.in_flight = self.in_flight.saturating_sub(acknowledged);
+        self.retries = 0;
+        self.wait = self.retransmission.first;
+        if self.congestion_window < self.slow_start_threshold {
+            self.congestion_window = self.congestion_window.saturating_add(1).min(self.peer_window);
+        } else {
+            self.acknowledgments = self.acknowledgments.saturating_add(1);
+            if self.acknowledgments >= self.congestion_window {
+                self.acknowledgments = 0;
+                self.congestion_window = self.congestion_window.saturating_add(1).min(self.peer_window);
+            }
+        }
+        self.deadline = None;
+        if self.in_flight > 0 {
+            self.restart_timer(now);
+        }
+    }
+
+    fn restart_timer(&mut self, now: Instant) {
+        self.retries = 0;
+        self.wait = self.retransmission.first;
+        self.deadline = Some(now + self.wait);
+    }
+
+    fn deliver(&mut self, session_id: SessionId, body: Vec<u8>) {
+        self.next_received = self.next_received.wrapping_add(1);
+        self.delivered.push_back((session_id, body));
+    }
+
+    fn transmit(&mut self, index: usize) {
+        let Some(message) = self.queue.get(index) else { return };
+        // "The retransmitted message contains the same Ns value, but the Nr value MUST be updated".
+        let header = ControlHeader {
+            tunnel_id: self.tunnel_id,
+            session_id: message.session_id,
+            ns: self.front_ns.wrapping_add(count(index)),
+            nr: self.next_received,
+        };
+        let datagram = header.encode(&message.body);
+        self.acknowledge = false;
+        self.push_datagram(datagram);
+    }
+
+    fn push_datagram(&mut self, datagram: Vec<u8>) {
+        if self.datagrams.len() < MAX_DATAGRAMS {
+            self.datagrams.push_back(datagram);
+        } else {
+            tracing::debug!("control message dropped: nobody takes them");
+        }
+    }
+}
+
+/// A number of messages of the queue, which holds at most [`MAX_QUEUED`].
+fn count(messages: usize) -> u16 {
+    u16::try_from(messages).expect("MAX_QUEUED is less than 65536")
+}

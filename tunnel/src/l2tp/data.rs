@@ -1,0 +1,47 @@
+//! Sequence numbers of the data channel (RFC 2661 section 5.4). Lost messages are not repaired; what arrives late or twice is
+//! dropped.
+
+/// The sequence state of one session.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sequence {
+    /// Whether the session was set up with Sequencing Required.
+    required: bool,
+    /// Whether the LNS sends sequence numbers, which a LAC follows.
+    enabled: bool,
+    next_sent: u16,
+    next_received: Option<u16>,
+}
+
+impl Sequence {
+    /// Sequence numbers must "be present at all times", whatever the LNS does.
+    pub(super) fn require(&mut self) {
+        self.required = true;
+    }
+
+    /// Whether data messages go out with sequence numbers.
+    pub(super) fn is_on(&self) -> bool {
+        self.required || self.enabled
+    }
+
+    /// The Ns of the next data message to be sent, if it has one.
+    pub(super) fn next(&mut self) -> Option<u16> {
+        let ns = self.next_sent;
+        self.is_on().then(|| {
+            self.next_sent = ns.wrapping_add(1);
+            ns
+        })
+    }
+
+    /// Whether a received data message is to be used. The numbers pick up where they left off when the LNS switches them off
+    /// and on again.
+    pub(super) fn accept(&mut self, ns: Option<u16>) -> bool {
+        self.enabled = ns.is_some();
+        let Some(ns) = ns else { return true };
+        // A number within the preceding 32768 is old, as on the control channel (section 5.8).
+        let fresh = self.next_received.is_none_or(|next| ns.wrapping_sub(next) < 0x8000);
+        if fresh {
+            self.next_received = Some(ns.wrapping_add(1));
+        }
+        fresh
+    }
+}

@@ -1,0 +1,116 @@
+//! Why the LAC failed, split by what a person would do about it.
+
+use std::fmt;
+
+use super::avp::Attribute;
+use super::message::MessageType;
+use super::outcome::{CdnResult, ErrorCode, StopCcnResult};
+use crate::wire::Malformed;
+
+/// How tunnel authentication failed (RFC 2661 section 5.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Authentication {
+    /// The peer has not answered our Challenge: it knows no secret for us.
+    #[error("the LNS did not answer the challenge; it has no tunnel secret for this host name")]
+    ResponseMissing,
+    /// The peer's answer is wrong: another secret.
+    #[error("the LNS answered the challenge with another tunnel secret")]
+    ResponseWrong,
+    /// The peer sent a Challenge, and no secret is configured.
+    #[error("the LNS demands a tunnel secret, and none is configured")]
+    SecretMissing,
+}
+
+/// Why the LAC failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A control message was sent for the whole retransmission cycle and never acknowledged.
+    #[error("no answer to {to}")]
+    NoResponse {
+        /// The message.
+        to: MessageType,
+    },
+    /// The peer closed the control connection.
+    #[error("the LNS closed the control connection: {}", Words { description: result.description(), code: result.0, error: *error, text })]
+    StopCcn {
+        /// Its Result Code; zero where it sent none.
+        result: StopCcnResult,
+        /// Its Error Code.
+        error: Option<ErrorCode>,
+        /// Its text: printable and bounded.
+        text: String,
+    },
+    /// The peer refused or ended the session.
+    #[error("the LNS disconnected the call: {}", Words { description: result.description(), code: result.0, error: *error, text })]
+    Cdn {
+        /// Its Result Code; zero where it sent none.
+        result: CdnResult,
+        /// Its Error Code.
+        error: Option<ErrorCode>,
+        /// Its text: printable and bounded.
+        text: String,
+    },
+    /// Tunnel authentication failed.
+    #[error("tunnel authentication failed: {0}")]
+    TunnelAuthenticationFailed(Authentication),
+    /// The peer speaks another version of the protocol.
+    #[error("the LNS speaks version {version} of L2TP and not 1")]
+    UnsupportedVersion {
+        /// The Ver of its Protocol Version AVP.
+        version: u8,
+    },
+    /// The peer marked an AVP as mandatory that is not known here.
+    #[error("{message} holds an unknown mandatory AVP: attribute {} of vendor {vendor}", attribute.0)]
+    MandatoryAvp {
+        /// The message.
+        message: MessageType,
+        /// Zero, or the vendor whose attribute it is.
+        vendor: u16,
+        /// The attribute.
+        attribute: Attribute,
+    },
+    /// A hidden mandatory AVP does not open: there is no secret, or the peer has another.
+    #[error("{message} hides {attribute}, which does not open with the tunnel secret")]
+    HiddenAvp {
+        /// The message.
+        message: MessageType,
+        /// The attribute.
+        attribute: Attribute,
+    },
+    /// A required AVP is missing, or a mandatory one has a wrong length or a value that is not allowed.
+    #[error("{message} has no valid {attribute}")]
+    InvalidAvp {
+        /// The message.
+        message: MessageType,
+        /// The attribute.
+        attribute: Attribute,
+    },
+    /// The AVPs of a control message cannot be told apart.
+    #[error("malformed control message: {0}")]
+    Malformed(Malformed),
+    /// A message of a type that is not known here was marked as mandatory.
+    #[error("unknown mandatory message type {}", .0.0)]
+    UnknownMessage(MessageType),
+    /// The peer sent a message that has no place in the state that it came in.
+    #[error("unexpected {0}")]
+    UnexpectedMessage(MessageType),
+}
+
+struct Words<'a> {
+    description: &'static str,
+    code: u16,
+    error: Option<ErrorCode>,
+    text: &'a str,
+}
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (result {}", self.description, self.code)?;
+        if let Some(error) = self.error.filter(|&error| error != ErrorCode::NONE) {
+            write!(f, ", error {}: {}", error.0, error.description())?;
+        }
+        f.write_str(")")?;
+        if self.text.is_empty() { Ok(()) } else { write!(f, ", \"{}\"", self.text) }
+    }
+}

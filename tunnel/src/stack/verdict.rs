@@ -1,0 +1,163 @@
+//! What a failure means to a person: the layer, the reason of the closed list, the peer's words, and what to do next.
+
+use std::time::Duration;
+
+use super::PathError;
+use crate::report::{Layer, Reason};
+use crate::{ike, l2tp, ppp};
+
+/// Why an attempt ended, or an established tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) layer: Layer,
+    pub(super) reason: Reason,
+    pub(super) message: String,
+    /// The peer refused our credentials: trying again soon may lock the account.
+    pub(super) refused: bool,
+}
+
+fn failure(layer: Layer, reason: Reason, message: String) -> Failure {
+    Failure { layer, reason, message, refused: false }
+}
+
+pub(super) fn of_path(peer: &str, error: PathError) -> Failure {
+    match error {
+        PathError::Credentials { reason, message } => failure(Layer::Credentials, reason, message),
+        PathError::Unresolvable(error) => failure(
+            Layer::Peer,
+            Reason::PeerUnresolvable,
+            format!("The name {peer} has no address ({error}). Check the name, and that the pod's DNS knows it."),
+        ),
+        PathError::Unreachable(error) => failure(
+            Layer::Peer,
+            Reason::PeerUnreachable,
+            format!("There is no way to {peer} ({error}). Check the address and the routes towards it."),
+        ),
+    }
+}
+
+pub(super) fn of_ike(error: &ike::Error) -> Failure {
+    use ike::registry::ExchangeType;
+    let (layer, reason, advice) = match error {
+        ike::Error::NoResponse { exchange: ExchangeType::QUICK_MODE, .. } => {
+            (Layer::Ipsec, Reason::QuickModeTimeout, "The gateway may have no policy for L2TP (UDP 1701) from this address: look into its log.")
+        }
+        ike::Error::NoResponse { message: 1, .. } => {
+            (Layer::Peer, Reason::PeerSilent, "Check the address, that UDP 500 and 4500 are open on the way, and that the gateway accepts IKEv1.")
+        }
+        ike::Error::NoResponse { .. } => {
+            (Layer::Ike, Reason::IkeTimeout, "The gateway answered before: check that UDP 4500 is open on the way, and look into its log.")
+        }
+        ike::Error::NoProposalChosen { phase: 1, .. } => {
+            (Layer::Ike, Reason::NoProposalChosen, "Ask the gateway's administrator for its algorithms and name them in ike.proposals, or lower ike.security.")
+        }
+        ike::Error::NoProposalChosen { .. } => {
+            (Layer::Ipsec, Reason::QuickModeRejected, "Ask the gateway's administrator for its algorithms and name them in esp.proposals, with a group if it asks for PFS.")
+        }
+        ike::Error::AuthenticationFailed { .. } => {
+            (Layer::Ike, Reason::AuthenticationFailed, "Compare the pre-shared key in the Secret with the gateway's; it may also be bound to an identity: see ike.localId.")
+        }
+        ike::Error::InvalidHash(ExchangeType::QUICK_MODE) | ike::Error::InvalidHash(ExchangeType::INFORMATIONAL) => {
+            (Layer::Ipsec, Reason::QuickModeRejected, "The gateway does not keep to the protocol: look into its log.")
+        }
+        ike::Error::InvalidHash(_) => {
+            (Layer::Ike, Reason::AuthenticationFailed, "Compare the pre-shared key in the Secret with the gateway's.")
+        }
+        ike::Error::InvalidId { .. } => {
+            (Layer::Ike, Reason::InvalidIdentity, "Set ike.remoteId to what the gateway calls itself, or remove it to accept any identity.")
+        }
+        ike::Error::NoNatTraversal => {
+            (Layer::Ike, Reason::NatTraversalUnsupported, "Switch NAT traversal (NAT-T) on at the gateway; ESP is sent in UDP only.")
+        }
+        ike::Error::Rejected { exchange: ExchangeType::QUICK_MODE, .. } | ike::Error::NotOffered { phase: 2, .. } => {
+            (Layer::Ipsec, Reason::QuickModeRejected, "The gateway's policy for L2TP (UDP 1701, transport mode) does not fit: look into its log.")
+        }
+        ike::Error::PeerDeleted => (Layer::Ike, Reason::PeerClosed, "The gateway closed the connection: look into its log."),
+        ike::Error::Expired => (Layer::Ipsec, Reason::QuickModeTimeout, "The keys could not be renewed in time; the tunnel is dialled again."),
+        _ => (Layer::Ike, Reason::IkeRefused, "Look into the gateway's log."),
+    };
+    let refused = reason == Reason::AuthenticationFailed;
+    Failure { refused, ..failure(layer, reason, sentence(error, advice)) }
+}
+
+pub(super) fn of_l2tp(error: &l2tp::Error) -> Failure {
+    let (reason, advice) = match error {
+        l2tp::Error::NoResponse { .. } => {
+            (Reason::L2tpTimeout, "IPsec is up, so the gateway's L2TP service does not run or drops UDP 1701 behind IPsec: look into its log.")
+        }
+        l2tp::Error::TunnelAuthenticationFailed(_) => {
+            (Reason::TunnelAuthenticationFailed, "Compare the key of l2tp.tunnelSecret with the secret at the gateway.")
+        }
+        l2tp::Error::HiddenAvp { .. } => {
+            (Reason::TunnelAuthenticationFailed, "Compare the key of l2tp.tunnelSecret with the secret at the gateway.")
+        }
+        l2tp::Error::StopCcn { .. } | l2tp::Error::Cdn { .. } => {
+            (Reason::L2tpRefused, "Look into the gateway's log; it may have no free address or session, or a host name it expects (l2tp.hostName).")
+        }
+        _ => (Reason::L2tpRefused, "The gateway does not keep to RFC 2661: look into its log."),
+    };
+    failure(Layer::L2tp, reason, sentence(error, advice))
+}
+
+pub(super) fn of_ppp(error: &ppp::Error) -> Failure {
+    let (reason, advice) = match error {
+        ppp::Error::AuthenticationFailed { .. } => {
+            (Reason::PppAuthenticationFailed, "Compare user name and password in the Secret with the account at the gateway.")
+        }
+        ppp::Error::NoAcceptableAuthentication { .. } => {
+            (Reason::PppNegotiationFailed, "Add what it asks for to ppp.auth, if the gateway is trusted with it.")
+        }
+        ppp::Error::AuthenticatorNotVerified => {
+            (Reason::AuthenticatorNotVerified, "The gateway does not know the password, so it may not be the gateway: check the address and the pre-shared key.")
+        }
+        ppp::Error::NoResponse { .. } => (Reason::PppTimeout, "The gateway's PPP does not answer: look into its log."),
+        _ => (Reason::PppNegotiationFailed, "Look into the gateway's PPP log."),
+    };
+    let refused = reason == Reason::PppAuthenticationFailed;
+    Failure { refused, ..failure(Layer::Ppp, reason, sentence(error, advice)) }
+}
+
+pub(super) fn ppp_terminated(text: &str) -> Failure {
+    let said = if text.is_empty() { String::new() } else { format!(", saying {text:?}") };
+    failure(Layer::Ppp, Reason::PeerClosed, format!("The gateway ended PPP{said}. Look into its log; the tunnel is dialled again."))
+}
+
+pub(super) fn echo_lost(count: u32) -> Failure {
+    failure(
+        Layer::Ppp,
+        Reason::DeadPeer,
+        format!("The gateway's PPP left {count} LCP Echo-Requests unanswered. The tunnel is dialled again."),
+    )
+}
+
+pub(super) fn l2tp_closed() -> Failure {
+    failure(Layer::L2tp, Reason::PeerClosed, "The gateway closed the L2TP tunnel. The tunnel is dialled again.".to_owned())
+}
+
+pub(super) fn sas_deleted() -> Failure {
+    failure(
+        Layer::Ipsec,
+        Reason::PeerClosed,
+        "The gateway deleted the IPsec security associations. The tunnel is dialled again.".to_owned(),
+    )
+}
+
+pub(super) fn unusable_keys() -> Failure {
+    failure(Layer::Ipsec, Reason::QuickModeRejected, "The keys of Quick Mode cannot be used. The tunnel is dialled again.".to_owned())
+}
+
+pub(super) fn dead_peer(silence: Duration) -> Failure {
+    failure(
+        Layer::Peer,
+        Reason::DeadPeer,
+        format!("The gateway has said nothing for {} s, although it was asked. The tunnel is dialled again.", silence.as_secs()),
+    )
+}
+
+/// What happened, as a sentence, and what to do.
+fn sentence(error: &impl ToString, advice: &str) -> String {
+    let error = error.to_string();
+    let mut letters = error.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}. {advice}", letters.as_str())
+}
