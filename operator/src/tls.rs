@@ -16,9 +16,10 @@ use kube::{Api, Client};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -56,9 +57,9 @@ pub enum TlsError {
         /// What the API server said.
         source: kube::Error,
     },
-    /// The Secret holds something else.
-    #[error("Secret {0} holds no usable certificate; delete it, and the operator makes a new one")]
-    Content(String),
+    /// The Secret's text is no certificate or no key.
+    #[error("certificate: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
     /// A certificate could not be made.
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -101,10 +102,12 @@ impl Certificates {
             let now = Timestamp::now();
             let old = self.api.get_opt(&self.secret).await.map_err(|source| self.failed(source))?;
             let material = old.as_ref().and_then(Material::read);
+            // What cannot be served is made anew like what is missing, so that nobody has to repair it by hand.
             if let Some(material) = &material
                 && material.is_fresh(now, &self.names)
+                && let Ok(certificate) = material.serve()
             {
-                return material.serve().ok_or_else(|| TlsError::Content(self.secret.clone()))?;
+                return Ok(certificate);
             }
             let new = Material::renewed(material, now, &self.names)?;
             let written = match old {
@@ -117,7 +120,7 @@ impl Certificates {
             match written {
                 Ok(_) => {
                     info!(secret = self.secret, expires = %new.serving_expires, "certificate written");
-                    return new.serve().ok_or_else(|| TlsError::Content(self.secret.clone()))?;
+                    return new.serve();
                 }
                 // Another replica was faster: read what it wrote.
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -190,9 +193,13 @@ impl Material {
     /// A new serving certificate, and a new authority where the old one is missing or near its end. The old authority stays
     /// trusted until it expires, because pods read the new bundle some time later.
     fn renewed(old: Option<Self>, now: Timestamp, names: &[String]) -> Result<Self, TlsError> {
-        let keep = old.as_ref().filter(|old| old.authority_expires.duration_since(now) > AUTHORITY_MARGIN);
+        let keep = old
+            .as_ref()
+            .filter(|old| old.authority_expires.duration_since(now) > AUTHORITY_MARGIN)
+            .filter(|old| CertificateDer::from_pem_slice(old.authorities.as_bytes()).is_ok())
+            .and_then(|old| Some((old, KeyPair::from_pem(&old.authority_key).ok()?)));
         let (authorities, authority_key, authority_expires) = match keep {
-            Some(old) => (old.authorities.clone(), old.authority_key.clone(), old.authority_expires),
+            Some((old, key)) => (old.authorities.clone(), key, old.authority_expires),
             None => {
                 let key = KeyPair::generate()?;
                 let expires = now + AUTHORITY_LIFE;
@@ -200,11 +207,11 @@ impl Material {
                 if let Some(old) = old.as_ref().filter(|old| old.authority_expires > now) {
                     authorities.push_str(first_certificate(&old.authorities));
                 }
-                (authorities, key.serialize_pem(), expires)
+                (authorities, key, expires)
             }
         };
-        let issuer_key = KeyPair::from_pem(&authority_key)?;
-        let issuer = Issuer::new(authority(now, authority_expires)?, issuer_key);
+        let authority_pem = authority_key.serialize_pem();
+        let issuer = Issuer::new(authority(now, authority_expires)?, authority_key);
         let key = KeyPair::generate()?;
         let serving_expires = now + SERVING_LIFE;
         let mut params = CertificateParams::new(names.to_vec())?;
@@ -212,11 +219,11 @@ impl Material {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = (date(now - CLOCK_SKEW), date(serving_expires));
+        set_validity(&mut params, now, serving_expires);
         let serving = params.signed_by(&key, &issuer)?.pem();
         Ok(Self {
             authorities,
-            authority_key,
+            authority_key: authority_pem,
             authority_expires,
             serving,
             serving_key: key.serialize_pem(),
@@ -250,16 +257,46 @@ impl Material {
         }
     }
 
-    /// None when the Secret's text is no certificate and key.
-    fn serve(&self) -> Option<Result<Certificate, TlsError>> {
-        let chain = CertificateDer::pem_slice_iter(self.serving.as_bytes()).collect::<Result<Vec<_>, _>>().ok()?;
-        let key = PrivateKeyDer::from_pem_slice(self.serving_key.as_bytes()).ok()?;
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
-        Some(config.map_err(TlsError::from).map(|mut server| {
-            server.alpn_protocols = vec![b"http/1.1".to_vec()];
-            Certificate { server: Arc::new(server), ca_bundle: self.authorities.clone() }
-        }))
+    fn serve(&self) -> Result<Certificate, TlsError> {
+        let chain = CertificateDer::pem_slice_iter(self.serving.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(self.serving_key.as_bytes())?;
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Certificate { server: Arc::new(server), ca_bundle: self.authorities.clone() })
     }
+}
+
+/// Name of the Secret of the installation `name`.
+pub fn secret_name(name: &str) -> String {
+    format!("{name}-tls")
+}
+
+/// The authorities in PEM that the Secret holds.
+pub fn ca_bundle(secret: &Secret) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(AUTHORITY_CERTIFICATE)?.0.clone()).ok()
+}
+
+/// A client's configuration that trusts the authorities of `bundle` and nobody else.
+///
+/// # Errors
+/// When `bundle` is no list of certificates in PEM.
+pub fn trusting(bundle: &str) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+/// Named here, so that nothing depends on what the process installed.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 fn authority(now: Timestamp, expires: Timestamp) -> Result<CertificateParams, TlsError> {
@@ -267,13 +304,16 @@ fn authority(now: Timestamp, expires: Timestamp) -> Result<CertificateParams, Tl
     params.distinguished_name.push(DnType::CommonName, "towline-operator authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    (params.not_before, params.not_after) = (date(now - CLOCK_SKEW), date(expires));
+    set_validity(&mut params, now, expires);
     Ok(params)
 }
 
-/// The same point in time for rcgen.
-fn date(time: Timestamp) -> time::OffsetDateTime {
-    time::OffsetDateTime::from_unix_timestamp(time.as_second()).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+/// From a little before `now` on, until `expires`.
+fn set_validity(params: &mut CertificateParams, now: Timestamp, expires: Timestamp) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let since_epoch = |time: Timestamp| Duration::try_from(time.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
+    params.not_before = epoch + since_epoch(now - CLOCK_SKEW);
+    params.not_after = epoch + since_epoch(expires);
 }
 
 fn first_certificate(bundle: &str) -> &str {
@@ -282,23 +322,32 @@ fn first_certificate(bundle: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::Mutex;
+
+    use axum::http::StatusCode;
+    use serde_json::Value;
+
     use super::*;
+    use crate::mock;
+
+    const SECRETS: &str = "/api/v1/namespaces/towline-system/secrets";
 
     fn names() -> Vec<String> {
         vec!["towline-reports.towline-system.svc".to_owned()]
     }
 
+    /// A certificate for `name` that nobody else has.
+    pub(crate) fn certificate(name: &str) -> Certificate {
+        Material::renewed(None, Timestamp::now(), &[name.to_owned()]).unwrap().serve().unwrap()
+    }
+
     /// Whether a client that trusts `bundle` accepts the server's certificate for its name.
     fn trusts(bundle: &str, material: &Material) -> bool {
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let client = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let client = trusting(bundle).unwrap();
         let name = names().remove(0).try_into().unwrap();
         let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
-        let mut server = rustls::ServerConnection::new(material.serve().unwrap().unwrap().server).unwrap();
+        let mut server = rustls::ServerConnection::new(material.serve().unwrap().server).unwrap();
         for _ in 0..4 {
             let mut wire = Vec::new();
             client.write_tls(&mut wire).unwrap();
@@ -316,14 +365,8 @@ mod tests {
         !client.is_handshaking()
     }
 
-    fn install_provider() {
-        // The first test to come installs it for all.
-        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    }
-
     #[test]
     fn a_client_with_the_bundle_trusts_the_certificate_and_one_without_does_not() {
-        install_provider();
         let now = Timestamp::now();
         let material = Material::renewed(None, now, &names()).unwrap();
         let other = Material::renewed(None, now, &names()).unwrap();
@@ -333,7 +376,6 @@ mod tests {
 
     #[test]
     fn renewal_keeps_the_authority_so_that_running_pods_go_on_trusting() {
-        install_provider();
         let past = Timestamp::now() - SignedDuration::from_hours(24 * 61);
         let old = Material::renewed(None, past, &names()).unwrap();
         let bundle = old.authorities.clone();
@@ -345,7 +387,6 @@ mod tests {
 
     #[test]
     fn a_new_authority_is_trusted_beside_the_old_one() {
-        install_provider();
         let past = Timestamp::now() - SignedDuration::from_hours(24 * 365 * 9 + 24);
         let old = Material::renewed(None, past, &names()).unwrap();
         let old_bundle = old.authorities.clone();
@@ -361,5 +402,96 @@ mod tests {
         assert!(!material.is_fresh(Timestamp::now(), &["other".to_owned()]));
         let read = Material::read(&material.secret("s", None)).unwrap();
         assert_eq!((read.serving, read.authority_expires), (material.serving, material.authority_expires));
+    }
+
+    /// A Secret in a store that keeps the API server's rules about versions; `rival` is written by another replica just
+    /// before our first write arrives.
+    fn store(first: Option<Secret>, mut rival: Option<Secret>) -> (Certificates, mock::Asked, Arc<Mutex<Option<Secret>>>) {
+        let stored = Arc::new(Mutex::new(first.map(|secret| versioned(secret, 1))));
+        let shared = stored.clone();
+        let (client, asked) = mock::api(move |question, body| {
+            let mut stored = shared.lock().unwrap();
+            if !question.starts_with("GET")
+                && let Some(rival) = rival.take()
+            {
+                *stored = Some(versioned(rival, 7));
+            }
+            let version = stored.as_ref().and_then(|secret| secret.metadata.resource_version.clone());
+            let accepted = match question.split_once(' ').unwrap().0 {
+                "GET" => true,
+                "POST" => version.is_none(),
+                "PUT" => body["metadata"]["resourceVersion"].as_str() == version.as_deref() && version.is_some(),
+                other => panic!("{other} is not expected"),
+            };
+            if !accepted {
+                return mock::refusal(StatusCode::CONFLICT);
+            }
+            if body != Value::Null {
+                *stored = Some(versioned(serde_json::from_value(body).unwrap(), 9));
+            }
+            match &*stored {
+                Some(secret) => (StatusCode::OK, serde_json::to_value(secret).unwrap()),
+                None => mock::refusal(StatusCode::NOT_FOUND),
+            }
+        });
+        (Certificates::new(client, "towline-system", "towline-tls", names()), asked, stored)
+    }
+
+    fn versioned(mut secret: Secret, version: u32) -> Secret {
+        secret.metadata.resource_version = Some(version.to_string());
+        secret
+    }
+
+    fn made(ago: SignedDuration) -> (Secret, String) {
+        let material = Material::renewed(None, Timestamp::now() - ago, &names()).unwrap();
+        (material.secret("towline-tls", None), material.authorities)
+    }
+
+    #[tokio::test]
+    async fn the_first_replica_creates_the_secret_and_the_next_one_only_reads_it() {
+        let (certificates, asked, stored) = store(None, None);
+        let first = certificates.ensure().await.unwrap();
+        let second = certificates.ensure().await.unwrap();
+        assert_eq!(first.ca_bundle, second.ca_bundle);
+        let (get, post) = (format!("GET {SECRETS}/towline-tls"), format!("POST {SECRETS}"));
+        assert_eq!(*asked.lock().unwrap(), [get.clone(), post, get]);
+        assert_eq!(stored.lock().unwrap().as_ref().unwrap().type_.as_deref(), Some("kubernetes.io/tls"));
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_loses_the_race_serves_what_the_other_one_wrote() {
+        let (rival, bundle) = made(SignedDuration::ZERO);
+        let (certificates, asked, _) = store(None, Some(rival));
+        assert_eq!(certificates.ensure().await.unwrap().ca_bundle, bundle);
+        assert_eq!(asked.lock().unwrap().iter().filter(|asked| !asked.starts_with("GET")).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_near_its_end_is_replaced_at_the_version_that_was_read() {
+        let (old, bundle) = made(SignedDuration::from_hours(24 * 61));
+        let (certificates, asked, _) = store(Some(old), None);
+        assert_eq!(certificates.ensure().await.unwrap().ca_bundle, bundle);
+        assert_eq!(asked.lock().unwrap().last().unwrap(), &format!("PUT {SECRETS}/towline-tls"));
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_somebody_broke_is_made_anew() {
+        let (mut broken, bundle) = made(SignedDuration::ZERO);
+        for value in broken.data.as_mut().unwrap().values_mut() {
+            value.0.truncate(40);
+        }
+        let (certificates, _, stored) = store(Some(broken), None);
+        let certificate = certificates.ensure().await.unwrap();
+        assert_ne!(certificate.ca_bundle, bundle);
+        let material = Material::read(stored.lock().unwrap().as_ref().unwrap()).unwrap();
+        assert!(trusts(&certificate.ca_bundle, &material));
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_forbids_the_secret_is_named_in_the_error() {
+        let (client, _) = mock::api(|_, _| mock::refusal(StatusCode::FORBIDDEN));
+        let certificates = Certificates::new(client, "towline-system", "towline-tls", names());
+        let Err(error) = certificates.ensure().await else { panic!("no error") };
+        assert!(error.to_string().starts_with("Secret towline-tls of the operator's namespace: "), "{error}");
     }
 }
