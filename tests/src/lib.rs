@@ -2,9 +2,13 @@
 //!
 //! It drives the machine's own programs (`ip`, `nsenter`, `tar`, `go`, `buildah`) and needs root where they do.
 
+pub mod check;
 pub mod cluster;
 pub mod image;
 pub mod netns;
 pub mod package;
+pub mod peer;
 pub mod process;
+pub mod product;
+pub mod site;
 pub mod tool;

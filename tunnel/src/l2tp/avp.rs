@@ -254,3 +254,84 @@ fn xor(block: &mut [u8], mask: &[u8; BLOCK]) {
         *octet ^= mask;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hex_literal::hex;
+
+    // Computed from the formulas of section 4.3 with another implementation of MD5; the second value has five octets of padding.
+    const SECRET: &[u8] = b"tunnel secret";
+    const RANDOM_VECTOR: [u8; 16] = hex!("000102030405060708090a0b0c0d0e0f");
+    const SESSION_ID: [u8; 4] = hex!("372c0fd9");
+    const CHALLENGE: &[u8] = b"a challenge of more than two blocks, 43 oct";
+    const HIDDEN_CHALLENGE: [u8; 50] =
+        hex!("34dca2a258fce7a8a1dbeb5689d15be6d968944871279f42354d837fb6de469e78a55bd7ecc231ee2c28127b676f8f7cfddb");
+
+    #[test]
+    fn values_are_hidden_by_the_formula() {
+        assert_eq!(hide(Attribute::ASSIGNED_SESSION_ID, &hex!("b03f"), SECRET, &RANDOM_VECTOR), SESSION_ID);
+        let hidden = hide(Attribute::CHALLENGE, CHALLENGE, SECRET, &RANDOM_VECTOR);
+        assert_eq!(hidden, HIDDEN_CHALLENGE[..45]);
+    }
+
+    #[test]
+    fn hidden_values_are_opened_with_the_secret_only() {
+        let open = |secret| unhide(Attribute::CHALLENGE, &HIDDEN_CHALLENGE, secret, &RANDOM_VECTOR);
+        assert_eq!(open(SECRET).as_deref(), Some(CHALLENGE));
+        assert_eq!(open(b"other"), None);
+        assert_eq!(unhide(Attribute::CHALLENGE, &[1], SECRET, &RANDOM_VECTOR), None);
+        assert_eq!(unhide(Attribute::CHALLENGE, &[], SECRET, &RANDOM_VECTOR), None);
+    }
+
+    #[test]
+    fn a_hidden_avp_uses_the_random_vector_before_it() {
+        let hidden = hex!("c00a 0000 000e 372c0fd9");
+        let vector = hex!("8016 0000 0024 000102030405060708090a0b0c0d0e0f");
+        let avps = read_all(&[&hex!("8008 0000 0024 ffff")[..], &vector, &hidden].concat(), Some(SECRET)).unwrap();
+        assert_eq!(avps, [Avp { attribute: Attribute::ASSIGNED_SESSION_ID, value: hex!("b03f").to_vec() }]);
+        let attribute = Attribute::ASSIGNED_SESSION_ID;
+        let unopened = Err(ReadError::Mandatory { vendor: 0, attribute, fault: Fault::Unopened });
+        assert_eq!(read_all(&[&hidden[..], &vector].concat(), Some(SECRET)), unopened);
+        assert_eq!(read_all(&[&vector[..], &hidden].concat(), None), unopened);
+    }
+
+    #[test]
+    fn the_m_bit_decides_about_what_cannot_be_used() {
+        for (mandatory, fault) in [
+            (hex!("8008 0000 0063 0000"), Fault::Unrecognized),
+            (hex!("8008 0001 0009 0000"), Fault::Unrecognized),
+            (hex!("8408 0000 0009 0000"), Fault::Unrecognized),
+            (hex!("8008 0000 0003 0000"), Fault::WrongLength),
+            (hex!("c008 0000 0007 0000"), Fault::Unopened),
+        ] {
+            let [vendor, attribute] = [2, 4].map(|at| u16::from_be_bytes([mandatory[at], mandatory[at + 1]]));
+            let expected = ReadError::Mandatory { vendor, attribute: Attribute(attribute), fault };
+            assert_eq!(read_all(&mandatory, Some(SECRET)), Err(expected));
+            let mut optional = mandatory;
+            optional[0] &= 0x7f;
+            assert_eq!(read_all(&optional, Some(SECRET)), Ok(Vec::new()));
+        }
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_and_endless_lists_are_malformed() {
+        for input in [&hex!("8005 0000 0009")[..], &hex!("8009 0000 0009 0000"), &hex!("8008 0000 00")] {
+            assert!(matches!(read_all(input, None), Err(ReadError::Malformed(_))), "{input:02x?}");
+        }
+        let empty = hex!("0006 0000 0008");
+        assert!(read_all(&empty.repeat(MAX_AVPS), None).is_ok());
+        assert!(read_all(&empty.repeat(MAX_AVPS + 1), None).is_err());
+    }
+
+    #[test]
+    fn a_value_that_is_too_long_is_cut() {
+        let mut out = Vec::new();
+        encode(&mut out, Attribute::HOST_NAME, &[b'a'; 2000]);
+        assert_eq!(out.len(), 1023);
+        assert_eq!(out[..2], [0x83, 0xff]);
+        out.clear();
+        encode_hidden(&mut out, Attribute::CHALLENGE, &[7; 2000], SECRET, &RANDOM_VECTOR);
+        assert_eq!(out.len(), 1023);
+    }
+}

@@ -321,3 +321,143 @@ impl Channel {
 fn count(messages: usize) -> u16 {
     u16::try_from(messages).expect("MAX_QUEUED is less than 65536")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::l2tp::message::Packet;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn channel(window: u16) -> (Channel, Instant) {
+        let mut channel = Channel::new(Retransmission::default(), window);
+        channel.set_tunnel_id(TunnelId(7));
+        (channel, Instant::now())
+    }
+
+    fn hello(channel: &mut Channel) {
+        channel.send(SessionId(0), Body::new(MessageType::HELLO)).unwrap();
+    }
+
+    fn receive(channel: &mut Channel, now: Instant, ns: u16, nr: u16, body: &[u8]) -> Vec<u8> {
+        let header = ControlHeader { tunnel_id: TunnelId(1), session_id: SessionId(0), ns, nr };
+        channel.handle_message(now, &header, body);
+        std::iter::from_fn(|| channel.poll_message()).flat_map(|(_, body)| body).collect()
+    }
+
+    /// Ns and Nr of what goes out, and whether it has a body.
+    fn sent(channel: &mut Channel, now: Instant) -> Vec<(u16, u16, bool)> {
+        channel.flush(now);
+        std::iter::from_fn(|| channel.poll_transmit())
+            .map(|datagram| match Packet::read(&datagram).unwrap() {
+                Packet::Control(header, body) => (header.ns, header.nr, !body.is_empty()),
+                Packet::Data(..) => panic!("data"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_full_cycle_takes_31_seconds() {
+        assert_eq!(Retransmission::default().cycle(), 31 * SECOND);
+    }
+
+    #[test]
+    fn slow_start_doubles_then_grows_by_one_within_the_peers_window() {
+        let (mut channel, now) = channel(4);
+        channel.set_peer_window(5);
+        let mut flights = Vec::new();
+        let mut nr = 0;
+        for _ in 0..6 {
+            while channel.unacknowledged() < 12 {
+                hello(&mut channel);
+            }
+            let flight = sent(&mut channel, now);
+            flights.push(flight.len());
+            // Each message of the flight is acknowledged by itself.
+            for _ in flight {
+                nr += 1;
+                receive(&mut channel, now, 0, nr, b"");
+            }
+        }
+        assert_eq!(flights, [1, 2, 4, 5, 5, 5]);
+        // Congestion: half of the window is the new threshold, and one message goes out.
+        hello(&mut channel);
+        let in_flight = sent(&mut channel, now).len();
+        assert_eq!(in_flight, 5);
+        let later = now + SECOND;
+        assert_eq!(channel.handle_timeout(later), Some(Expiry::Retransmitted(MessageType::HELLO, 1)));
+        assert_eq!(sent(&mut channel, later), [(nr, 0, true)]);
+        receive(&mut channel, later, 0, nr + 1, b"");
+        assert_eq!(sent(&mut channel, later), [(nr + 1, 0, true), (nr + 2, 0, true)], "those in flight go out again");
+    }
+
+    #[test]
+    fn a_retransmission_keeps_ns_and_refreshes_nr() {
+        let (mut channel, now) = channel(4);
+        hello(&mut channel);
+        assert_eq!(sent(&mut channel, now), [(0, 0, true)]);
+        assert_eq!(receive(&mut channel, now, 0, 0, b"a"), b"a");
+        assert_eq!(sent(&mut channel, now), [(1, 1, false)]);
+        channel.handle_timeout(now + SECOND);
+        assert_eq!(sent(&mut channel, now + SECOND), [(0, 1, true)]);
+    }
+
+    #[test]
+    fn duplicates_are_acknowledged_and_not_delivered() {
+        let (mut channel, now) = channel(4);
+        assert_eq!(receive(&mut channel, now, 0, 0, b"a"), b"a");
+        assert_eq!(sent(&mut channel, now), [(0, 1, false)]);
+        assert_eq!(receive(&mut channel, now, 0, 0, b"a"), b"");
+        assert_eq!(sent(&mut channel, now), [(0, 1, false)]);
+        assert_eq!(receive(&mut channel, now, 1, 0, b""), b"", "a ZLB takes no number");
+        assert_eq!(sent(&mut channel, now), [], "and is not acknowledged");
+        assert_eq!(receive(&mut channel, now, 1, 0, b"b"), b"b");
+    }
+
+    #[test]
+    fn messages_out_of_order_are_kept_within_the_window() {
+        let (mut channel, now) = channel(4);
+        assert_eq!(receive(&mut channel, now, 2, 0, b"c"), b"");
+        assert_eq!(receive(&mut channel, now, 1, 0, b"b"), b"");
+        assert_eq!(receive(&mut channel, now, 4, 0, b"x"), b"", "beyond the window");
+        assert_eq!(sent(&mut channel, now), [(0, 0, false)]);
+        assert_eq!(receive(&mut channel, now, 0, 0, b"a"), b"abc");
+        assert_eq!(receive(&mut channel, now, 3, 0, b"d"), b"d");
+        assert_eq!(receive(&mut channel, now, 4, 0, b"e"), b"e");
+    }
+
+    #[test]
+    fn numbers_wrap_at_65536() {
+        let (mut channel, now) = channel(4);
+        (channel.front_ns, channel.next_received) = (0xffff, 0xffff);
+        hello(&mut channel);
+        hello(&mut channel);
+        channel.congestion_window = 2;
+        assert_eq!(sent(&mut channel, now), [(0xffff, 0xffff, true), (0, 0xffff, true)]);
+        assert_eq!(receive(&mut channel, now, 0, 0, b"b"), b"");
+        assert_eq!(receive(&mut channel, now, 0xffff, 1, b"a"), b"ab");
+        assert_eq!(channel.unacknowledged(), 0);
+        assert_eq!(receive(&mut channel, now, 0x8001, 1, b"old"), b"");
+    }
+
+    #[test]
+    fn an_acknowledgment_of_what_was_not_sent_is_ignored() {
+        let (mut channel, now) = channel(4);
+        hello(&mut channel);
+        hello(&mut channel);
+        assert_eq!(sent(&mut channel, now).len(), 1);
+        receive(&mut channel, now, 0, 2, b"");
+        assert_eq!(channel.unacknowledged(), 2);
+        receive(&mut channel, now, 0, 1, b"");
+        assert_eq!(channel.unacknowledged(), 1);
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let (mut channel, _) = channel(4);
+        for _ in 0..MAX_QUEUED {
+            hello(&mut channel);
+        }
+        assert_eq!(channel.send(SessionId(0), Body::new(MessageType::HELLO)), Err(Full));
+    }
+}

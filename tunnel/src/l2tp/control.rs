@@ -75,3 +75,53 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_that_of_section_7_2_1() {
+        let mut table = String::new();
+        for state in [State::Idle, State::WaitCtlReply, State::Established] {
+            for event in [
+                Event::Open,
+                Event::Sccrq,
+                Event::SccrpAcceptable,
+                Event::SccrpNotAcceptable,
+                Event::Scccn,
+                Event::StopCcn,
+                Event::Close,
+            ] {
+                let (action, next) = state.on(event);
+                table += &format!("{state:?} {event:?}: {action:?}, {next:?}\n");
+            }
+        }
+        assert_eq!(
+            table,
+            "\
+Idle Open: SendSccrq, WaitCtlReply
+Idle Sccrq: SendStopCcn, Idle
+Idle SccrpAcceptable: SendStopCcn, Idle
+Idle SccrpNotAcceptable: SendStopCcn, Idle
+Idle Scccn: CleanUp, Idle
+Idle StopCcn: CleanUp, Idle
+Idle Close: CleanUp, Idle
+WaitCtlReply Open: Nothing, WaitCtlReply
+WaitCtlReply Sccrq: SendStopCcn, Idle
+WaitCtlReply SccrpAcceptable: SendScccn, Established
+WaitCtlReply SccrpNotAcceptable: SendStopCcn, Idle
+WaitCtlReply Scccn: SendStopCcn, Idle
+WaitCtlReply StopCcn: CleanUp, Idle
+WaitCtlReply Close: SendStopCcn, Idle
+Established Open: TunnelOpen, Established
+Established Sccrq: SendStopCcn, Idle
+Established SccrpAcceptable: SendStopCcn, Idle
+Established SccrpNotAcceptable: SendStopCcn, Idle
+Established Scccn: SendStopCcn, Idle
+Established StopCcn: CleanUp, Idle
+Established Close: SendStopCcn, Idle
+"
+        );
+    }
+}

@@ -45,3 +45,21 @@ impl Sequence {
         fresh
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_wrap_and_old_ones_are_told_from_new_ones() {
+        let mut sequence = Sequence { next_sent: 0xffff, ..Sequence::default() };
+        assert!(sequence.accept(Some(0xfffe)));
+        assert_eq!([sequence.next(), sequence.next()], [Some(0xffff), Some(0)]);
+        assert!(sequence.accept(Some(1)));
+        assert!(!sequence.accept(Some(0xffff)));
+        assert!(!sequence.accept(Some(1)));
+        assert!(sequence.accept(Some(2)));
+        assert!(!sequence.accept(Some(0x8003)), "32768 back");
+        assert!(sequence.accept(Some(0x8002)), "32767 ahead");
+    }
+}

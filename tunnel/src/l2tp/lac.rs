@@ -1,36 +1,29 @@
 //! The LAC: the tables of [`super::control`] and [`super::session`] driven by messages, timers and the local user.
 
+mod establishment;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
-use zeroize::Zeroizing;
 
-use super::authentication;
 use super::avp::{Attribute, Fault};
-use super::channel::{Channel, DEFAULT_WINDOW, Expiry, Retransmission};
+use super::channel::{Channel, Expiry};
+use super::config::{Config, Event, NotEstablished};
 use super::control;
 use super::data::Sequence;
-use super::ending::{CloseReason, Ending, PROTOCOL_VERSION, cdn, stop_ccn};
-use super::error::{Authentication, Error};
+use super::ending::{CloseReason, Ending, cdn, stop_ccn};
+use super::error::Error;
 use super::message::{
     Body, ControlHeader, DATA_HEADER, DataHeader, Hiding, Message, MessageError, MessageType, Packet,
     SEQUENCED_DATA_HEADER, SessionId, TunnelId,
 };
-use super::outcome::{CdnResult, Outcome, StopCcnResult, printable};
+use super::outcome::{CdnResult, Outcome, StopCcnResult};
 use super::session;
 use crate::timer::Timers;
-
-/// Asynchronous and synchronous framing: bits A and S of the Framing Capabilities.
-const FRAMING_ASYNC: u32 = 2;
-const FRAMING_SYNC: u32 = 1;
-
-/// What ICCN says about a line that does not exist: fast enough that no LNS shapes by it.
-const CONNECT_SPEED: u32 = 100_000_000;
-
-/// The name that a LAC without one goes by: the Host Name AVP "MUST be at least 1 octet".
-const ANONYMOUS: &[u8] = b"anonymous";
 
 /// The length of a Challenge, that of its response.
 const CHALLENGE: usize = 16;
@@ -49,75 +42,6 @@ const MAX_REFUSALS: usize = 4;
 
 /// The most events that wait to be taken before hints are left out; all others come at most once.
 const MAX_EVENTS: usize = 16;
-
-/// What a LAC is told.
-#[derive(Clone)]
-pub struct Config {
-    /// The name that the LNS knows it by.
-    pub host_name: String,
-    /// The secret of tunnel authentication and of hidden AVPs.
-    pub secret: Option<Zeroizing<Vec<u8>>>,
-    /// Whether values are hidden from SCCCN on; the LNS finds the secret only by the SCCRQ. Needs a secret.
-    pub hide_avps: bool,
-    /// How long nothing must have come from the peer before a Hello is sent; zero for never.
-    pub hello: Duration,
-    /// How many control messages the peer may send ahead, at most [`super::channel::MAX_RECEIVE_WINDOW`].
-    pub receive_window: u16,
-    /// Whether sequence numbers are always present on the data channel (the Sequencing Required AVP).
-    pub require_sequencing: bool,
-    /// What the logs of both ends call this call; should grow from one call to the next.
-    pub call_serial_number: u32,
-    /// The times of retransmission.
-    pub retransmission: Retransmission,
-}
-
-impl Config {
-    /// The defaults of the RFC for a LAC named `host_name`, without a secret.
-    pub fn new(host_name: impl Into<String>) -> Self {
-        Self {
-            host_name: host_name.into(),
-            secret: None,
-            hide_avps: false,
-            hello: Duration::from_secs(60),
-            receive_window: 8,
-            require_sequencing: false,
-            call_serial_number: 1,
-            retransmission: Retransmission::default(),
-        }
-    }
-}
-
-/// What the other end says about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// Its Host Name: printable and bounded.
-    pub host_name: String,
-    /// Its Vendor Name: printable and bounded.
-    pub vendor_name: Option<String>,
-    /// Its Firmware Revision.
-    pub firmware_revision: Option<u16>,
-}
-
-/// What the LAC has to tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The control connection is established.
-    ControlEstablished(Peer),
-    /// The session is established: data goes both ways.
-    SessionEstablished,
-    /// A control message was retransmitted several times without an acknowledgment. A hint to look after the peer: alone it
-    /// ends nothing.
-    Unanswered(MessageType),
-    /// The end that [`Lac::close`] asked for: the peer has acknowledged it or is gone.
-    Closed,
-    /// The end for any other reason.
-    Failed(Error),
-}
-
-/// There is no session to send data on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the L2TP session is not established")]
-pub struct NotEstablished;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -187,7 +111,7 @@ impl Lac {
             peer_session_id: SessionId::default(),
             challenge,
             challenge_response: None,
-            framing_type: FRAMING_SYNC,
+            framing_type: establishment::FRAMING_SYNC,
             sequence: Sequence::default(),
             timers: Timers::default(),
             last_received: None,
@@ -608,63 +532,6 @@ impl Lac {
         self.timers.set(Timer::Hello, now + self.config.hello);
     }
 
-    fn accept_sccrp(&mut self, message: &Message) -> Result<Peer, Error> {
-        let invalid = |attribute| Error::InvalidAvp { message: MessageType::SCCRP, attribute };
-        let missing = |attribute| move || invalid(attribute);
-        let id = message.u16(Attribute::ASSIGNED_TUNNEL_ID).filter(|&id| id != 0);
-        let id = id.ok_or_else(missing(Attribute::ASSIGNED_TUNNEL_ID))?;
-        // From here on even a refusal can be addressed.
-        self.channel.set_tunnel_id(TunnelId(id));
-        let version = message.u16(Attribute::PROTOCOL_VERSION).ok_or_else(missing(Attribute::PROTOCOL_VERSION))?;
-        let [version, _revision] = version.to_be_bytes();
-        if u16::from_be_bytes([version, 0]) != PROTOCOL_VERSION {
-            return Err(Error::UnsupportedVersion { version });
-        }
-        let framing = message.u32(Attribute::FRAMING_CAPABILITIES);
-        let framing = framing.ok_or_else(missing(Attribute::FRAMING_CAPABILITIES))?;
-        let host_name = message.value(Attribute::HOST_NAME).ok_or_else(missing(Attribute::HOST_NAME))?;
-        let window = message.u16(Attribute::RECEIVE_WINDOW_SIZE).unwrap_or(DEFAULT_WINDOW);
-        if window == 0 {
-            return Err(invalid(Attribute::RECEIVE_WINDOW_SIZE));
-        }
-        let challenge = message.value(Attribute::CHALLENGE);
-        if let Some(secret) = &self.config.secret {
-            let response = message.value(Attribute::CHALLENGE_RESPONSE);
-            let response = response.ok_or(Error::TunnelAuthenticationFailed(Authentication::ResponseMissing))?;
-            if !authentication::verify(MessageType::SCCRP, secret, &self.challenge, response) {
-                return Err(Error::TunnelAuthenticationFailed(Authentication::ResponseWrong));
-            }
-            let answer = |challenge| authentication::response(MessageType::SCCCN, secret, challenge);
-            self.challenge_response = challenge.map(answer);
-        } else if challenge.is_some() {
-            return Err(Error::TunnelAuthenticationFailed(Authentication::SecretMissing));
-        }
-        self.channel.set_peer_window(window);
-        // "A peer MUST NOT request [a] call with a Framing Type AVP specifying a value not advertised".
-        self.framing_type =
-            if framing & (FRAMING_SYNC | FRAMING_ASYNC) == FRAMING_ASYNC { FRAMING_ASYNC } else { FRAMING_SYNC };
-        Ok(Peer {
-            host_name: printable(host_name),
-            vendor_name: message.value(Attribute::VENDOR_NAME).map(printable),
-            firmware_revision: message.u16(Attribute::FIRMWARE_REVISION),
-        })
-    }
-
-    fn accept_icrp(&mut self, message: &Message) -> Result<(), Error> {
-        if self.session != session::State::WaitReply {
-            return Err(Error::UnexpectedMessage(MessageType::ICRP));
-        }
-        let id = message.u16(Attribute::ASSIGNED_SESSION_ID).filter(|&id| id != 0);
-        let attribute = Attribute::ASSIGNED_SESSION_ID;
-        let id = id.ok_or(Error::InvalidAvp { message: MessageType::ICRP, attribute })?;
-        self.peer_session_id = SessionId(id);
-        // The AVP belongs into ICCN; an LNS that puts it here can only mean the same.
-        if self.config.require_sequencing || message.value(Attribute::SEQUENCING_REQUIRED).is_some() {
-            self.sequence.require();
-        }
-        Ok(())
-    }
-
     /// A CDN whose sender did not know our Session ID names its own instead.
     fn is_cdn_of_session(&self, session_id: SessionId, message: &Message) -> bool {
         let named = message.u16(Attribute::ASSIGNED_SESSION_ID).map(SessionId);
@@ -689,50 +556,6 @@ impl Lac {
                 .u16(Attribute::ASSIGNED_SESSION_ID, refused.0);
             self.send(SessionId(id), body);
         }
-    }
-
-    fn send_sccrq(&mut self) {
-        let host_name = match self.config.host_name.as_bytes() {
-            [] => ANONYMOUS,
-            name => name,
-        };
-        let body = Body::new(MessageType::SCCRQ)
-            .u16(Attribute::PROTOCOL_VERSION, PROTOCOL_VERSION)
-            .bytes(Attribute::HOST_NAME, host_name)
-            .u32(Attribute::FRAMING_CAPABILITIES, FRAMING_ASYNC | FRAMING_SYNC)
-            .u16(Attribute::ASSIGNED_TUNNEL_ID, self.tunnel_id.0)
-            .u16(Attribute::RECEIVE_WINDOW_SIZE, self.channel.receive_window());
-        let body = match self.config.secret {
-            Some(_) => body.bytes(Attribute::CHALLENGE, &self.challenge),
-            None => body,
-        };
-        self.send(SessionId::default(), body);
-    }
-
-    fn send_scccn(&mut self) {
-        let body = self.body(MessageType::SCCCN);
-        let body = match self.challenge_response {
-            Some(response) => body.bytes(Attribute::CHALLENGE_RESPONSE, &response),
-            None => body,
-        };
-        self.send(SessionId::default(), body);
-    }
-
-    fn send_icrq(&mut self) {
-        let body = self
-            .body(MessageType::ICRQ)
-            .u16(Attribute::ASSIGNED_SESSION_ID, self.session_id.0)
-            .u32(Attribute::CALL_SERIAL_NUMBER, self.config.call_serial_number);
-        self.send(SessionId::default(), body);
-    }
-
-    fn send_iccn(&mut self) {
-        let body = self
-            .body(MessageType::ICCN)
-            .u32(Attribute::TX_CONNECT_SPEED, CONNECT_SPEED)
-            .u32(Attribute::FRAMING_TYPE, self.framing_type);
-        let body = if self.config.require_sequencing { body.bytes(Attribute::SEQUENCING_REQUIRED, &[]) } else { body };
-        self.send(self.peer_session_id, body);
     }
 
     /// Starts a message whose values are hidden if they are to be.

@@ -300,6 +300,13 @@ impl Body {
         self.bytes(attribute, &value.to_be_bytes())
     }
 
+    /// Appends AVPs as octets.
+    #[must_use]
+    pub fn raw(mut self, avps: &[u8]) -> Self {
+        self.octets.extend_from_slice(avps);
+        self
+    }
+
     /// The type of the message.
     pub fn message_type(&self) -> MessageType {
         self.message_type
@@ -308,5 +315,117 @@ impl Body {
     /// The AVPs.
     pub fn into_octets(self) -> Vec<u8> {
         self.octets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hex_literal::hex;
+
+    // Frames 12 and 15 to 18 of an exchange between xl2tpd 1.3.18 and itself.
+    const SCCRP: [u8; 100] = hex!(
+        "c8020064ea9a00000000000180080000000000028008000000020100800a0000000300000003800a00000004000000000008000000060690"
+        "8009000000076c6e7300130000000878656c6572616e63652e636f6d800800000009f58380080000000a0004"
+    );
+    const ICRQ: [u8; 48] =
+        hex!("c8020030f583000000020001800800000000000a80080000000ebfc0800a0000000f00000001800a0000001200000000");
+    const ICRP: [u8; 28] = hex!("c802001cea9abfc000010003800800000000000b80080000000eb03f");
+    const ZLB: [u8; 12] = hex!("c802000cea9a000000020003");
+    const ICCN: [u8; 50] =
+        hex!("c8020032f583b03f00030002800800000000000c800a0000001800000000800a0000001300000001000a0000002600000000");
+
+    fn control(tunnel_id: u16, session_id: u16, ns: u16, nr: u16) -> ControlHeader {
+        ControlHeader { tunnel_id: TunnelId(tunnel_id), session_id: SessionId(session_id), ns, nr }
+    }
+
+    #[test]
+    fn messages_of_xl2tpd_are_read() {
+        let Packet::Control(header, body) = Packet::read(&SCCRP).unwrap() else { panic!() };
+        assert_eq!(header, control(60058, 0, 0, 1));
+        let message = Message::read(body, None).unwrap();
+        assert_eq!(message.message_type, MessageType::SCCRP);
+        assert_eq!(message.value(Attribute::HOST_NAME), Some(&b"lns"[..]));
+        assert_eq!(message.value(Attribute::VENDOR_NAME), Some(&b"xelerance.com"[..]));
+        assert_eq!(message.u16(Attribute::FIRMWARE_REVISION), Some(0x0690));
+        assert_eq!(message.u16(Attribute::ASSIGNED_TUNNEL_ID), Some(62851));
+        assert_eq!(message.u16(Attribute::RECEIVE_WINDOW_SIZE), Some(4));
+        assert_eq!(Packet::read(&ZLB), Ok(Packet::Control(control(60058, 0, 2, 3), &[])));
+    }
+
+    #[test]
+    fn messages_are_written_as_xl2tpd_writes_them() {
+        let sccrp = Body::new(MessageType::SCCRP)
+            .u16(Attribute::PROTOCOL_VERSION, 0x0100)
+            .u32(Attribute::FRAMING_CAPABILITIES, 3)
+            .u32(Attribute::BEARER_CAPABILITIES, 0)
+            .u16(Attribute::FIRMWARE_REVISION, 0x0690)
+            .bytes(Attribute::HOST_NAME, b"lns")
+            .bytes(Attribute::VENDOR_NAME, b"xelerance.com")
+            .u16(Attribute::ASSIGNED_TUNNEL_ID, 62851)
+            .u16(Attribute::RECEIVE_WINDOW_SIZE, 4);
+        assert_eq!(control(60058, 0, 0, 1).encode(&sccrp.into_octets()), SCCRP);
+        let icrq = Body::new(MessageType::ICRQ)
+            .u16(Attribute::ASSIGNED_SESSION_ID, 49088)
+            .u32(Attribute::CALL_SERIAL_NUMBER, 1)
+            .u32(Attribute::BEARER_TYPE, 0);
+        assert_eq!(control(62851, 0, 2, 1).encode(&icrq.into_octets()), ICRQ);
+        let icrp = Body::new(MessageType::ICRP).u16(Attribute::ASSIGNED_SESSION_ID, 45119);
+        assert_eq!(control(60058, 49088, 1, 3).encode(&icrp.into_octets()), ICRP);
+        let iccn = Body::new(MessageType::ICCN)
+            .u32(Attribute::TX_CONNECT_SPEED, 0)
+            .u32(Attribute::FRAMING_TYPE, 1)
+            .u32(Attribute::RX_CONNECT_SPEED, 0);
+        assert_eq!(control(62851, 45119, 3, 2).encode(&iccn.into_octets()), ICCN);
+        assert_eq!(control(60058, 0, 2, 3).encode(&[]), ZLB);
+    }
+
+    #[test]
+    fn every_form_of_the_data_header_is_read() {
+        let data = |ns| DataHeader { tunnel_id: TunnelId(0x0102), session_id: SessionId(0x0304), ns };
+        for (input, ns) in [
+            (&hex!("0002 0102 0304 aabb")[..], None),
+            (&hex!("4002 000a 0102 0304 aabb ffff"), None),
+            (&hex!("0802 0102 0304 0005 0000 aabb"), Some(5)),
+            (&hex!("0202 0102 0304 0003 eeeeee aabb"), None),
+            (&hex!("4b02 0012 0102 0304 0005 0000 0002 eeee aabb"), Some(5)),
+            (&hex!("34f2 0102 0304 aabb"), None),
+        ] {
+            assert_eq!(Packet::read(input), Ok(Packet::Data(data(ns), &hex!("aabb")[..])), "{input:02x?}");
+        }
+        let mut out = Vec::new();
+        data(None).encode(&mut out, 2);
+        data(Some(5)).encode(&mut out, 2);
+        assert_eq!(out, hex!("4002 000a 0102 0304 4802 000e 0102 0304 0005 0000"));
+    }
+
+    #[test]
+    fn headers_that_are_not_of_l2tpv2_are_refused() {
+        for input in [
+            &hex!("0001 0102 0304 aabb")[..],
+            &hex!("c803 000c 0000 0000 0000 0000"),
+            &hex!("c802 000b 0000 0000 0000 0000"),
+            &hex!("c802 000d 0000 0000 0000 0000"),
+            &hex!("8802 0000 0000 0000 0000"),
+            &hex!("c002 0008 0000 0000"),
+            &hex!("ca02 000e 0000 0000 0000 0000 0000"),
+            &hex!("4002 0003 0102 0304"),
+            &hex!("0202 0102 0304 0003 eeee"),
+        ] {
+            assert!(Packet::read(input).is_err(), "{input:02x?}");
+        }
+        for end in 0..SCCRP.len() {
+            assert!(Packet::read(&SCCRP[..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn message_type_must_come_first_in_the_clear() {
+        let invalid = Err(MessageError::Malformed(Malformed::Invalid("Message Type AVP")));
+        assert_eq!(Message::read(&hex!("8008 0000 0009 0001 8008 0000 0000 0001"), None), invalid);
+        assert_eq!(Message::read(&hex!("c008 0000 0000 0001"), None), invalid);
+        assert_eq!(Message::read(&hex!("8009 0000 0000 0001 00"), None), invalid);
+        assert_eq!(Message::read(&hex!("8008 0001 0000 0001"), None), invalid);
+        assert!(Message::read(&hex!("8008 0000 0000 0001"), None).is_ok());
     }
 }

@@ -137,3 +137,41 @@ pub(super) fn printable(text: &[u8]) -> String {
     let text = text.get(..MAX_TEXT * 4).unwrap_or(text);
     String::from_utf8_lossy(text).chars().take(MAX_TEXT).map(plain).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hex_literal::hex;
+
+    fn read(value: &[u8]) -> Option<Outcome> {
+        Outcome::read(value, |code| StopCcnResult(code).name().is_some())
+    }
+
+    #[test]
+    fn all_three_lengths_are_read() {
+        let outcome = |result, error, text: &str| Some(Outcome { result, error, text: text.into() });
+        assert_eq!(read(&hex!("0006")), outcome(6, None, ""));
+        assert_eq!(read(&hex!("0002 0004")), outcome(2, Some(ErrorCode::INSUFFICIENT_RESOURCES), ""));
+        // The StopCCN of xl2tpd 1.3.18.
+        let goodbye = hex!("0001 0000 476f6f6462796521");
+        assert_eq!(read(&goodbye), outcome(1, Some(ErrorCode::NONE), "Goodbye!"));
+        assert_eq!(read(&goodbye).unwrap().encode(), goodbye);
+        assert_eq!(read(&[1]), None);
+    }
+
+    #[test]
+    fn only_implausible_codes_are_swapped() {
+        assert_eq!(read(&hex!("0200 0400")).map(|o| (o.result, o.error)), Some((2, Some(ErrorCode(4)))));
+        assert_eq!(read(&hex!("0200 0004")).map(|o| (o.result, o.error)), Some((2, Some(ErrorCode(4)))));
+        assert_eq!(read(&hex!("0005 0100")).map(|o| (o.result, o.error)), Some((5, Some(ErrorCode(0x0100)))));
+        assert_eq!(read(&hex!("0900")).map(|o| o.result), Some(0x0900));
+    }
+
+    #[test]
+    fn text_is_shown_only_as_far_as_it_is_printable() {
+        assert_eq!(printable(b"no \x1b[2Jroute\n\0\0"), "no ?[2Jroute?");
+        assert_eq!(printable("caf\u{e9} \u{202e}x".as_bytes()), "caf\u{e9} ?x");
+        assert_eq!(printable(&[0xff, b'a']), "?a");
+        assert_eq!(printable(&[b'a'; 5000]).len(), MAX_TEXT);
+    }
+}

@@ -87,3 +87,65 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_that_of_section_7_4_1() {
+        let mut table = String::new();
+        for state in [State::Idle, State::WaitTunnel, State::WaitReply, State::Established] {
+            for event in [
+                Event::Ready,
+                Event::TunnelOpen,
+                Event::IcrpAcceptable,
+                Event::IcrpNotAcceptable,
+                Event::Icrq,
+                Event::Iccn,
+                Event::Cdn,
+                Event::Close,
+            ] {
+                let (action, next) = state.on(event);
+                table += &format!("{state:?} {event:?}: {action:?}, {next:?}\n");
+            }
+        }
+        assert_eq!(
+            table,
+            "\
+Idle Ready: OpenTunnel, WaitTunnel
+Idle TunnelOpen: Nothing, Idle
+Idle IcrpAcceptable: CleanUp, Idle
+Idle IcrpNotAcceptable: CleanUp, Idle
+Idle Icrq: Nothing, Idle
+Idle Iccn: CleanUp, Idle
+Idle Cdn: CleanUp, Idle
+Idle Close: Nothing, Idle
+WaitTunnel Ready: Nothing, WaitTunnel
+WaitTunnel TunnelOpen: SendIcrq, WaitReply
+WaitTunnel IcrpAcceptable: Nothing, WaitTunnel
+WaitTunnel IcrpNotAcceptable: Nothing, WaitTunnel
+WaitTunnel Icrq: Nothing, WaitTunnel
+WaitTunnel Iccn: Nothing, WaitTunnel
+WaitTunnel Cdn: Nothing, WaitTunnel
+WaitTunnel Close: CleanUp, Idle
+WaitReply Ready: Nothing, WaitReply
+WaitReply TunnelOpen: Nothing, WaitReply
+WaitReply IcrpAcceptable: SendIccn, Established
+WaitReply IcrpNotAcceptable: SendCdn, Idle
+WaitReply Icrq: SendCdn, Idle
+WaitReply Iccn: CleanUp, Idle
+WaitReply Cdn: CleanUp, Idle
+WaitReply Close: SendCdn, Idle
+Established Ready: Nothing, Established
+Established TunnelOpen: Nothing, Established
+Established IcrpAcceptable: SendCdn, Idle
+Established IcrpNotAcceptable: SendCdn, Idle
+Established Icrq: SendCdn, Idle
+Established Iccn: SendCdn, Idle
+Established Cdn: CleanUp, Idle
+Established Close: SendCdn, Idle
+"
+        );
+    }
+}

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::datapath::{Datapath, Refused};
 use super::verdict::{self, Failure};
-use super::{Counters, Link, Path, mss};
+use super::{Counters, Link, Path, keys, mss};
 use crate::buffer::{DatagramBatch, PacketBatch, Port};
 use crate::config::{Config, IdentityKind};
 use crate::ppp::Ppp;
@@ -75,6 +75,7 @@ pub(super) struct Connection {
     lns: String,
     life: Life,
     mtu_limit: Option<u16>,
+    export_keys: bool,
     /// One frame or message on its way into ESP.
     scratch: Vec<u8>,
 }
@@ -139,6 +140,7 @@ impl Connection {
             lns: String::new(),
             life: Life { last: now, asked: None, interval, timeout },
             mtu_limit: config.network.mtu,
+            export_keys,
             scratch: Vec::new(),
             path,
         }
@@ -222,12 +224,18 @@ impl Connection {
         counters: &mut Counters,
     ) {
         match (port, esp::classify(datagram)) {
-            (Port::Ike, _) => self.ike.handle_message(now, port, datagram),
-            (Port::NatT, esp::Datagram::Isakmp(message)) => self.ike.handle_message(now, port, message),
+            (Port::Ike, _) => self.handle_isakmp(now, port, datagram),
+            (Port::NatT, esp::Datagram::Isakmp(message)) => self.handle_isakmp(now, port, message),
             (Port::NatT, esp::Datagram::Esp { spi }) => self.handle_esp(now, spi, datagram, packets, counters),
             (Port::NatT, esp::Datagram::Keepalive | esp::Datagram::Short) => {}
         }
         self.pump(now);
+    }
+
+    fn handle_isakmp(&mut self, now: Instant, port: Port, message: &[u8]) {
+        // Anybody could have sent it; that something answers is all that is said.
+        self.peer_answered();
+        self.ike.handle_message(now, port, message);
     }
 
     fn handle_esp(&mut self, now: Instant, spi: u32, packet: &mut [u8], packets: &mut PacketBatch, counters: &mut Counters) {
@@ -316,7 +324,7 @@ impl Connection {
                 false
             }
             Err(error) => {
-                counters.drop_packet(error.label());
+                counters.drop_packet(error_label(error));
                 false
             }
         }
@@ -380,9 +388,7 @@ impl Connection {
 
     fn handle_ike_event(&mut self, now: Instant, event: ike::Event) {
         match event {
-            ike::Event::PeerAnswered => self.peer_answered(),
-            ike::Event::IsakmpEstablished { proposal, nat, peer_id, rekey } => {
-                self.peer_answered();
+            ike::Event::IsakmpEstablished { proposal, nat, peer_id, lifetime: _, rekey } => {
                 let nat = match (nat.local, nat.remote) {
                     (false, false) => Nat::None,
                     (true, false) => Nat::Local,
@@ -391,8 +397,8 @@ impl Connection {
                 };
                 self.step(Step::Ike { proposal, nat, peer_id: peer_id.to_string(), rekey });
             }
-            ike::Event::Activity => self.life.handle_activity(now),
             ike::Event::InstallInbound(sa) => {
+                self.export_esp(&sa);
                 if self.datapath.install_inbound(&sa).is_err() {
                     self.fail(verdict::unusable_keys());
                 }
@@ -405,11 +411,22 @@ impl Connection {
                 }
             }
             ike::Event::Failed(error) => self.fail(verdict::of_ike(&error)),
-            ike::Event::Keys(row) => self.step(Step::Keys(row)),
+            ike::Event::RekeyFailed(error) => tracing::warn!(%error, "a renewal failed; it is tried again while the old keys last"),
+            ike::Event::DeadPeer => self.fail(verdict::dead_peer(now.saturating_duration_since(self.life.last))),
+            ike::Event::PeerDeletedIsakmp => self.fail(verdict::sas_deleted()),
+            ike::Event::Keys(keys) => self.step(Step::Keys(keys::of_isakmp(&keys))),
+            ike::Event::Notice(notice) => tracing::debug!(notice, "ike"),
+        }
+    }
+
+    fn export_esp(&mut self, sa: &ike::Sa) {
+        if self.export_keys {
+            self.step(Step::Keys(keys::of_esp(sa)));
         }
     }
 
     fn handle_outbound(&mut self, now: Instant, sa: &ike::Sa) {
+        self.export_esp(sa);
         if self.datapath.install_outbound(now, sa).is_err() {
             return self.fail(verdict::unusable_keys());
         }
@@ -486,9 +503,9 @@ impl Connection {
     fn mtu(&self) -> u16 {
         let payload = self
             .esp_proposal
-            .map_or(0, |proposal| esp::inner_udp_payload(self.path.mtu, self.path.remote.is_ipv6(), &proposal));
+            .map_or(0, |proposal| esp::inner_udp_payload(self.path.mtu.into(), self.path.remote.is_ipv6(), &proposal));
         let overhead = UDP_HEADER + self.lac.data_overhead() + ppp::IP_HEADER;
-        let fits = u16::try_from(usize::from(payload).saturating_sub(overhead)).unwrap_or(u16::MAX);
+        let fits = u16::try_from(payload.saturating_sub(overhead)).unwrap_or(u16::MAX);
         fits.min(self.ppp.mtu()).min(self.mtu_limit.unwrap_or(u16::MAX)).max(MIN_MTU)
     }
 
@@ -575,19 +592,17 @@ fn ike_config(config: &Config, path: &Path, pfs: bool, export_keys: bool) -> ike
             seconds: Duration::from_secs(config.esp.lifetime_seconds.into()),
             kilobytes: config.esp.lifetime_bytes.and_then(|octets| u32::try_from(octets / 1024).ok()),
         },
-        pre_shared_key: path.credentials.pre_shared_key.clone(),
         local_id: config.ike.local_id.as_ref().map(identity),
         remote_id: config.ike.remote_id.as_ref().map(identity),
         dpd: ike::Dpd {
             interval: Duration::from_secs(config.ike.dpd.interval_seconds.into()),
             timeout: Duration::from_secs(config.ike.dpd.timeout_seconds.into()),
         },
-        local: path.local,
-        remote: path.remote,
-        local_ike_port: path.local_ike_port,
-        local_nat_t_port: path.local_nat_t_port,
+        local_port_ike: path.local_ike_port,
+        local_port_nat_t: path.local_nat_t_port,
         keepalive: KEEPALIVE_INTERVAL,
         export_keys,
+        ..ike::Config::new(path.local, path.remote, path.credentials.pre_shared_key.clone())
     }
 }
 
@@ -620,5 +635,12 @@ impl Life {
     /// It was asked and said nothing at all for the whole time.
     fn is_over(&self, now: Instant) -> bool {
         self.asked.is_some() && self.last + self.timeout <= now
+    }
+}
+
+fn error_label(error: esp::SealError) -> &'static str {
+    match error {
+        esp::SealError::Exhausted => "exhausted",
+        esp::SealError::TooLong => "mtu",
     }
 }

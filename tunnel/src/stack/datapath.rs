@@ -65,7 +65,7 @@ impl Refused {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::UnknownSpi => "unknown_spi",
-            Self::Esp(error) => error.label(),
+            Self::Esp(error) => error.name(),
             Self::NotL2tp => "policy",
         }
     }
@@ -78,7 +78,7 @@ impl Datapath {
     }
 
     /// Opens an inbound SA.
-    pub(super) fn install_inbound(&mut self, sa: &ike::Sa) -> Result<(), esp::InvalidKey> {
+    pub(super) fn install_inbound(&mut self, sa: &ike::Sa) -> Result<(), esp::InvalidSa> {
         let entry = Inbound { spi: sa.spi, sa: InboundSa::new(sa.spi, &keys(sa), self.limits)? };
         self.inbound.retain(|inbound| inbound.spi != sa.spi);
         if self.inbound.len() >= MAX_PAIRS {
@@ -89,7 +89,7 @@ impl Datapath {
     }
 
     /// Opens an outbound SA; the first is used at once, and so is one that the peer asked for.
-    pub(super) fn install_outbound(&mut self, now: Instant, sa: &ike::Sa) -> Result<(), esp::InvalidKey> {
+    pub(super) fn install_outbound(&mut self, now: Instant, sa: &ike::Sa) -> Result<(), esp::InvalidSa> {
         let rng = StdRng::from_seed(seed(&mut self.rng));
         let outbound = OutboundSa::new(sa.spi, &keys(sa), self.limits, rng)?;
         let at_once = self.current.is_none() || !sa.initiator;

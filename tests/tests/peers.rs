@@ -1,0 +1,17 @@
+//! The foreign peers talk to each other: when this fails, the harness is at fault and not the tunnel.
+
+use towline_tests::peer::{Guest, INNER, Lac, Lns};
+use towline_tests::site::{Side, Site};
+
+#[test]
+fn a_foreign_client_fetches_the_page_behind_a_foreign_gateway() {
+    let site = Site::new().unwrap();
+    let lns = Lns::default();
+    let gateway = Guest::lns(&site.wan, "lns", "192.0.2.10", Side::Wan.router(), &lns).unwrap();
+    let lac = Lac { server: "192.0.2.10".to_owned(), like: lns.clone() };
+    let client = Guest::lac(&site.lan, "lac", "198.51.100.20", Side::Lan.router(), &lac).unwrap();
+    let link = client.dial().unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", gateway.log("charon"), gateway.log("l2tp")));
+    assert!(link.contains("local=10.20.5.10"), "{link}");
+    let page = client.exec(&format!("curl -sS --max-time 10 http://{INNER}/")).unwrap();
+    assert_eq!(page.trim(), lns.page);
+}

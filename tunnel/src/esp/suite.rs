@@ -1,0 +1,237 @@
+//! What an [`EspProposal`] does to a packet: its sizes, encryption and ICV.
+
+use std::ops::Deref;
+
+use super::packet::{HEADER, TRAILER, padding};
+use super::{Keys, OpenError};
+use crate::crypto::aead::{self, AesGcm};
+use crate::crypto::cbc::{self, CbcKey};
+use crate::crypto::hash::{self, HmacKey};
+use crate::crypto::{InvalidKey, InvalidLength};
+use crate::suite::{Cipher, EspProposal, Hash};
+
+/// Octets of the salt that follows a key of AES-GCM (RFC 4106 section 8.1).
+pub(super) const SALT: usize = 4;
+
+/// The longest initialization vector, that of AES-CBC.
+pub(super) const MAX_IV: usize = cbc::MAX_BLOCK;
+
+/// The longest ICV, that of HMAC-SHA2-512-256.
+const MAX_ICV: usize = 32;
+
+/// Octets of a UDP header and of IP headers without options.
+const UDP_HEADER: usize = 8;
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+
+/// The lengths that an algorithm gives to the fields of a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) iv: usize,
+    /// What the payload with its trailer is a multiple of: the block of the cipher, but 4 at least (RFC 4303 section 2.4).
+    pub(super) block: usize,
+    pub(super) icv: usize,
+}
+
+impl Sizes {
+    fn of(proposal: &EspProposal) -> Self {
+        let icv = proposal.integrity.map_or(0, icv_size);
+        match proposal.cipher {
+            Cipher::Aes256 | Cipher::Aes192 | Cipher::Aes128 => Self { iv: 16, block: 16, icv },
+            Cipher::TripleDes => Self { iv: 8, block: 8, icv },
+            Cipher::Aes256Gcm16 | Cipher::Aes128Gcm16 => Self { iv: 8, block: 4, icv: aead::TAG },
+        }
+    }
+
+    /// The whole packet around a payload.
+    pub(super) fn packet(&self, payload: usize) -> usize {
+        HEADER + self.iv + payload + padding(payload, self.block) + TRAILER + self.icv
+    }
+}
+
+/// RFC 2403 and 2404 cut to 96 bits, RFC 4868 to half of the output.
+fn icv_size(hash: Hash) -> usize {
+    match hash {
+        Hash::Md5 | Hash::Sha1 => 12,
+        Hash::Sha256 => 16,
+        Hash::Sha384 => 24,
+        Hash::Sha512 => 32,
+    }
+}
+
+/// Octets of the ESP packet around a payload.
+pub fn packet_size(proposal: &EspProposal, payload: usize) -> usize {
+    Sizes::of(proposal).packet(payload)
+}
+
+/// The longest ESP payload (a UDP header and what follows it) whose packet fits, in UDP over IP without options, into `outer_mtu`;
+/// 0 if none fits.
+pub fn inner_udp_payload(outer_mtu: usize, ipv6: bool, proposal: &EspProposal) -> usize {
+    let Sizes { iv, block, icv } = Sizes::of(proposal);
+    let ip_header = if ipv6 { IPV6_HEADER } else { IPV4_HEADER };
+    let plaintext = outer_mtu.saturating_sub(ip_header + UDP_HEADER + HEADER + iv + icv);
+    (plaintext / block * block).saturating_sub(TRAILER)
+}
+
+/// The algorithms of one SA with their keys.
+pub(super) struct Transform {
+    sizes: Sizes,
+    protection: Protection,
+}
+
+#[allow(clippy::large_enum_variant, reason = "one value per security association, read for each packet")]
+enum Protection {
+    Cbc { cipher: CbcKey, integrity: HmacKey },
+    Gcm { cipher: AesGcm, salt: [u8; SALT] },
+}
+
+/// An ICV, without a heap.
+pub(super) struct Icv {
+    octets: [u8; MAX_ICV],
+    length: usize,
+}
+
+impl Deref for Icv {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.octets.split_at(self.length).0
+    }
+}
+
+impl Icv {
+    /// The leftmost octets of a code, as many as the SA sends.
+    fn cut(code: &[u8], length: usize) -> Self {
+        let mut icv = Self { octets: [0; MAX_ICV], length };
+        icv.octets.iter_mut().zip(code).for_each(|(to, from)| *to = *from);
+        icv
+    }
+}
+
+impl Transform {
+    pub(super) fn new(keys: &Keys) -> Result<Self, InvalidKey> {
+        let proposal = &keys.proposal;
+        if (keys.encryption.len(), keys.integrity.len()) != Keys::sizes(proposal) {
+            return Err(InvalidKey);
+        }
+        let protection = match proposal.integrity {
+            Some(hash) => Protection::Cbc {
+                cipher: CbcKey::new(proposal.cipher, &keys.encryption)?,
+                integrity: HmacKey::new(hash, &keys.integrity),
+            },
+            None if proposal.cipher.is_aead() => {
+                let (key, salt) = keys.encryption.split_last_chunk().ok_or(InvalidKey)?;
+                Protection::Gcm { cipher: AesGcm::new(key)?, salt: *salt }
+            }
+            None => return Err(InvalidKey),
+        };
+        Ok(Self { sizes: Sizes::of(proposal), protection })
+    }
+
+    pub(super) fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    pub(super) fn is_aead(&self) -> bool {
+        matches!(self.protection, Protection::Gcm { .. })
+    }
+
+    /// Encrypts a packet that is complete but for its ICV, in place.
+    pub(super) fn seal(&self, packet: &mut [u8]) -> Icv {
+        const COMPLETE: &str = "the caller wrote a header, an initialization vector and whole blocks";
+        match &self.protection {
+            Protection::Cbc { cipher, integrity } => {
+                let (iv, plaintext) = packet.split_at_mut(HEADER).1.split_at_mut(self.sizes.iv);
+                cipher.encrypt(iv, plaintext).expect(COMPLETE);
+                Icv::cut(&integrity.authenticate(&[packet]), self.sizes.icv)
+            }
+            Protection::Gcm { cipher, salt } => {
+                let (header, rest) = packet.split_at_mut(HEADER);
+                let (iv, plaintext) = rest.split_first_chunk_mut().expect(COMPLETE);
+                Icv::cut(&cipher.seal_in_place(&nonce(*salt, *iv), header, plaintext), self.sizes.icv)
+            }
+        }
+    }
+
+    /// Checks the ICV of a packet and decrypts it in place. The plaintext still has its trailer.
+    pub(super) fn open<'a>(&self, packet: &'a mut [u8]) -> Result<&'a mut [u8], OpenError> {
+        let Sizes { iv, block, icv } = self.sizes;
+        let encrypted = packet.len().checked_sub(HEADER + iv + icv).ok_or(OpenError::Malformed)?;
+        if encrypted == 0 || !encrypted.is_multiple_of(block) {
+            return Err(OpenError::Malformed);
+        }
+        let (covered, icv) = packet.split_at_mut(HEADER + iv + encrypted);
+        match &self.protection {
+            Protection::Cbc { cipher, integrity } => {
+                let code = Icv::cut(&integrity.authenticate(&[covered]), self.sizes.icv);
+                if !hash::eq(&code, icv) {
+                    return Err(OpenError::Authentication);
+                }
+                let (iv, data) = covered.split_at_mut(HEADER).1.split_at_mut(iv);
+                cipher.decrypt(iv, data).map_err(|InvalidLength| OpenError::Malformed)?;
+                Ok(data)
+            }
+            Protection::Gcm { cipher, salt } => {
+                let (header, rest) = covered.split_at_mut(HEADER);
+                let (iv, data) = rest.split_first_chunk_mut().ok_or(OpenError::Malformed)?;
+                let tag = icv.first_chunk().ok_or(OpenError::Malformed)?;
+                match cipher.open_in_place(&nonce(*salt, *iv), header, data, tag) {
+                    Ok(()) => Ok(data),
+                    Err(_) => Err(OpenError::Authentication),
+                }
+            }
+        }
+    }
+}
+
+/// RFC 4106 section 4: the salt of the SA, then the IV of the packet.
+fn nonce(salt: [u8; SALT], iv: [u8; 8]) -> [u8; aead::NONCE] {
+    let mut nonce = [0; aead::NONCE];
+    nonce.iter_mut().zip(salt.into_iter().chain(iv)).for_each(|(to, from)| *to = from);
+    nonce
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// UDP, L2TP with its length field and no sequence numbers, PPP with address and control.
+    const INNER_HEADERS: usize = 8 + 8 + 4;
+
+    /// By hand from the forms of RFC 768, 791, 2661, 3948, 4303 and 8200: floor((outer - IP - UDP - ESP - IV - ICV) to a block)
+    /// - trailer - inner headers.
+    #[test]
+    fn the_longest_inner_packets_are_those_of_the_table() {
+        let table: [(&[&str], [usize; 5], usize); 5] = [
+            (&["aes256-sha1", "aes128-md5", "aes192-sha256"], [1402, 1402, 1354, 1322, 1306], 1386),
+            (&["aes256-sha384"], [1402, 1386, 1338, 1322, 1290], 1370),
+            (&["aes128-sha512"], [1386, 1386, 1338, 1306, 1290], 1370),
+            (&["3des-sha1", "3des-md5"], [1418, 1410, 1370, 1338, 1322], 1402),
+            (&["aes128gcm16", "aes256gcm16"], [1418, 1410, 1366, 1338, 1318], 1398),
+        ];
+        for (suites, ipv4, ipv6) in table {
+            for suite in suites {
+                let proposal = suite.parse().unwrap();
+                let inner =
+                    [1500, 1492, 1450, 1420, 1400].map(|mtu| inner_udp_payload(mtu, false, &proposal) - INNER_HEADERS);
+                assert_eq!(inner, ipv4, "{suite}");
+                assert_eq!(inner_udp_payload(1500, true, &proposal) - INNER_HEADERS, ipv6, "{suite}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_payload_fits_and_one_octet_more_does_not() {
+        for suite in ["aes256-sha256", "aes256-sha384", "3des-sha1", "aes128gcm16"] {
+            let proposal = suite.parse().unwrap();
+            for mtu in 576..1501 {
+                let payload = inner_udp_payload(mtu, true, &proposal);
+                assert!(packet_size(&proposal, payload) + IPV6_HEADER + UDP_HEADER <= mtu, "{suite} {mtu}");
+                assert!(packet_size(&proposal, payload + 1) + IPV6_HEADER + UDP_HEADER > mtu, "{suite} {mtu}");
+            }
+            for mtu in 0..60 {
+                assert_eq!(inner_udp_payload(mtu, false, &proposal), 0, "{suite} {mtu}");
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What can go wrong, told apart by who has to act, and what of it is said to the peer.
+
+use super::Identity;
+use super::registry::{ExchangeType, NotifyType};
+use crate::wire::Malformed;
+
+/// Why an exchange or the whole connection failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody answers.
+    #[error("no response to message {message} of {}", exchange_name(*.exchange))]
+    NoResponse {
+        /// The exchange.
+        exchange: ExchangeType,
+        /// The number of the message that was sent again and again, from 1.
+        message: u8,
+    },
+    /// The peer accepts none of the offered proposals.
+    #[error("the peer accepts none of the proposals of phase {phase}{}", said(*.notification))]
+    NoProposalChosen {
+        /// 1 or 2.
+        phase: u8,
+        /// The peer's words.
+        notification: Option<NotifyType>,
+    },
+    /// The peer cannot read message 5 of Main Mode, or says that it does not believe it: in all likelihood another
+    /// pre-shared key.
+    #[error("authentication failed, probably because the pre-shared keys differ{}", said(*.notification))]
+    AuthenticationFailed {
+        /// The peer's words, if it said any.
+        notification: Option<NotifyType>,
+    },
+    /// A HASH payload of the peer is wrong.
+    #[error("the peer's hash in {} is wrong", exchange_name(*.0))]
+    InvalidHash(ExchangeType),
+    /// The peer is not who it has to be.
+    #[error("the peer calls itself {received}, expected is {expected}")]
+    InvalidId {
+        /// The configured identity.
+        expected: Identity,
+        /// The identity that the peer has proved.
+        received: Identity,
+    },
+    /// The peer knows no NAT traversal, and ESP travels in UDP only.
+    #[error("the peer does not support NAT traversal (RFC 3947)")]
+    NoNatTraversal,
+    /// The peer answers with something that was not offered.
+    #[error("the peer's answer in phase {phase} was not offered: {reason}")]
+    NotOffered {
+        /// 1 or 2.
+        phase: u8,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A public value or a key cannot be used.
+    #[error("the peer's {0} cannot be used")]
+    InvalidKeyInformation(&'static str),
+    /// The peer refuses with another error.
+    #[error("the peer refuses {} with {}", exchange_name(*.exchange), rfc_name(*.notification))]
+    Rejected {
+        /// The exchange.
+        exchange: ExchangeType,
+        /// The peer's words.
+        notification: NotifyType,
+    },
+    /// The peer deleted the ISAKMP SA while it was needed.
+    #[error("the peer deleted the ISAKMP SA")]
+    PeerDeleted,
+    /// Every SA expired before a new one was agreed on.
+    #[error("the last security association expired and could not be renewed")]
+    Expired,
+    /// A message cannot be read.
+    #[error("malformed message: {0}")]
+    Malformed(#[from] Malformed),
+    /// A message is not readable after decryption.
+    #[error("a message cannot be decrypted")]
+    Undecryptable,
+    /// The configuration cannot be used.
+    #[error("the configuration cannot be used: {0}")]
+    Config(&'static str),
+}
+
+impl Error {
+    /// What the peer is told about its own message, if anything.
+    pub(super) fn notification(&self) -> Option<NotifyType> {
+        match self {
+            Self::NoProposalChosen { .. } | Self::NoNatTraversal => Some(NotifyType::NO_PROPOSAL_CHOSEN),
+            Self::AuthenticationFailed { .. } => Some(NotifyType::AUTHENTICATION_FAILED),
+            Self::Undecryptable => Some(NotifyType::PAYLOAD_MALFORMED),
+            Self::InvalidHash(_) => Some(NotifyType::INVALID_HASH_INFORMATION),
+            Self::InvalidId { .. } => Some(NotifyType::INVALID_ID_INFORMATION),
+            Self::InvalidKeyInformation(_) => Some(NotifyType::INVALID_KEY_INFORMATION),
+            Self::NoResponse { .. }
+            | Self::NotOffered { .. }
+            | Self::Rejected { .. }
+            | Self::PeerDeleted
+            | Self::Expired
+            | Self::Malformed(_)
+            | Self::Config(_) => None,
+        }
+    }
+
+    /// The error that a notification of the peer stands for, in the given exchange.
+    pub(super) fn from_notification(exchange: ExchangeType, notification: NotifyType, after_keys: bool) -> Self {
+        let phase = if exchange == ExchangeType::IDENTITY_PROTECTION { 1 } else { 2 };
+        match notification {
+            NotifyType::NO_PROPOSAL_CHOSEN
+            | NotifyType::ATTRIBUTES_NOT_SUPPORTED
+            | NotifyType::BAD_PROPOSAL_SYNTAX
+            | NotifyType::INVALID_TRANSFORM_ID
+                if !(phase == 1 && after_keys) =>
+            {
+                Self::NoProposalChosen { phase, notification: Some(notification) }
+            }
+            NotifyType::AUTHENTICATION_FAILED => Self::AuthenticationFailed { notification: Some(notification) },
+            NotifyType::PAYLOAD_MALFORMED
+            | NotifyType::INVALID_HASH_INFORMATION
+            | NotifyType::INVALID_PAYLOAD_TYPE
+            | NotifyType::UNEQUAL_PAYLOAD_LENGTHS
+            | NotifyType::INVALID_FLAGS
+                if phase == 1 && after_keys =>
+            {
+                Self::AuthenticationFailed { notification: Some(notification) }
+            }
+            _ => Self::Rejected { exchange, notification },
+        }
+    }
+}
+
+fn said(notification: Option<NotifyType>) -> String {
+    notification.map(|notification| format!(" (it answered {})", rfc_name(notification))).unwrap_or_default()
+}
+
+/// The name of a notification as the RFC writes it.
+pub(super) fn rfc_name(notification: NotifyType) -> String {
+    notification.to_string().replace('_', "-")
+}
+
+fn exchange_name(exchange: ExchangeType) -> String {
+    match exchange {
+        ExchangeType::IDENTITY_PROTECTION => "Main Mode".to_owned(),
+        ExchangeType::QUICK_MODE => "Quick Mode".to_owned(),
+        ExchangeType::INFORMATIONAL => "the Informational exchange".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_exchange_and_the_words_of_the_peer() {
+        let error = Error::from_notification(ExchangeType::QUICK_MODE, NotifyType::NO_PROPOSAL_CHOSEN, true);
+        assert_eq!(
+            error.to_string(),
+            "the peer accepts none of the proposals of phase 2 (it answered NO-PROPOSAL-CHOSEN)"
+        );
+        let error = Error::NoResponse { exchange: ExchangeType::IDENTITY_PROTECTION, message: 1 };
+        assert_eq!(error.to_string(), "no response to message 1 of Main Mode");
+    }
+
+    #[test]
+    fn a_malformed_payload_means_a_wrong_key_only_once_there_are_keys() {
+        let malformed = |after_keys| {
+            Error::from_notification(ExchangeType::IDENTITY_PROTECTION, NotifyType::PAYLOAD_MALFORMED, after_keys)
+        };
+        assert!(matches!(malformed(true), Error::AuthenticationFailed { .. }));
+        assert!(matches!(malformed(false), Error::Rejected { .. }));
+    }
+}

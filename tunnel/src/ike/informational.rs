@@ -1,0 +1,302 @@
+//! The Informational exchange: notifications, Deletes and dead peer detection (RFC 2408 sections 3.14, 3.15, 5.14, 5.15; RFC 2409
+//! section 5.7; RFC 3706).
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use super::error::{Error, rfc_name};
+use super::key::Keys;
+use super::message::{Chain, Cookies, Header, Payloads};
+use super::payload::{Delete, Notification};
+use super::proposal::StatedLife;
+use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
+use super::{Event, Ike, Timer};
+use crate::buffer::Port;
+use crate::crypto::hash;
+
+/// How long a suspicion that nothing proves may ripen before it is reported: time for a true answer to arrive.
+const HINT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often one R-U-THERE may come with the same sequence number: some peers repeat it instead of counting on.
+const MAX_REPEATED_PROBES: u8 = 3;
+
+/// Questions between the first unanswered R-U-THERE and the verdict.
+const PROBES: u32 = 5;
+
+/// Dead peer detection of one peer.
+#[derive(Debug, Default)]
+pub(super) struct Detection {
+    /// When the first question without an answer was asked.
+    asked: Option<Instant>,
+    /// The sequence number of the last question, and how many were asked since [`Self::asked`].
+    sequence: Option<u32>,
+    questions: u32,
+    /// The peer's last sequence number, and how often it came.
+    pub(super) peer: Option<(u32, u8)>,
+}
+
+impl Ike {
+    /// Sends an encrypted Informational message under the ISAKMP SA with the given id.
+    pub(super) fn inform(&mut self, isakmp: u32, port: Option<Port>, kind: PayloadType, body: &[u8], times: usize) {
+        let message_id = self.message_id();
+        let Some(sa) = self.isakmp.iter().find(|sa| sa.id == isakmp) else { return };
+        let mut chain = Chain::new();
+        chain.push(kind, body);
+        let hash = sa.keys.hash(&[&message_id.to_be_bytes(), chain.octets()]);
+        let mut iv = sa.keys.exchange_iv(&sa.last_block, message_id);
+        let header = Header::new(sa.cookies, ExchangeType::INFORMATIONAL, message_id);
+        let message = sa.keys.seal(header, &chain.behind_hash(&hash), &mut iv);
+        let port = port.unwrap_or(sa.port);
+        for _ in 0..times {
+            self.transmit(port, message.clone());
+        }
+    }
+
+    /// Tells the peer that an SA is gone; twice, because nobody acknowledges it.
+    pub(super) fn inform_delete(&mut self, isakmp: u32, protocol: ProtocolId, spi: &[u8]) {
+        self.inform(isakmp, None, PayloadType::D, &Delete::body(protocol, spi), 2);
+    }
+
+    /// Tells the peer of a phase 1 that has no keys yet what is wrong with it.
+    pub(super) fn inform_plain(&mut self, cookies: Cookies, port: Port, kind: NotifyType) {
+        let message_id = self.message_id();
+        let spi = cookies.spi();
+        let notification = Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind, data: &[] };
+        let mut chain = Chain::new();
+        chain.push(PayloadType::N, &notification.body());
+        let message = Header::new(cookies, ExchangeType::INFORMATIONAL, message_id).write_plain(&chain);
+        self.transmit(port, message);
+    }
+
+    pub(super) fn handle_informational(&mut self, now: Instant, port: Port, header: &Header, body: &[u8]) {
+        if !header.is_encrypted() {
+            return self.handle_unprotected(now, header, body);
+        }
+        let Some(index) = self.isakmp.iter().position(|sa| sa.cookies == header.cookies) else {
+            return self.handle_early(now, header, body);
+        };
+        let Some(sa) = self.isakmp.get_mut(index) else { return };
+        if sa.has_seen(header.message_id) {
+            return;
+        }
+        let iv = sa.keys.exchange_iv(&sa.last_block, header.message_id);
+        let opened = sa.keys.open(&iv, body).and_then(|(plain, _)| {
+            let payloads = Keys::payloads(header.next_payload, &plain)?;
+            let (hash, covered) = payloads.hashed().ok_or(Error::Undecryptable)?;
+            if hash::eq(hash, &sa.keys.hash(&[&header.message_id.to_be_bytes(), covered])) {
+                Ok(plain)
+            } else {
+                Err(Error::InvalidHash(ExchangeType::INFORMATIONAL))
+            }
+        });
+        let plain = match opened {
+            Ok(plain) => plain,
+            Err(error) => return self.notice(format!("an Informational message is ignored: {error}")),
+        };
+        sa.remember(header.message_id);
+        let isakmp = sa.id;
+        self.heard(now);
+        let Ok(payloads) = Payloads::read(header.next_payload, &plain) else { return };
+        for payload in payloads.iter() {
+            match payload.kind {
+                PayloadType::N => match Notification::read(payload.body) {
+                    Ok(notification) => self.handle_notification(now, isakmp, port, &notification),
+                    Err(error) => self.notice(format!("a notification is ignored: {error}")),
+                },
+                PayloadType::D => match Delete::read(payload.body) {
+                    Ok(delete) => self.handle_delete(now, &delete),
+                    Err(error) => self.notice(format!("a Delete is ignored: {error}")),
+                },
+                _ => {}
+            }
+        }
+    }
+
+    /// A message that anyone could have written: only a hint for the case that nothing better comes.
+    fn handle_unprotected(&mut self, now: Instant, header: &Header, body: &[u8]) {
+        let Ok(payloads) = Payloads::read_plain(header.next_payload, body) else { return };
+        let Some(Ok(notification)) = payloads.first(PayloadType::N).map(Notification::read) else { return };
+        let Some(negotiation) =
+            self.negotiations.iter_mut().find(|negotiation| negotiation.cookies.initiator == header.cookies.initiator)
+        else {
+            return self.notice(format!("an unprotected {} is ignored", rfc_name(notification.kind)));
+        };
+        if notification.kind.is_error() {
+            let after_keys = negotiation.has_keys();
+            let error = Error::from_notification(ExchangeType::IDENTITY_PROTECTION, notification.kind, after_keys);
+            let id = negotiation.id;
+            self.suspect(now, id, error);
+        }
+    }
+
+    /// An encrypted message in the middle of Main Mode: most likely the complaint of a peer with other keys.
+    fn handle_early(&mut self, now: Instant, header: &Header, body: &[u8]) {
+        let found = self.negotiations.iter().find(|negotiation| negotiation.cookies == header.cookies);
+        let Some(negotiation) = found.filter(|negotiation| negotiation.has_keys()) else { return };
+        let error = match negotiation.open_informational(header, body) {
+            Some(kind) if kind.is_error() => Error::from_notification(ExchangeType::IDENTITY_PROTECTION, kind, true),
+            Some(_) => return,
+            None => Error::AuthenticationFailed { notification: None },
+        };
+        let id = negotiation.id;
+        self.suspect(now, id, error);
+    }
+
+    /// Notes why a Main Mode will fail unless it gets on soon.
+    pub(super) fn suspect(&mut self, now: Instant, negotiation: u32, error: Error) {
+        if let Some(negotiation) = self.negotiations.iter_mut().find(|other| other.id == negotiation)
+            && negotiation.hint.is_none()
+            && negotiation.retransmission.is_some()
+        {
+            negotiation.hint = Some(error);
+            self.timers.set(Timer::Hint(negotiation.id), now + HINT_PATIENCE);
+        }
+    }
+
+    fn handle_notification(&mut self, now: Instant, isakmp: u32, port: Port, notification: &Notification<'_>) {
+        match notification.kind {
+            NotifyType::R_U_THERE => self.handle_question(isakmp, port, notification),
+            NotifyType::R_U_THERE_ACK => self.handle_answer(now, notification),
+            NotifyType::RESPONDER_LIFETIME => self.handle_responder_lifetime(now, isakmp, notification),
+            NotifyType::INITIAL_CONTACT => {
+                self.notice("the peer says that this is its first contact".to_owned());
+            }
+            NotifyType::CONNECTED | NotifyType::REPLAY_STATUS => {}
+            kind if kind.is_error() => {
+                let spi = <[u8; 4]>::try_from(notification.spi).ok().map(u32::from_be_bytes);
+                let open: Vec<u32> = self
+                    .quick_modes
+                    .iter()
+                    .filter(|quick_mode| quick_mode.isakmp == isakmp && quick_mode.is_open())
+                    .map(|quick_mode| quick_mode.id)
+                    .collect();
+                match open.as_slice() {
+                    // With one Quick Mode in flight the refusal is for it, whatever SPI the peer puts beside it.
+                    [only] => {
+                        let error = Error::from_notification(ExchangeType::QUICK_MODE, kind, true);
+                        self.fail_quick_mode(now, *only, error);
+                    }
+                    _ => self.notice(format!("the peer reports {} for SPI {spi:x?}", rfc_name(kind))),
+                }
+            }
+            kind => self.notice(format!("the peer reports {}", rfc_name(kind))),
+        }
+    }
+
+    fn handle_responder_lifetime(&mut self, now: Instant, isakmp: u32, notification: &Notification<'_>) {
+        if notification.protocol == ProtocolId::ESP {
+            let spi = <[u8; 4]>::try_from(notification.spi).ok().map(u32::from_be_bytes);
+            let Ok(life) = StatedLife::read_phase2(notification.data) else { return };
+            if let (Some(spi), Some(seconds)) = (spi, life.seconds) {
+                self.shorten_pair(now, spi, seconds);
+            }
+        } else if let Ok(StatedLife { seconds: Some(seconds), .. }) = StatedLife::read_phase1(notification.data) {
+            self.shorten_isakmp(now, isakmp, seconds);
+        }
+    }
+
+    fn handle_delete(&mut self, now: Instant, delete: &Delete<'_>) {
+        for spi in &delete.spis {
+            if delete.protocol == ProtocolId::ESP {
+                let Ok(spi) = <[u8; 4]>::try_from(*spi).map(u32::from_be_bytes) else { continue };
+                // The peer names the SA that it receives on (RFC 2408 section 3.15).
+                match self.pairs.iter().find(|pair| pair.outbound == spi).map(|pair| pair.inbound) {
+                    Some(inbound) => self.pair_deleted(now, inbound),
+                    None => self.notice(format!("the peer deletes the unknown ESP SA {spi:08x}")),
+                }
+            } else if delete.protocol == ProtocolId::ISAKMP {
+                match self.isakmp.iter().find(|sa| sa.cookies.spi() == *spi).map(|sa| sa.id) {
+                    Some(id) => self.isakmp_deleted(now, id),
+                    None => self.notice("the peer deletes an unknown ISAKMP SA".to_owned()),
+                }
+            }
+        }
+    }
+
+    // Dead peer detection.
+
+    /// Something authenticated came from the peer.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_received = Some(now);
+    }
+
+    /// Begins to watch the peer, if it takes part.
+    pub(super) fn watch(&mut self, now: Instant) {
+        let takes_part = self.current().is_some_and(|sa| sa.dpd) && !self.config.dpd.interval.is_zero();
+        if takes_part && self.timers.deadline(Timer::Dpd).is_none() {
+            self.timers.set(Timer::Dpd, now + self.config.dpd.interval);
+        }
+    }
+
+    pub(super) fn detect(&mut self, now: Instant) {
+        let Some(isakmp) = self.current().filter(|sa| sa.dpd).map(|sa| sa.id) else {
+            self.detection.asked = None;
+            return;
+        };
+        let (interval, timeout) = (self.config.dpd.interval, self.config.dpd.timeout);
+        let heard = self.last_received.unwrap_or(now);
+        // RFC 3706 section 5.4: traffic is proof of life, and nobody asks while there is some.
+        if self.detection.asked.is_some_and(|asked| heard > asked) {
+            self.detection.asked = None;
+        }
+        match self.detection.asked {
+            None if now < heard + interval => {
+                self.timers.set(Timer::Dpd, heard + interval);
+                return;
+            }
+            None => {
+                self.detection.asked = Some(now);
+                self.detection.questions = 0;
+            }
+            Some(asked) if now >= asked + timeout => {
+                self.events.push_back(Event::DeadPeer);
+                return self.shut();
+            }
+            Some(_) => {}
+        }
+        let asked = self.detection.asked.unwrap_or(now);
+        self.detection.questions = self.detection.questions.saturating_add(1);
+        // RFC 3706 section 6.2: the first is random with the high bit zero, each further one is one more.
+        let random = self.rng.next_u32() >> 1;
+        let sequence = self.detection.sequence.map_or(random, |before| before.wrapping_add(1));
+        self.detection.sequence = Some(sequence);
+        self.send_detection(isakmp, None, NotifyType::R_U_THERE, sequence);
+        let pause = (timeout / PROBES).max(Duration::from_millis(100));
+        self.timers.set(Timer::Dpd, (now + pause).min((asked + timeout).max(now + Duration::from_millis(1))));
+    }
+
+    fn send_detection(&mut self, isakmp: u32, port: Option<Port>, kind: NotifyType, sequence: u32) {
+        let Some(sa) = self.isakmp.iter().find(|sa| sa.id == isakmp) else { return };
+        let (spi, data) = (sa.cookies.spi(), sequence.to_be_bytes());
+        let notification = Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind, data: &data };
+        self.inform(isakmp, port, PayloadType::N, &notification.body(), 1);
+    }
+
+    fn handle_question(&mut self, isakmp: u32, port: Port, notification: &Notification<'_>) {
+        let Ok(sequence) = <[u8; 4]>::try_from(notification.data).map(u32::from_be_bytes) else { return };
+        let repeats = match self.detection.peer {
+            None => 0,
+            Some((last, repeats)) if last == sequence => repeats.saturating_add(1),
+            // A smaller number is a replay; a much larger one is a peer that began anew with another ISAKMP SA.
+            Some((last, _)) if sequence < last && last - sequence < 1 << 16 => return,
+            Some(_) => 0,
+        };
+        if repeats > MAX_REPEATED_PROBES {
+            return;
+        }
+        self.detection.peer = Some((sequence, repeats));
+        self.send_detection(isakmp, Some(port), NotifyType::R_U_THERE_ACK, sequence);
+    }
+
+    fn handle_answer(&mut self, now: Instant, notification: &Notification<'_>) {
+        let Ok(sequence) = <[u8; 4]>::try_from(notification.data).map(u32::from_be_bytes) else { return };
+        let age = self.detection.sequence.map(|last| last.wrapping_sub(sequence));
+        if age.is_some_and(|age| age < self.detection.questions) {
+            self.detection.asked = None;
+            self.timers.set(Timer::Dpd, now + self.config.dpd.interval);
+        } else {
+            self.notice(format!("an R-U-THERE-ACK with sequence {sequence} answers no question"));
+        }
+    }
+}

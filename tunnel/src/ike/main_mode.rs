@@ -1,0 +1,528 @@
+//! Main Mode with a pre-shared key (RFC 2409 section 5.4), with the float to port 4500 (RFC 3947 section 4).
+//!
+//! ```text
+//!   initiator                                        responder
+//!   1  HDR, SA, VID …                       ->
+//!                                           <-       HDR, SA, VID …                       2
+//!   3  HDR, KE, Ni, NAT-D, NAT-D            ->
+//!                                           <-       HDR, KE, Nr, NAT-D, NAT-D            4
+//!   5  HDR*, IDii, HASH_I [, N]  (4500)     ->
+//!                                           <-       HDR*, IDir, HASH_R                   6
+//! ```
+//!
+//! A message that does not fit leaves the exchange as it was: until message 6 anyone on the path could have written it.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use zeroize::Zeroizing;
+
+use super::Config;
+use super::error::Error;
+use super::key::Keys;
+use super::message::{Chain, Cookies, Header, Payloads};
+use super::nat::{self, Flavour, Nat};
+use super::payload::{Identity, Notification};
+use super::proposal::{self, StatedLife};
+use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
+use super::retransmission::Retransmission;
+use crate::buffer::Port;
+use crate::crypto::dh::KeyPair;
+use crate::crypto::hash;
+use crate::suite::IkeProposal;
+use crate::wire::Malformed;
+
+/// The Vendor ID of dead peer detection, version 1.0 (RFC 3706 section 5.1).
+const DPD_VENDOR_ID: [u8; 16] = 0xafca_d713_68a1_f1c9_6b86_96fc_7757_0100_u128.to_be_bytes();
+
+/// Nonces of this end: as long as the longest common key. RFC 2409 section 5: 8 to 256 octets.
+const NONCE_LENGTH: usize = 32;
+
+/// Who began an exchange or an SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Initiator,
+    Responder,
+}
+
+/// What an exchange needs of its owner.
+pub(super) struct Context<'a> {
+    pub(super) config: &'a Config,
+    pub(super) rng: &'a mut StdRng,
+}
+
+impl Context<'_> {
+    pub(super) fn nonce(&mut self) -> Vec<u8> {
+        let mut nonce = vec![0; NONCE_LENGTH];
+        self.rng.fill_bytes(&mut nonce);
+        nonce
+    }
+
+    fn cookie(&mut self) -> [u8; 8] {
+        // A cookie of zeros says "not known yet" (RFC 2408 section 2.5.3).
+        self.rng.next_u64().max(1).to_be_bytes()
+    }
+
+    fn own_identity(&self) -> Vec<u8> {
+        let own = Identity::Address(self.config.local);
+        // RFC 3947 section 4: "the port in the ID payload in Main Mode/Aggressive Mode MUST be set to 0."
+        self.config.local_id.as_ref().unwrap_or(&own).body(0, 0)
+    }
+
+    fn check_identity(&self, body: &[u8]) -> Result<Identity, Error> {
+        let received = Identity::read(body)?;
+        match &self.config.remote_id {
+            Some(expected) if *expected != received => Err(Error::InvalidId { expected: expected.clone(), received }),
+            Some(_) | None => Ok(received),
+        }
+    }
+}
+
+/// What messages 1 and 2 agreed on.
+#[derive(Clone, Copy)]
+struct Agreed {
+    proposal: IkeProposal,
+    life: StatedLife,
+    flavour: Flavour,
+    dpd: bool,
+}
+
+/// The values of messages 3 and 4 that the hashes cover.
+struct Exchanged {
+    keys: Keys,
+    public_i: Vec<u8>,
+    public_r: Vec<u8>,
+    nat: Nat,
+}
+
+/// What this end waits for.
+enum State {
+    /// Initiator: for message 2.
+    Sa,
+    /// Initiator: for message 4.
+    Ke { agreed: Agreed, pair: Box<KeyPair>, nonce: Vec<u8> },
+    /// Initiator: for message 6.
+    Id { agreed: Agreed, exchanged: Box<Exchanged>, iv: Vec<u8> },
+    /// Responder: for message 3.
+    InitiatorKe { agreed: Agreed },
+    /// Responder: for message 5.
+    InitiatorId { agreed: Agreed, exchanged: Box<Exchanged>, iv: Vec<u8> },
+}
+
+/// One Main Mode that is not complete.
+pub(super) struct MainMode {
+    pub(super) id: u32,
+    pub(super) cookies: Cookies,
+    pub(super) role: Role,
+    pub(super) begun: Instant,
+    /// An SA with the peer exists that this one is to replace.
+    pub(super) rekey: bool,
+    /// The port of the last message.
+    pub(super) port: Port,
+    /// The body of the SA payload of message 1: SAi_b.
+    sa: Vec<u8>,
+    state: State,
+    /// The initiator's last message.
+    pub(super) retransmission: Option<Retransmission>,
+    /// The responder's last answer, with what it answers.
+    answered: Option<[Vec<u8>; 2]>,
+    /// Why it will probably fail: nothing of this was proved.
+    pub(super) hint: Option<Error>,
+    initial_contact: bool,
+}
+
+/// A complete Main Mode.
+pub(super) struct Established {
+    pub(super) keys: Keys,
+    /// The last CBC block of phase 1, from which the IVs of phase 2 are made.
+    pub(super) last_block: Vec<u8>,
+    pub(super) proposal: IkeProposal,
+    pub(super) lifetime: Duration,
+    pub(super) flavour: Flavour,
+    pub(super) dpd: bool,
+    pub(super) nat: Nat,
+    pub(super) peer_id: Identity,
+    pub(super) initial_contact: bool,
+    /// Message 5 and its answer, message 6, of the responder.
+    pub(super) answered: Option<[Vec<u8>; 2]>,
+}
+
+/// What a message leads to.
+pub(super) enum Step {
+    Send(Vec<u8>),
+    Established(Box<Established>),
+}
+
+fn vendor_ids(chain: &mut Chain, flavours: &[Flavour]) {
+    for flavour in flavours {
+        chain.push(PayloadType::VID, &flavour.vendor_id());
+    }
+    chain.push(PayloadType::VID, &DPD_VENDOR_ID);
+}
+
+fn has_dpd(payloads: &Payloads<'_>) -> bool {
+    payloads.all(PayloadType::VID).any(|id| id == DPD_VENDOR_ID)
+}
+
+fn nonce_of<'a>(payloads: &Payloads<'a>) -> Result<&'a [u8], Malformed> {
+    let nonce = payloads.single(PayloadType::NONCE, "nonce")?;
+    if (8..=256).contains(&nonce.len()) { Ok(nonce) } else { Err(Malformed::Invalid("nonce length")) }
+}
+
+impl MainMode {
+    /// Begins as initiator; returns message 1 as well.
+    pub(super) fn initiate(
+        context: &mut Context<'_>,
+        now: Instant,
+        id: u32,
+        port: Port,
+        [rekey, initial_contact]: [bool; 2],
+    ) -> (Self, Vec<u8>) {
+        let cookies = Cookies { initiator: context.cookie(), responder: [0; 8] };
+        let sa = proposal::offer_phase1(&context.config.proposals, context.config.lifetime);
+        let mut chain = Chain::new();
+        chain.push(PayloadType::SA, &sa);
+        vendor_ids(&mut chain, &Flavour::ALL);
+        let message = Header::new(cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
+        let retransmission = Some(Retransmission::new(now, port, message.clone()));
+        let begun = Self {
+            id,
+            cookies,
+            role: Role::Initiator,
+            begun: now,
+            rekey,
+            port,
+            sa,
+            state: State::Sa,
+            retransmission,
+            answered: None,
+            hint: None,
+            initial_contact,
+        };
+        (begun, message)
+    }
+
+    /// Begins as responder with message 1; returns message 2 as well.
+    pub(super) fn respond(
+        context: &mut Context<'_>,
+        now: Instant,
+        id: u32,
+        port: Port,
+        header: &Header,
+        [body, message]: [&[u8]; 2],
+    ) -> Result<(Self, Vec<u8>), Error> {
+        let payloads = Payloads::read_plain(header.next_payload, body)?;
+        let sa = payloads.single(PayloadType::SA, "SA payload")?;
+        let chosen = proposal::choose_phase1(&context.config.proposals, sa)?;
+        let (proposal, life, answer) = chosen.ok_or(Error::NoProposalChosen { phase: 1, notification: None })?;
+        let flavour = Flavour::of(&payloads).ok_or(Error::NoNatTraversal)?;
+        let agreed = Agreed { proposal, life, flavour, dpd: has_dpd(&payloads) };
+        let cookies = Cookies { initiator: header.cookies.initiator, responder: context.cookie() };
+        let mut chain = Chain::new();
+        chain.push(PayloadType::SA, &answer);
+        vendor_ids(&mut chain, &[flavour]);
+        let response = Header::new(cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
+        let begun = Self {
+            id,
+            cookies,
+            role: Role::Responder,
+            begun: now,
+            rekey: false,
+            port,
+            sa: sa.to_vec(),
+            state: State::InitiatorKe { agreed },
+            retransmission: None,
+            answered: Some([message.to_vec(), response.clone()]),
+            hint: None,
+            initial_contact: false,
+        };
+        Ok((begun, response))
+    }
+
+    /// Whether a message with this header belongs here.
+    pub(super) fn is_for(&self, header: &Header) -> bool {
+        match self.state {
+            State::Sa => header.cookies.initiator == self.cookies.initiator && header.cookies.responder != [0; 8],
+            State::Ke { .. } | State::Id { .. } | State::InitiatorKe { .. } | State::InitiatorId { .. } => {
+                header.cookies == self.cookies
+            }
+        }
+    }
+
+    /// The answer to a message that was answered before.
+    pub(super) fn duplicate(&self, message: &[u8]) -> Option<&[u8]> {
+        self.answered.as_ref().filter(|[request, _]| request == message).map(|[_, response]| response.as_slice())
+    }
+
+    /// The number of the message that this end waits for.
+    fn expected(&self) -> u8 {
+        match self.state {
+            State::Sa => 2,
+            State::InitiatorKe { .. } => 3,
+            State::Ke { .. } => 4,
+            State::InitiatorId { .. } => 5,
+            State::Id { .. } => 6,
+        }
+    }
+
+    /// Whether both ends have keys, so that a peer that does not understand has another pre-shared key.
+    pub(super) fn has_keys(&self) -> bool {
+        matches!(self.state, State::Id { .. } | State::InitiatorId { .. })
+    }
+
+    /// Why the exchange failed when nobody answers any more.
+    pub(super) fn timeout(&self) -> Error {
+        if let Some(hint) = &self.hint {
+            return hint.clone();
+        }
+        match self.state {
+            // A peer with another pre-shared key cannot decrypt message 5, and most of them drop it without a word.
+            State::Id { .. } => Error::AuthenticationFailed { notification: None },
+            State::Sa | State::Ke { .. } | State::InitiatorKe { .. } | State::InitiatorId { .. } => Error::NoResponse {
+                exchange: ExchangeType::IDENTITY_PROTECTION,
+                message: self.expected().saturating_sub(1),
+            },
+        }
+    }
+
+    /// Takes the message that is expected.
+    pub(super) fn handle(
+        &mut self,
+        context: &mut Context<'_>,
+        now: Instant,
+        port: Port,
+        header: &Header,
+        [body, message]: [&[u8]; 2],
+    ) -> Result<Step, Error> {
+        let encrypted = matches!(self.state, State::Id { .. } | State::InitiatorId { .. });
+        if header.is_encrypted() != encrypted {
+            return Err(Error::Malformed(Malformed::Invalid("encryption flag of this message")));
+        }
+        let step = match &self.state {
+            State::Sa => self.message_2(context, header, body)?,
+            State::Ke { .. } => self.message_4(context, header, body)?,
+            State::Id { .. } => self.message_6(context, header, body)?,
+            State::InitiatorKe { .. } => self.message_3(context, port, header, body)?,
+            State::InitiatorId { .. } => self.message_5(context, header, [body, message])?,
+        };
+        self.hint = None;
+        match &step {
+            Step::Send(reply) if self.role == Role::Initiator => {
+                self.retransmission = Some(Retransmission::new(now, self.port, reply.clone()));
+            }
+            Step::Send(reply) => {
+                self.port = port;
+                self.answered = Some([message.to_vec(), reply.clone()]);
+            }
+            Step::Established(_) if self.role == Role::Responder => self.port = port,
+            Step::Established(_) => self.retransmission = None,
+        }
+        Ok(step)
+    }
+
+    fn message_2(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
+        let payloads = Payloads::read_plain(header.next_payload, body)?;
+        let answer = payloads.single(PayloadType::SA, "SA payload")?;
+        let (proposal, life) = proposal::accept_phase1(&context.config.proposals, answer)
+            .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
+        let flavour = Flavour::of(&payloads).ok_or(Error::NoNatTraversal)?;
+        let agreed = Agreed { proposal, life, flavour, dpd: has_dpd(&payloads) };
+        self.cookies.responder = header.cookies.responder;
+        let pair = Box::new(KeyPair::generate(proposal.group, context.rng));
+        let nonce = context.nonce();
+        let message = self.key_exchange(context, &agreed, self.port, pair.public_value(), &nonce);
+        self.state = State::Ke { agreed, pair, nonce };
+        Ok(Step::Send(message))
+    }
+
+    /// Message 3 or 4.
+    fn key_exchange(
+        &self,
+        context: &mut Context<'_>,
+        agreed: &Agreed,
+        port: Port,
+        public: &[u8],
+        nonce: &[u8],
+    ) -> Vec<u8> {
+        let mut chain = Chain::new();
+        chain.push(PayloadType::KE, public);
+        chain.push(PayloadType::NONCE, nonce);
+        let remote = context.config.remote_end(port);
+        for body in nat::nat_d_bodies(agreed.proposal.hash, &self.cookies, remote, context.rng) {
+            chain.push(agreed.flavour.nat_d(), &body);
+        }
+        Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain)
+    }
+
+    fn verdict(&self, config: &Config, agreed: &Agreed, port: Port, payloads: &Payloads<'_>) -> Nat {
+        let (local, remote) = (config.local_end(port), config.remote_end(port));
+        nat::verdict(agreed.flavour, agreed.proposal.hash, &self.cookies, local, remote, payloads)
+    }
+
+    fn message_4(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
+        let State::Ke { agreed, pair, nonce } = &self.state else { return Err(Error::Undecryptable) };
+        let agreed = *agreed;
+        let payloads = Payloads::read_plain(header.next_payload, body)?;
+        let public_r = payloads.single(PayloadType::KE, "KE payload")?.to_vec();
+        let nonce_r = nonce_of(&payloads)?;
+        let secret = pair.shared_secret(&public_r).map_err(|_| Error::InvalidKeyInformation("public value"))?;
+        let psk: &Zeroizing<Vec<u8>> = &context.config.pre_shared_key;
+        let keys = Keys::derive(&agreed.proposal, psk, [nonce, nonce_r], &secret, &self.cookies)?;
+        let public_i = pair.public_value().to_vec();
+        let nat = self.verdict(context.config, &agreed, self.port, &payloads);
+        let exchanged = Box::new(Exchanged { keys, public_i, public_r, nat });
+        let mut iv = exchanged.keys.first_iv(&exchanged.public_i, &exchanged.public_r);
+        let id = context.own_identity();
+        let spi = self.cookies.spi();
+        let mut chain = Chain::new();
+        chain.push(PayloadType::ID, &id);
+        chain.push(PayloadType::HASH, &self.hash(&exchanged, Role::Initiator, &id));
+        if self.initial_contact {
+            let notification =
+                Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind: NotifyType::INITIAL_CONTACT, data: &[] };
+            chain.push(PayloadType::N, &notification.body());
+        }
+        let header = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0);
+        let message = exchanged.keys.seal(header, &chain, &mut iv);
+        // RFC 3947 section 4: "the initiator MUST change ports when sending the ID payload if there is NAT between the hosts",
+        // and our NAT-D says that there is one.
+        self.port = Port::NatT;
+        self.state = State::Id { agreed, exchanged, iv };
+        Ok(Step::Send(message))
+    }
+
+    fn message_6(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
+        let State::Id { agreed, exchanged, iv } = &self.state else { return Err(Error::Undecryptable) };
+        let agreed = *agreed;
+        let (plain, last_block) = exchanged.keys.open(iv, body)?;
+        let (peer_id, _) = self.authenticate(context, exchanged, Role::Responder, header, &plain)?;
+        let State::Id { exchanged, .. } = std::mem::replace(&mut self.state, State::Sa) else {
+            return Err(Error::Undecryptable);
+        };
+        Ok(Step::Established(Box::new(Self::established(context.config, agreed, *exchanged, last_block, peer_id))))
+    }
+
+    fn message_3(
+        &mut self,
+        context: &mut Context<'_>,
+        port: Port,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<Step, Error> {
+        let State::InitiatorKe { agreed } = &self.state else { return Err(Error::Undecryptable) };
+        let agreed = *agreed;
+        let payloads = Payloads::read_plain(header.next_payload, body)?;
+        let public_i = payloads.single(PayloadType::KE, "KE payload")?.to_vec();
+        let nonce_i = nonce_of(&payloads)?;
+        let pair = KeyPair::generate(agreed.proposal.group, context.rng);
+        let secret = pair.shared_secret(&public_i).map_err(|_| Error::InvalidKeyInformation("public value"))?;
+        let nonce = context.nonce();
+        let psk: &Zeroizing<Vec<u8>> = &context.config.pre_shared_key;
+        let keys = Keys::derive(&agreed.proposal, psk, [nonce_i, &nonce], &secret, &self.cookies)?;
+        let message = self.key_exchange(context, &agreed, port, pair.public_value(), &nonce);
+        let nat = self.verdict(context.config, &agreed, port, &payloads);
+        let exchanged = Box::new(Exchanged { keys, public_i, public_r: pair.public_value().to_vec(), nat });
+        let iv = exchanged.keys.first_iv(&exchanged.public_i, &exchanged.public_r);
+        self.state = State::InitiatorId { agreed, exchanged, iv };
+        Ok(Step::Send(message))
+    }
+
+    fn message_5(
+        &mut self,
+        context: &mut Context<'_>,
+        header: &Header,
+        [body, message]: [&[u8]; 2],
+    ) -> Result<Step, Error> {
+        let State::InitiatorId { agreed, exchanged, iv } = &self.state else { return Err(Error::Undecryptable) };
+        let agreed = *agreed;
+        let (plain, mut last_block) = exchanged.keys.open(iv, body)?;
+        let (peer_id, initial_contact) = self.authenticate(context, exchanged, Role::Initiator, header, &plain)?;
+        let id = context.own_identity();
+        let mut chain = Chain::new();
+        chain.push(PayloadType::ID, &id);
+        chain.push(PayloadType::HASH, &self.hash(exchanged, Role::Responder, &id));
+        let header = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0);
+        let response = exchanged.keys.seal(header, &chain, &mut last_block);
+        let State::InitiatorId { exchanged, .. } = std::mem::replace(&mut self.state, State::Sa) else {
+            return Err(Error::Undecryptable);
+        };
+        let mut established = Self::established(context.config, agreed, *exchanged, last_block, peer_id);
+        established.initial_contact = initial_contact;
+        established.answered = Some([message.to_vec(), response]);
+        Ok(Step::Established(Box::new(established)))
+    }
+
+    fn established(
+        config: &Config,
+        agreed: Agreed,
+        exchanged: Exchanged,
+        last_block: Vec<u8>,
+        peer_id: Identity,
+    ) -> Established {
+        Established {
+            keys: exchanged.keys,
+            last_block,
+            proposal: agreed.proposal,
+            lifetime: agreed.life.seconds(config.lifetime),
+            flavour: agreed.flavour,
+            dpd: agreed.dpd,
+            nat: exchanged.nat,
+            peer_id,
+            initial_contact: false,
+            answered: None,
+        }
+    }
+
+    /// HASH_I or HASH_R over the identification body `id` of that role.
+    fn hash(&self, exchanged: &Exchanged, role: Role, id: &[u8]) -> Zeroizing<Vec<u8>> {
+        let (public, cookies) = ([&exchanged.public_i, &exchanged.public_r], &self.cookies);
+        let (public, cookies) = match role {
+            Role::Initiator => ([&**public[0], &**public[1]], [&cookies.initiator[..], &cookies.responder[..]]),
+            Role::Responder => ([&**public[1], &**public[0]], [&cookies.responder[..], &cookies.initiator[..]]),
+        };
+        exchanged.keys.main_mode_hash(public, cookies, &self.sa, id)
+    }
+
+    /// Checks the hash and the identity of the peer; returns the identity, and whether it says INITIAL-CONTACT.
+    fn authenticate(
+        &self,
+        context: &Context<'_>,
+        exchanged: &Exchanged,
+        role: Role,
+        header: &Header,
+        plain: &[u8],
+    ) -> Result<(Identity, bool), Error> {
+        let payloads = Keys::payloads(header.next_payload, plain)?;
+        let (id, hash) = match (payloads.first(PayloadType::ID), payloads.first(PayloadType::HASH)) {
+            (Some(id), Some(hash)) => (id, hash),
+            _ => return Err(Error::Undecryptable),
+        };
+        if !hash::eq(hash, &self.hash(exchanged, role, id)) {
+            return Err(Error::InvalidHash(ExchangeType::IDENTITY_PROTECTION));
+        }
+        let initial_contact = payloads
+            .all(PayloadType::N)
+            .filter_map(|body| Notification::read(body).ok())
+            .any(|notification| notification.kind == NotifyType::INITIAL_CONTACT);
+        Ok((context.check_identity(id)?, initial_contact))
+    }
+
+    /// Whether an encrypted Informational message was written with the keys of this exchange; what it says in that case.
+    pub(super) fn open_informational(&self, header: &Header, body: &[u8]) -> Option<NotifyType> {
+        let (State::Id { exchanged, iv, .. } | State::InitiatorId { exchanged, iv, .. }) = &self.state else {
+            return None;
+        };
+        let iv = exchanged.keys.exchange_iv(iv, header.message_id);
+        let (plain, _) = exchanged.keys.open(&iv, body).ok()?;
+        let payloads = Payloads::read(header.next_payload, &plain).ok()?;
+        let (hash, covered) = payloads.hashed()?;
+        if !hash::eq(hash, &exchanged.keys.hash(&[&header.message_id.to_be_bytes(), covered])) {
+            return None;
+        }
+        payloads
+            .first(PayloadType::N)
+            .and_then(|body| Notification::read(body).ok())
+            .map(|notification| notification.kind)
+    }
+}

@@ -1,0 +1,309 @@
+//! The ISAKMP header and the chain of payloads (RFC 2408 sections 3.1 and 3.2).
+//!
+//! ```text
+//!   0                   1                   2                   3
+//!  +---------------------------------------------------------------+
+//!  |                        Initiator Cookie (8)                   |
+//!  |                        Responder Cookie (8)                   |
+//!  +---------------+-------+-------+---------------+---------------+
+//!  | Next Payload  | MjVer | MnVer | Exchange Type |     Flags     |
+//!  |                          Message ID                           |
+//!  |                            Length                             |
+//!  +---------------------------------------------------------------+
+//! ```
+
+use super::registry::{ExchangeType, PayloadType};
+use crate::wire::{Malformed, Reader, fix_length};
+
+/// The length of the ISAKMP header.
+pub(super) const HEADER_LENGTH: usize = 28;
+
+/// The most payloads that one message may hold. Real first messages carry one SA and up to some 15 Vendor IDs.
+const MAX_PAYLOADS: usize = 40;
+
+/// The longest message that is looked at: the longest offer of real peers is below 4 KiB, certificates are not used here.
+pub(super) const MAX_MESSAGE: usize = 16_384;
+
+/// The Encryption bit.
+pub(super) const FLAG_ENCRYPTION: u8 = 1;
+
+const VERSION: u8 = 0x10;
+
+pub(super) type Cookie = [u8; 8];
+
+/// The two cookies: the name of an ISAKMP SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cookies {
+    pub(super) initiator: Cookie,
+    pub(super) responder: Cookie,
+}
+
+impl Cookies {
+    /// Both cookies in order, the SPI of the protocol ISAKMP.
+    pub(super) fn spi(&self) -> [u8; 16] {
+        let mut spi = [0; 16];
+        let (initiator, responder) = spi.split_at_mut(8);
+        initiator.copy_from_slice(&self.initiator);
+        responder.copy_from_slice(&self.responder);
+        spi
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) cookies: Cookies,
+    pub(super) next_payload: PayloadType,
+    pub(super) exchange: ExchangeType,
+    pub(super) flags: u8,
+    pub(super) message_id: u32,
+}
+
+impl Header {
+    /// A header for a message that is sent.
+    pub(super) fn new(cookies: Cookies, exchange: ExchangeType, message_id: u32) -> Self {
+        Self { cookies, next_payload: PayloadType::NONE, exchange, flags: 0, message_id }
+    }
+
+    /// Reads the header and returns it with the octets that follow it.
+    pub(super) fn read(message: &[u8]) -> Result<(Self, &[u8]), Malformed> {
+        if message.len() > MAX_MESSAGE {
+            return Err(Malformed::Invalid("ISAKMP message length"));
+        }
+        let mut reader = Reader::new(message);
+        let cookies =
+            Cookies { initiator: reader.array("initiator cookie")?, responder: reader.array("responder cookie")? };
+        let next_payload = PayloadType(reader.u8("next payload")?);
+        // RFC 2408 section 3.1: "Implementations SHOULD never accept packets with a minor version number larger than its own".
+        if reader.u8("version")? != VERSION {
+            return Err(Malformed::Invalid("ISAKMP version"));
+        }
+        let exchange = ExchangeType(reader.u8("exchange type")?);
+        let flags = reader.u8("flags")?;
+        let message_id = reader.u32("message ID")?;
+        let length = reader.u32("length")?;
+        let body = usize::try_from(length)
+            .ok()
+            .and_then(|length| length.checked_sub(HEADER_LENGTH))
+            .ok_or(Malformed::Invalid("ISAKMP length"))?;
+        // Octets behind the stated length are ignored: some clients append zeros.
+        let body = reader.take(body, "ISAKMP message")?;
+        if cookies.initiator == [0; 8] {
+            return Err(Malformed::Invalid("initiator cookie"));
+        }
+        Ok((Self { cookies, next_payload, exchange, flags, message_id }, body))
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.flags & FLAG_ENCRYPTION != 0
+    }
+
+    /// Writes the header in front of `body`.
+    pub(super) fn write(&self, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER_LENGTH + body.len()).expect("messages of this crate are shorter than 64 KiB");
+        let mut out = Vec::with_capacity(HEADER_LENGTH + body.len());
+        out.extend_from_slice(&self.cookies.spi());
+        out.extend_from_slice(&[self.next_payload.0, VERSION, self.exchange.0, self.flags]);
+        out.extend_from_slice(&self.message_id.to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(body);
+        out
+    }
+
+    /// A message without encryption.
+    pub(super) fn write_plain(mut self, chain: &Chain) -> Vec<u8> {
+        self.next_payload = chain.first;
+        self.write(&chain.octets)
+    }
+}
+
+/// One payload without its generic header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Payload<'a> {
+    pub(super) kind: PayloadType,
+    pub(super) body: &'a [u8],
+}
+
+/// The payloads of a message.
+#[derive(Debug, Clone)]
+pub(super) struct Payloads<'a> {
+    list: Vec<Payload<'a>>,
+    /// What stands behind the first payload up to the end of the last one: what the HASH payload of phase 2 covers.
+    after_first: &'a [u8],
+    /// What stands behind the last payload: padding of an encrypted message.
+    padding: &'a [u8],
+}
+
+impl<'a> Payloads<'a> {
+    /// Follows the chain that begins with a payload of type `first`.
+    pub(super) fn read(first: PayloadType, octets: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(octets);
+        let (mut list, mut kind, mut first_end) = (Vec::new(), first, 0);
+        while kind != PayloadType::NONE {
+            if list.len() >= MAX_PAYLOADS {
+                return Err(Malformed::Invalid("number of payloads"));
+            }
+            let next = PayloadType(reader.u8("next payload")?);
+            // RFC 2408 section 3.2: the field RESERVED is 0. A wrong key shows here first.
+            if reader.u8("reserved")? != 0 {
+                return Err(Malformed::Invalid("reserved field of a payload"));
+            }
+            let length = reader.u16("payload length")?;
+            let length = usize::from(length).checked_sub(4).ok_or(Malformed::Invalid("payload length"))?;
+            list.push(Payload { kind, body: reader.take(length, "payload")? });
+            if list.len() == 1 {
+                first_end = octets.len() - reader.len();
+            }
+            kind = next;
+        }
+        let end = octets.len() - reader.len();
+        Ok(Self { list, after_first: octets.get(first_end..end).unwrap_or_default(), padding: reader.rest() })
+    }
+
+    /// Follows the chain of a message without encryption, where nothing may follow but zeros up to a multiple of 4.
+    pub(super) fn read_plain(first: PayloadType, octets: &'a [u8]) -> Result<Self, Malformed> {
+        let payloads = Self::read(first, octets)?;
+        if payloads.padding.len() > 3 || payloads.padding.iter().any(|&octet| octet != 0) {
+            return Err(Malformed::Trailing("ISAKMP message"));
+        }
+        Ok(payloads)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Payload<'a>> + '_ {
+        self.list.iter().copied()
+    }
+
+    /// The bodies of all payloads of one type.
+    pub(super) fn all(&self, kind: PayloadType) -> impl Iterator<Item = &'a [u8]> + '_ {
+        self.iter().filter(move |payload| payload.kind == kind).map(|payload| payload.body)
+    }
+
+    /// The body of the first payload of the type.
+    pub(super) fn first(&self, kind: PayloadType) -> Option<&'a [u8]> {
+        self.all(kind).next()
+    }
+
+    /// The body of the only payload of the type; a second one is refused.
+    pub(super) fn single(&self, kind: PayloadType, what: &'static str) -> Result<&'a [u8], Malformed> {
+        let mut all = self.all(kind);
+        let body = all.next().ok_or(Malformed::Truncated(what))?;
+        if all.next().is_some() { Err(Malformed::Invalid(what)) } else { Ok(body) }
+    }
+
+    /// The body of the HASH payload that has to come first, and what it covers.
+    pub(super) fn hashed(&self) -> Option<(&'a [u8], &'a [u8])> {
+        let first = self.list.first().filter(|payload| payload.kind == PayloadType::HASH)?;
+        Some((first.body, self.after_first))
+    }
+}
+
+/// A chain of payloads that is being written.
+#[derive(Debug, Clone)]
+pub(super) struct Chain {
+    first: PayloadType,
+    octets: Vec<u8>,
+    last: Option<usize>,
+}
+
+impl Chain {
+    pub(super) fn new() -> Self {
+        Self { first: PayloadType::NONE, octets: Vec::new(), last: None }
+    }
+
+    /// Appends a payload.
+    pub(super) fn push(&mut self, kind: PayloadType, body: &[u8]) {
+        let at = self.octets.len();
+        match self.last.and_then(|last| self.octets.get_mut(last)) {
+            Some(next) => *next = kind.0,
+            None => self.first = kind,
+        }
+        self.octets.extend_from_slice(&[PayloadType::NONE.0, 0, 0, 0]);
+        self.octets.extend_from_slice(body);
+        fix_length(&mut self.octets, at + 2, at);
+        self.last = Some(at);
+    }
+
+    /// The chain with a HASH payload in front of it.
+    pub(super) fn behind_hash(&self, hash: &[u8]) -> Self {
+        let mut chain = Self::new();
+        chain.push(PayloadType::HASH, hash);
+        if let Some(next) = chain.octets.first_mut() {
+            *next = self.first.0;
+        }
+        let at = chain.octets.len();
+        chain.octets.extend_from_slice(&self.octets);
+        chain.last = self.last.map_or(chain.last, |last| Some(at + last));
+        chain
+    }
+
+    pub(super) fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    pub(super) fn first(&self) -> PayloadType {
+        self.first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Vec<u8> {
+        let mut chain = Chain::new();
+        chain.push(PayloadType::NONCE, &[7; 16]);
+        chain.push(PayloadType::VID, &[8; 3]);
+        let cookies = Cookies { initiator: [1; 8], responder: [2; 8] };
+        Header::new(cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain)
+    }
+
+    #[test]
+    fn a_chain_is_read_as_it_was_written() {
+        let message = message();
+        let (header, body) = Header::read(&message).unwrap();
+        assert_eq!((header.exchange, header.next_payload), (ExchangeType::IDENTITY_PROTECTION, PayloadType::NONCE));
+        let payloads = Payloads::read_plain(header.next_payload, body).unwrap();
+        assert_eq!(payloads.first(PayloadType::NONCE), Some(&[7; 16][..]));
+        assert_eq!(payloads.first(PayloadType::VID), Some(&[8; 3][..]));
+        assert_eq!(payloads.iter().count(), 2);
+    }
+
+    #[test]
+    fn a_hash_covers_everything_behind_it_but_the_padding() {
+        let mut rest = Chain::new();
+        rest.push(PayloadType::NONCE, &[7; 8]);
+        let chain = rest.behind_hash(&[9; 4]);
+        let mut padded = chain.octets().to_vec();
+        padded.extend_from_slice(&[0; 5]);
+        let payloads = Payloads::read(chain.first(), &padded).unwrap();
+        assert_eq!(payloads.hashed(), Some((&[9; 4][..], rest.octets())));
+    }
+
+    #[test]
+    fn messages_cut_short_anywhere_are_refused() {
+        let message = message();
+        for length in 0..message.len() {
+            let cut = message.get(..length).unwrap();
+            assert!(Header::read(cut).is_err(), "{length}");
+            // The same with a length field that fits.
+            let mut cut = cut.to_vec();
+            if let Some(field) = cut.get_mut(24..28) {
+                field.copy_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
+                let (header, body) = Header::read(&cut).unwrap();
+                assert!(Payloads::read_plain(header.next_payload, body).is_err(), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn trailing_octets_and_other_versions_are_refused() {
+        let mut long = message();
+        long.extend_from_slice(b"more");
+        let length = u32::try_from(long.len()).unwrap();
+        long[24..28].copy_from_slice(&length.to_be_bytes());
+        let (header, body) = Header::read(&long).unwrap();
+        assert_eq!(Payloads::read_plain(header.next_payload, body).unwrap_err(), Malformed::Trailing("ISAKMP message"));
+        let mut newer = message();
+        newer[17] = 0x20;
+        assert_eq!(Header::read(&newer).unwrap_err(), Malformed::Invalid("ISAKMP version"));
+    }
+}

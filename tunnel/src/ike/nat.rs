@@ -1,0 +1,107 @@
+//! NAT traversal: Vendor IDs, NAT-D and NAT-OA (RFC 3947 sections 3 to 5 and its drafts 02 and 03).
+
+use std::net::IpAddr;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::message::{Cookies, Payloads};
+use super::payload::address_octets;
+use super::registry::{EncapsulationMode, IdType, PayloadType};
+use crate::crypto::hash;
+use crate::suite::Hash;
+
+/// Which ends are behind a NAT, as far as this end can tell from the peer's NAT-D payloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Nat {
+    /// This end is.
+    pub local: bool,
+    /// The peer is, or says so to force UDP encapsulation.
+    pub remote: bool,
+}
+
+/// The form of NAT traversal that both ends speak, the preferred first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Flavour {
+    Rfc3947,
+    Draft03,
+    /// Draft 02 with the line feed that its Vendor ID was computed with by mistake.
+    Draft02LineFeed,
+    Draft02,
+}
+
+impl Flavour {
+    pub(super) const ALL: [Self; 4] = [Self::Rfc3947, Self::Draft03, Self::Draft02LineFeed, Self::Draft02];
+
+    /// The MD5 of the name of the document.
+    pub(super) fn vendor_id(self) -> [u8; 16] {
+        match self {
+            Self::Rfc3947 => 0x4a13_1c81_0703_5845_5c57_28f2_0e95_452f_u128,
+            Self::Draft03 => 0x7d94_19a6_5310_ca6f_2c17_9d92_1552_9d56,
+            Self::Draft02LineFeed => 0x90cb_8091_3ebb_696e_0863_81b5_ec42_7b1f,
+            Self::Draft02 => 0xcd60_4643_35df_21f8_7cfd_b2fc_68b6_a448,
+        }
+        .to_be_bytes()
+    }
+
+    /// The best form that the Vendor IDs of the peer name.
+    pub(super) fn of(payloads: &Payloads<'_>) -> Option<Self> {
+        Self::ALL.into_iter().find(|flavour| payloads.all(PayloadType::VID).any(|id| id == flavour.vendor_id()))
+    }
+
+    pub(super) fn nat_d(self) -> PayloadType {
+        if self == Self::Rfc3947 { PayloadType::NAT_D } else { PayloadType::NAT_D_DRAFT }
+    }
+
+    pub(super) fn nat_oa(self) -> PayloadType {
+        if self == Self::Rfc3947 { PayloadType::NAT_OA } else { PayloadType::NAT_OA_DRAFT }
+    }
+
+    pub(super) fn udp_transport(self) -> EncapsulationMode {
+        if self == Self::Rfc3947 { EncapsulationMode::UDP_TRANSPORT } else { EncapsulationMode::UDP_TRANSPORT_DRAFT }
+    }
+}
+
+/// One end as its owner sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Endpoint {
+    pub(super) address: IpAddr,
+    pub(super) port: u16,
+}
+
+fn nat_d(hash: Hash, cookies: &Cookies, end: Endpoint) -> Vec<u8> {
+    hash::digest(hash, &[&cookies.spi(), &address_octets(end.address), &end.port.to_be_bytes()])
+}
+
+/// The bodies of our two NAT-D payloads, the peer's end first.
+///
+/// Our own end is a random value: the peer then sees a NAT always and agrees to UDP encapsulation, which is the only one that
+/// passes Services, cloud gateways and pods without `NET_RAW`.
+pub(super) fn nat_d_bodies(hash: Hash, cookies: &Cookies, remote: Endpoint, rng: &mut StdRng) -> [Vec<u8>; 2] {
+    let mut own = vec![0; hash::output_size(hash)];
+    rng.fill_bytes(&mut own);
+    [nat_d(hash, cookies, remote), own]
+}
+
+/// What the peer's NAT-D payloads say.
+pub(super) fn verdict(
+    flavour: Flavour,
+    hash: Hash,
+    cookies: &Cookies,
+    local: Endpoint,
+    remote: Endpoint,
+    payloads: &Payloads<'_>,
+) -> Nat {
+    let mut bodies = payloads.all(flavour.nat_d());
+    let (ours, theirs) = (nat_d(hash, cookies, local), nat_d(hash, cookies, remote));
+    let Some(first) = bodies.next() else { return Nat { local: true, remote: true } };
+    Nat { local: !hash::eq(first, &ours), remote: !bodies.any(|body| hash::eq(body, &theirs)) }
+}
+
+/// The body of a NAT-OA payload (RFC 3947 section 5.2).
+pub(super) fn nat_oa_body(address: IpAddr) -> Vec<u8> {
+    let kind = if address.is_ipv4() { IdType::IPV4_ADDR } else { IdType::IPV6_ADDR };
+    let mut body = vec![kind.0, 0, 0, 0];
+    body.extend_from_slice(&address_octets(address));
+    body
+}

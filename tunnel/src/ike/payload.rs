@@ -1,0 +1,218 @@
+//! Bodies of single payloads: Identification (RFC 2407 section 4.6.2), Notification and Delete (RFC 2408 sections 3.14 and 3.15).
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::registry::{DOI_IPSEC, IdType, NotifyType, ProtocolId};
+use crate::wire::{Malformed, Reader};
+
+/// The most SPIs in one Delete payload that are looked at; a peer of ours has a handful of SAs.
+const MAX_DELETED: usize = 64;
+
+/// The longest identity that is kept.
+const MAX_IDENTITY: usize = 512;
+
+/// Who a peer says it is (RFC 2407 section 4.6.2.1).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Identity {
+    /// ID_IPV4_ADDR or ID_IPV6_ADDR.
+    Address(IpAddr),
+    /// ID_FQDN: a name such as `vpn.example.com`.
+    Fqdn(String),
+    /// ID_USER_FQDN: a name such as `someone@example.com`.
+    UserFqdn(String),
+    /// ID_KEY_ID: octets without a meaning to others.
+    KeyId(Vec<u8>),
+    /// Any other type, which only a peer sends.
+    Other {
+        /// The type.
+        kind: IdType,
+        /// The octets.
+        data: Vec<u8>,
+    },
+}
+
+impl Identity {
+    fn kind(&self) -> IdType {
+        match self {
+            Self::Address(IpAddr::V4(_)) => IdType::IPV4_ADDR,
+            Self::Address(IpAddr::V6(_)) => IdType::IPV6_ADDR,
+            Self::Fqdn(_) => IdType::FQDN,
+            Self::UserFqdn(_) => IdType::USER_FQDN,
+            Self::KeyId(_) => IdType::KEY_ID,
+            Self::Other { kind, .. } => *kind,
+        }
+    }
+
+    /// The body of an Identification payload.
+    pub(super) fn body(&self, protocol: u8, port: u16) -> Vec<u8> {
+        let mut body = vec![self.kind().0, protocol];
+        body.extend_from_slice(&port.to_be_bytes());
+        match self {
+            Self::Address(address) => body.extend_from_slice(&address_octets(*address)),
+            Self::Fqdn(name) | Self::UserFqdn(name) => body.extend_from_slice(name.as_bytes()),
+            Self::KeyId(data) | Self::Other { data, .. } => body.extend_from_slice(data),
+        }
+        body
+    }
+
+    /// Reads the body of an Identification payload. Protocol and port are not judged: real peers put 0, 500, 4500 and other
+    /// ports there.
+    pub(super) fn read(body: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        let kind = IdType(reader.u8("identification type")?);
+        reader.u8("identification protocol")?;
+        reader.u16("identification port")?;
+        let data = reader.rest();
+        if data.len() > MAX_IDENTITY {
+            return Err(Malformed::Invalid("identification length"));
+        }
+        let text = || String::from_utf8(data.to_vec()).map_err(|_| Malformed::Invalid("identification text"));
+        Ok(match kind {
+            IdType::IPV4_ADDR | IdType::IPV6_ADDR => Self::Address(address(kind, data)?),
+            IdType::FQDN => Self::Fqdn(text()?),
+            IdType::USER_FQDN => Self::UserFqdn(text()?),
+            IdType::KEY_ID => Self::KeyId(data.to_vec()),
+            kind => Self::Other { kind, data: data.to_vec() },
+        })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            // A name from the peer may hold anything: control characters must not reach a terminal.
+            Self::Fqdn(name) | Self::UserFqdn(name) => name.escape_debug().fmt(f),
+            Self::KeyId(data) => hexadecimal(f, "KEY_ID", data),
+            Self::Other { kind, data } => hexadecimal(f, &kind.to_string(), data),
+        }
+    }
+}
+
+fn hexadecimal(f: &mut fmt::Formatter<'_>, kind: &str, data: &[u8]) -> fmt::Result {
+    write!(f, "{kind} ")?;
+    data.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+}
+
+/// The octets of an address in network order.
+pub(super) fn address_octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn address(kind: IdType, data: &[u8]) -> Result<IpAddr, Malformed> {
+    let wrong = |_| Malformed::Invalid("address length");
+    match kind {
+        IdType::IPV4_ADDR => <[u8; 4]>::try_from(data).map(IpAddr::from).map_err(wrong),
+        _ => <[u8; 16]>::try_from(data).map(IpAddr::from).map_err(wrong),
+    }
+}
+
+/// A Notification payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Notification<'a> {
+    pub(super) protocol: ProtocolId,
+    pub(super) spi: &'a [u8],
+    pub(super) kind: NotifyType,
+    pub(super) data: &'a [u8],
+}
+
+impl<'a> Notification<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        // Some peers leave the DOI at 0 (generic ISAKMP); the notify types below are the same.
+        reader.u32("notification DOI")?;
+        let protocol = ProtocolId(reader.u8("notification protocol")?);
+        let spi_size = reader.u8("notification SPI size")?;
+        let kind = NotifyType(reader.u16("notify message type")?);
+        let spi = reader.take(usize::from(spi_size), "notification SPI")?;
+        Ok(Self { protocol, spi, kind, data: reader.rest() })
+    }
+
+    pub(super) fn body(&self) -> Vec<u8> {
+        let mut body = DOI_IPSEC.to_be_bytes().to_vec();
+        let spi_size = u8::try_from(self.spi.len()).expect("an SPI of this crate has 0, 4 or 16 octets");
+        body.extend_from_slice(&[self.protocol.0, spi_size]);
+        body.extend_from_slice(&self.kind.0.to_be_bytes());
+        body.extend_from_slice(self.spi);
+        body.extend_from_slice(self.data);
+        body
+    }
+}
+
+/// A Delete payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Delete<'a> {
+    pub(super) protocol: ProtocolId,
+    pub(super) spis: Vec<&'a [u8]>,
+}
+
+impl<'a> Delete<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        reader.u32("delete DOI")?;
+        let protocol = ProtocolId(reader.u8("delete protocol")?);
+        let spi_size = usize::from(reader.u8("delete SPI size")?);
+        let count = usize::from(reader.u16("number of SPIs")?);
+        if count > MAX_DELETED || spi_size == 0 {
+            return Err(Malformed::Invalid("number of SPIs"));
+        }
+        let spis = (0..count).map(|_| reader.take(spi_size, "deleted SPI")).collect::<Result<_, _>>()?;
+        reader.finish("delete payload")?;
+        Ok(Self { protocol, spis })
+    }
+
+    /// The body of a payload that deletes one SA.
+    pub(super) fn body(protocol: ProtocolId, spi: &[u8]) -> Vec<u8> {
+        let mut body = DOI_IPSEC.to_be_bytes().to_vec();
+        let spi_size = u8::try_from(spi.len()).expect("an SPI of this crate has 4 or 16 octets");
+        body.extend_from_slice(&[protocol.0, spi_size, 0, 1]);
+        body.extend_from_slice(spi);
+        body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_survive_the_round_trip() {
+        for identity in [
+            Identity::Address([192, 0, 2, 1].into()),
+            Identity::Address("2001:db8::1".parse().unwrap()),
+            Identity::Fqdn("vpn.example.com".into()),
+            Identity::UserFqdn("a@example.com".into()),
+            Identity::KeyId(vec![1, 2, 3]),
+            Identity::Other { kind: IdType::DER_ASN1_DN, data: vec![0x30, 0] },
+        ] {
+            assert_eq!(Identity::read(&identity.body(17, 500)), Ok(identity));
+        }
+        assert!(Identity::read(&[1, 0, 0, 0, 192, 0, 2]).is_err());
+    }
+
+    #[test]
+    fn names_of_the_peer_are_printed_without_control_characters() {
+        assert_eq!(Identity::Fqdn("a\u{1b}[31m".into()).to_string(), "a\\u{1b}[31m");
+    }
+
+    #[test]
+    fn notifications_and_deletes_survive_the_round_trip_and_refuse_truncation() {
+        let notification = Notification {
+            protocol: ProtocolId::ISAKMP,
+            spi: &[5; 16],
+            kind: NotifyType::R_U_THERE,
+            data: &[0, 0, 0, 9],
+        };
+        let body = notification.body();
+        assert_eq!(Notification::read(&body), Ok(notification));
+        assert!((0..24).all(|length| Notification::read(&body[..length]).is_err()));
+        let body = Delete::body(ProtocolId::ESP, &[1, 2, 3, 4]);
+        assert_eq!(Delete::read(&body), Ok(Delete { protocol: ProtocolId::ESP, spis: vec![&[1, 2, 3, 4]] }));
+        assert!((0..body.len()).all(|length| Delete::read(&body[..length]).is_err()));
+    }
+}

@@ -1,0 +1,616 @@
+//! Security Association payloads: what is offered, and what is chosen of it (RFC 2408 sections 3.4 to 3.6, RFC 2409 section 5 and
+//! appendix A, RFC 2407 section 4.5).
+
+use std::time::Duration;
+
+use super::Lifetime;
+use super::registry::{
+    self, DOI_IPSEC, EncapsulationMode, KEY_IKE, KILOBYTES, PRE_SHARED_KEY, PayloadType, Phase1Attribute,
+    Phase2Attribute, ProtocolId, SECONDS, SITUATION_IDENTITY_ONLY,
+};
+use crate::suite::{Cipher, EspProposal, Group, Hash, IkeProposal};
+use crate::wire::{Malformed, Reader, fix_length};
+
+/// The most transforms of all proposals together that are looked at. The longest known offers have some 60.
+const MAX_TRANSFORMS: usize = 200;
+
+/// The most attributes of one transform; 9 are defined that matter.
+const MAX_ATTRIBUTES: usize = 32;
+
+/// The life of an SA for which none is stated (RFC 2407 section 4.5).
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(28_800);
+
+/// The Attribute Format bit: the value stands in place of the length.
+const TYPE_VALUE: u16 = 0x8000;
+
+/// A data attribute; the value is none when it does not fit into eight octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Attribute {
+    class: u16,
+    value: Option<u64>,
+}
+
+fn read_attributes(octets: &[u8]) -> Result<Vec<Attribute>, Malformed> {
+    let mut reader = Reader::new(octets);
+    let mut attributes = Vec::new();
+    while !reader.is_empty() {
+        if attributes.len() >= MAX_ATTRIBUTES {
+            return Err(Malformed::Invalid("number of attributes"));
+        }
+        let class = reader.u16("attribute type")?;
+        let value = reader.u16("attribute value")?;
+        let value = if class & TYPE_VALUE != 0 {
+            Some(u64::from(value))
+        } else {
+            let value = reader.take(usize::from(value), "attribute value")?;
+            let significant = value.iter().position(|&octet| octet != 0).unwrap_or(value.len());
+            let value = value.get(significant..).unwrap_or_default();
+            (value.len() <= 8).then(|| value.iter().fold(0, |sum, &octet| sum << 8 | u64::from(octet)))
+        };
+        attributes.push(Attribute { class: class & !TYPE_VALUE, value });
+    }
+    Ok(attributes)
+}
+
+fn write_basic(out: &mut Vec<u8>, class: u16, value: u16) {
+    out.extend_from_slice(&(class | TYPE_VALUE).to_be_bytes());
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+/// Writes a Life Type and the Life Duration that follows it, as a basic attribute if it fits.
+fn write_life(out: &mut Vec<u8>, [life_type, life_duration]: [u16; 2], unit: u16, value: u32) {
+    write_basic(out, life_type, unit);
+    match u16::try_from(value) {
+        Ok(value) => write_basic(out, life_duration, value),
+        Err(_) => {
+            out.extend_from_slice(&life_duration.to_be_bytes());
+            out.extend_from_slice(&[0, 4]);
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+}
+
+fn whole_seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Lives stated in an attribute list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct StatedLife {
+    pub(super) seconds: Option<Duration>,
+    pub(super) kilobytes: Option<u32>,
+}
+
+impl StatedLife {
+    fn add(&mut self, unit: Option<u64>, duration: Option<u64>) {
+        let Some(duration) = duration.filter(|&duration| duration > 0) else { return };
+        let duration = u32::try_from(duration).unwrap_or(u32::MAX);
+        if unit == Some(u64::from(KILOBYTES)) {
+            self.kilobytes = Some(self.kilobytes.map_or(duration, |before| before.min(duration)));
+        } else {
+            let seconds = Duration::from_secs(u64::from(duration));
+            self.seconds = Some(self.seconds.map_or(seconds, |before| before.min(seconds)));
+        }
+    }
+
+    /// The data of a RESPONDER-LIFETIME notification (RFC 2407 section 4.6.3.1), of phase 2.
+    pub(super) fn read_phase2(data: &[u8]) -> Result<Self, Malformed> {
+        let (mut life, mut unit) = (Self::default(), None);
+        for attribute in read_attributes(data)? {
+            match Phase2Attribute(attribute.class) {
+                Phase2Attribute::LIFE_TYPE => unit = attribute.value,
+                Phase2Attribute::LIFE_DURATION => life.add(unit, attribute.value),
+                _ => {}
+            }
+        }
+        Ok(life)
+    }
+
+    /// The data of a RESPONDER-LIFETIME notification about the ISAKMP SA.
+    pub(super) fn read_phase1(data: &[u8]) -> Result<Self, Malformed> {
+        let (mut life, mut unit) = (Self::default(), None);
+        for attribute in read_attributes(data)? {
+            match Phase1Attribute(attribute.class) {
+                Phase1Attribute::LIFE_TYPE => unit = attribute.value,
+                Phase1Attribute::LIFE_DURATION => life.add(unit, attribute.value),
+                _ => {}
+            }
+        }
+        Ok(life)
+    }
+
+    /// The shorter of the stated time, or what stands for none, and ours.
+    pub(super) fn seconds(&self, ours: Duration) -> Duration {
+        self.seconds.unwrap_or(DEFAULT_LIFETIME).min(ours)
+    }
+
+    /// The shorter of this and ours.
+    pub(super) fn shorten(&self, ours: Lifetime) -> Lifetime {
+        Lifetime {
+            seconds: self.seconds(ours.seconds),
+            kilobytes: match (self.kilobytes, ours.kilobytes) {
+                (Some(theirs), Some(ours)) => Some(theirs.min(ours)),
+                (theirs, ours) => theirs.or(ours),
+            },
+        }
+    }
+}
+
+/// One Transform payload.
+#[derive(Debug, Clone, Copy)]
+struct Transform<'a> {
+    /// The whole payload behind its generic header, to be returned as it is.
+    body: &'a [u8],
+    id: u8,
+    attributes: &'a [u8],
+}
+
+/// One Proposal payload.
+#[derive(Debug, Clone)]
+struct Proposal<'a> {
+    number: u8,
+    protocol: ProtocolId,
+    spi: &'a [u8],
+    transforms: Vec<Transform<'a>>,
+}
+
+/// Reads the body of an SA payload.
+fn read_sa(body: &[u8]) -> Result<Vec<Proposal<'_>>, Malformed> {
+    let mut reader = Reader::new(body);
+    if reader.u32("SA DOI")? != DOI_IPSEC {
+        return Err(Malformed::Invalid("SA DOI"));
+    }
+    if reader.u32("SA situation")? != SITUATION_IDENTITY_ONLY {
+        return Err(Malformed::Invalid("SA situation"));
+    }
+    let (mut proposals, mut total, mut more) = (Vec::new(), 0_usize, true);
+    while more {
+        let mut proposal = sub_payload(&mut reader, PayloadType::P, &mut more)?;
+        let number = proposal.u8("proposal number")?;
+        let protocol = ProtocolId(proposal.u8("proposal protocol")?);
+        let spi_size = usize::from(proposal.u8("proposal SPI size")?);
+        let count = usize::from(proposal.u8("number of transforms")?);
+        let spi = proposal.take(spi_size, "proposal SPI")?;
+        total = total.saturating_add(count);
+        if total > MAX_TRANSFORMS || proposals.len() >= MAX_TRANSFORMS {
+            return Err(Malformed::Invalid("number of transforms"));
+        }
+        let (mut transforms, mut more_transforms) = (Vec::new(), count > 0);
+        while more_transforms {
+            if transforms.len() >= count {
+                return Err(Malformed::Invalid("number of transforms"));
+            }
+            let mut transform = sub_payload(&mut proposal, PayloadType::T, &mut more_transforms)?;
+            let body = transform.peek();
+            transform.u8("transform number")?;
+            let id = transform.u8("transform ID")?;
+            transform.u16("transform reserved")?;
+            transforms.push(Transform { body, id, attributes: transform.rest() });
+        }
+        if transforms.len() != count {
+            return Err(Malformed::Invalid("number of transforms"));
+        }
+        proposal.finish("proposal")?;
+        proposals.push(Proposal { number, protocol, spi, transforms });
+    }
+    reader.finish("SA payload")?;
+    Ok(proposals)
+}
+
+fn sub_payload<'a>(reader: &mut Reader<'a>, kind: PayloadType, more: &mut bool) -> Result<Reader<'a>, Malformed> {
+    let next = PayloadType(reader.u8("next payload")?);
+    *more = match next {
+        PayloadType::NONE => false,
+        next if next == kind => true,
+        _ => return Err(Malformed::Invalid("next payload in an SA payload")),
+    };
+    reader.u8("reserved")?;
+    let length = usize::from(reader.u16("payload length")?);
+    reader.sub(length.checked_sub(4).ok_or(Malformed::Invalid("payload length"))?, "payload in an SA payload")
+}
+
+/// Writes the body of an SA payload with one proposal.
+fn write_sa(number: u8, protocol: ProtocolId, spi: &[u8], transforms: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = DOI_IPSEC.to_be_bytes().to_vec();
+    out.extend_from_slice(&SITUATION_IDENTITY_ONLY.to_be_bytes());
+    let start = out.len();
+    let count = u8::try_from(transforms.len()).expect("offers are cut to MAX_OFFERED transforms");
+    let spi_size = u8::try_from(spi.len()).expect("an SPI has at most 16 octets");
+    out.extend_from_slice(&[PayloadType::NONE.0, 0, 0, 0, number, protocol.0, spi_size, count]);
+    out.extend_from_slice(spi);
+    for (index, transform) in transforms.iter().enumerate() {
+        let at = out.len();
+        let next = if index + 1 < transforms.len() { PayloadType::T } else { PayloadType::NONE };
+        out.extend_from_slice(&[next.0, 0, 0, 0]);
+        out.extend_from_slice(transform);
+        fix_length(&mut out, at + 2, at);
+    }
+    fix_length(&mut out, start + 2, start);
+    out
+}
+
+/// The most transforms that are offered: far above what real peers stand, and it keeps the message below the path's MTU.
+pub(super) const MAX_OFFERED: usize = 32;
+
+/// The body of the SA payload that offers phase 1.
+pub(super) fn offer_phase1(proposals: &[IkeProposal], lifetime: Duration) -> Vec<u8> {
+    let transforms: Vec<Vec<u8>> = (1..)
+        .zip(proposals.iter().filter_map(|proposal| Some((proposal, registry::phase1_cipher(proposal.cipher)?))))
+        .take(MAX_OFFERED)
+        .map(|(number, (proposal, (cipher, key_length)))| {
+            let mut out = vec![number, KEY_IKE, 0, 0];
+            write_basic(&mut out, Phase1Attribute::ENCRYPTION_ALGORITHM.0, cipher);
+            if let Some(bits) = key_length {
+                write_basic(&mut out, Phase1Attribute::KEY_LENGTH.0, bits);
+            }
+            write_basic(&mut out, Phase1Attribute::HASH_ALGORITHM.0, registry::phase1_hash(proposal.hash));
+            write_basic(&mut out, Phase1Attribute::GROUP_DESCRIPTION.0, registry::group(proposal.group));
+            write_basic(&mut out, Phase1Attribute::AUTHENTICATION_METHOD.0, PRE_SHARED_KEY);
+            let classes = [Phase1Attribute::LIFE_TYPE.0, Phase1Attribute::LIFE_DURATION.0];
+            write_life(&mut out, classes, SECONDS, whole_seconds(lifetime));
+            out
+        })
+        .collect();
+    write_sa(1, ProtocolId::ISAKMP, &[], &transforms)
+}
+
+/// The body of the SA payload that offers ESP with the given SPI.
+pub(super) fn offer_phase2(
+    proposals: &[EspProposal],
+    lifetime: Lifetime,
+    mode: EncapsulationMode,
+    spi: u32,
+) -> Vec<u8> {
+    let transforms: Vec<Vec<u8>> = (1..)
+        .zip(proposals)
+        .take(MAX_OFFERED)
+        .map(|(number, proposal)| {
+            let (id, key_length) = registry::esp_transform(proposal.cipher);
+            let mut out = vec![number, id, 0, 0];
+            if let Some(bits) = key_length {
+                write_basic(&mut out, Phase2Attribute::KEY_LENGTH.0, bits);
+            }
+            if let Some(hash) = proposal.integrity {
+                write_basic(&mut out, Phase2Attribute::AUTHENTICATION_ALGORITHM.0, registry::esp_integrity(hash));
+            }
+            if let Some(group) = proposal.group {
+                write_basic(&mut out, Phase2Attribute::GROUP_DESCRIPTION.0, registry::group(group));
+            }
+            write_basic(&mut out, Phase2Attribute::ENCAPSULATION_MODE.0, mode.0);
+            let classes = [Phase2Attribute::LIFE_TYPE.0, Phase2Attribute::LIFE_DURATION.0];
+            write_life(&mut out, classes, SECONDS, whole_seconds(lifetime.seconds));
+            if let Some(kilobytes) = lifetime.kilobytes {
+                write_life(&mut out, classes, KILOBYTES, kilobytes);
+            }
+            out
+        })
+        .collect();
+    write_sa(1, ProtocolId::ESP, &spi.to_be_bytes(), &transforms)
+}
+
+/// What a transform of phase 1 stands for; none when it has something that is not known here.
+fn phase1_meaning(transform: &Transform<'_>) -> Option<(IkeProposal, StatedLife)> {
+    if transform.id != KEY_IKE {
+        return None;
+    }
+    let (mut cipher, mut hash, mut group, mut method, mut bits) = (None, None, None, None, None);
+    let (mut life, mut unit) = (StatedLife::default(), None);
+    for Attribute { class, value } in read_attributes(transform.attributes).ok()? {
+        match Phase1Attribute(class) {
+            Phase1Attribute::ENCRYPTION_ALGORITHM => once(&mut cipher, value)?,
+            Phase1Attribute::HASH_ALGORITHM => once(&mut hash, value)?,
+            Phase1Attribute::GROUP_DESCRIPTION => once(&mut group, value)?,
+            Phase1Attribute::AUTHENTICATION_METHOD => once(&mut method, value)?,
+            Phase1Attribute::KEY_LENGTH => once(&mut bits, value)?,
+            Phase1Attribute::LIFE_TYPE => unit = value,
+            Phase1Attribute::LIFE_DURATION => life.add(unit, value),
+            _ => return None,
+        }
+    }
+    if method != Some(u64::from(PRE_SHARED_KEY)) {
+        return None;
+    }
+    let wanted = Cipher::ALL.iter().find(|&&known| {
+        registry::phase1_cipher(known).is_some_and(|known| same_cipher(known.0.into(), known.1, cipher, bits))
+    })?;
+    let hash = Hash::ALL.iter().find(|&&known| Some(u64::from(registry::phase1_hash(known))) == hash)?;
+    Some((IkeProposal { cipher: *wanted, hash: *hash, group: group_of(group?)? }, life))
+}
+
+/// What a transform of ESP stands for, with its encapsulation mode.
+fn phase2_meaning(transform: &Transform<'_>) -> Option<(EspProposal, Option<EncapsulationMode>, StatedLife)> {
+    let (mut mode, mut integrity, mut group, mut bits) = (None, None, None, None);
+    let (mut life, mut unit) = (StatedLife::default(), None);
+    for Attribute { class, value } in read_attributes(transform.attributes).ok()? {
+        match Phase2Attribute(class) {
+            Phase2Attribute::ENCAPSULATION_MODE => once(&mut mode, value)?,
+            Phase2Attribute::AUTHENTICATION_ALGORITHM => once(&mut integrity, value)?,
+            Phase2Attribute::GROUP_DESCRIPTION => once(&mut group, value)?,
+            Phase2Attribute::KEY_LENGTH => once(&mut bits, value)?,
+            Phase2Attribute::LIFE_TYPE => unit = value,
+            Phase2Attribute::LIFE_DURATION => life.add(unit, value),
+            _ => return None,
+        }
+    }
+    let id = Some(u64::from(transform.id));
+    let cipher = *Cipher::ALL.iter().find(|&&known| {
+        let known = registry::esp_transform(known);
+        same_cipher(known.0.into(), known.1, id, bits)
+    })?;
+    let integrity = match integrity {
+        // RFC 4106 section 8: "the authentication algorithm attribute MUST NOT be present" is not kept by everyone; 0 says the same.
+        None | Some(0) if cipher.is_aead() => None,
+        Some(value) if !cipher.is_aead() => {
+            Some(*Hash::ALL.iter().find(|&&known| u64::from(registry::esp_integrity(known)) == value)?)
+        }
+        _ => return None,
+    };
+    let group = match group {
+        None => None,
+        Some(value) => Some(group_of(value)?),
+    };
+    let mode = match mode {
+        None => None,
+        Some(value) => Some(EncapsulationMode(u16::try_from(value).ok()?)),
+    };
+    Some((EspProposal { cipher, integrity, group }, mode, life))
+}
+
+/// Stores the value of a class that may stand once; a second one of another value makes the transform useless.
+fn once(slot: &mut Option<u64>, value: Option<u64>) -> Option<()> {
+    let value = value?;
+    (*slot.get_or_insert(value) == value).then_some(())
+}
+
+fn same_cipher(id: u64, key_length: Option<u16>, stated: Option<u64>, bits: Option<u64>) -> bool {
+    let stated_bits = match (key_length, bits) {
+        // AES without a Key Length means 128 bits with the peers that leave it out.
+        (Some(_), None) => Some(128),
+        (None, Some(0)) => None,
+        (_, bits) => bits,
+    };
+    stated == Some(id) && stated_bits == key_length.map(u64::from)
+}
+
+fn group_of(value: u64) -> Option<Group> {
+    Group::ALL.iter().copied().find(|&known| u64::from(registry::group(known)) == value)
+}
+
+/// The answer of the responder of phase 1, read by the initiator.
+pub(super) fn accept_phase1(offered: &[IkeProposal], answer: &[u8]) -> Result<(IkeProposal, StatedLife), &'static str> {
+    let proposals = read_sa(answer).map_err(|_| "the SA payload is malformed")?;
+    let transform = only_transform(&proposals, ProtocolId::ISAKMP)?.1;
+    let (proposal, life) = phase1_meaning(&transform).ok_or("an attribute is unknown")?;
+    if offered.contains(&proposal) {
+        Ok((proposal, life))
+    } else {
+        Err("the attributes differ from all that were offered")
+    }
+}
+
+/// What the responder of Quick Mode chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ChosenEsp {
+    pub(super) proposal: EspProposal,
+    pub(super) life: StatedLife,
+    /// The SPI that the peer receives on.
+    pub(super) spi: u32,
+}
+
+/// The answer of the responder of Quick Mode, read by the initiator.
+pub(super) fn accept_phase2(
+    offered: &[EspProposal],
+    mode: EncapsulationMode,
+    answer: &[u8],
+) -> Result<ChosenEsp, &'static str> {
+    let proposals = read_sa(answer).map_err(|_| "the SA payload is malformed")?;
+    let (proposal, transform) = only_transform(&proposals, ProtocolId::ESP)?;
+    let spi = esp_spi(proposal.spi).ok_or("the SPI is not usable")?;
+    let (chosen, chosen_mode, life) = phase2_meaning(&transform).ok_or("an attribute is unknown")?;
+    if chosen_mode.is_some_and(|chosen| chosen != mode) {
+        return Err("the encapsulation mode differs");
+    }
+    if !offered.contains(&chosen) {
+        return Err("the attributes differ from all that were offered");
+    }
+    Ok(ChosenEsp { proposal: chosen, life, spi })
+}
+
+fn only_transform<'s, 'a>(
+    proposals: &'s [Proposal<'a>],
+    protocol: ProtocolId,
+) -> Result<(&'s Proposal<'a>, Transform<'a>), &'static str> {
+    // RFC 2408 section 4.2: "the responder MUST send a Security Association payload when it accepts a proposal [with] a single
+    // Proposal payload and a single Transform payload".
+    let [proposal] = proposals else { return Err("it holds several proposals") };
+    let [transform] = proposal.transforms.as_slice() else { return Err("it holds several transforms") };
+    if proposal.protocol == protocol { Ok((proposal, *transform)) } else { Err("it is for another protocol") }
+}
+
+/// An SPI of ESP; 0 to 255 are reserved (RFC 4303 section 2.1).
+fn esp_spi(spi: &[u8]) -> Option<u32> {
+    <[u8; 4]>::try_from(spi).ok().map(u32::from_be_bytes).filter(|&spi| spi > 255)
+}
+
+/// The choice of the responder of phase 1, with the body of the SA payload to answer: ours in our order of preference.
+pub(super) fn choose_phase1(
+    ours: &[IkeProposal],
+    offer: &[u8],
+) -> Result<Option<(IkeProposal, StatedLife, Vec<u8>)>, Malformed> {
+    let proposals = read_sa(offer)?;
+    let meanings: Vec<_> = proposals
+        .iter()
+        .filter(|proposal| proposal.protocol == ProtocolId::ISAKMP)
+        .flat_map(|proposal| proposal.transforms.iter().map(move |transform| (proposal, transform)))
+        .filter_map(|(proposal, transform)| phase1_meaning(transform).map(|meaning| (proposal, transform, meaning)))
+        .collect();
+    let chosen = ours.iter().find_map(|wanted| meanings.iter().find(|(_, _, (meaning, _))| meaning == wanted));
+    Ok(chosen.map(|(proposal, transform, (meaning, life))| {
+        (*meaning, *life, write_sa(proposal.number, proposal.protocol, proposal.spi, &[transform.body.to_vec()]))
+    }))
+}
+
+/// The choice of the responder of Quick Mode: what was chosen, and the body of the SA payload to answer with `our_spi`.
+///
+/// A fresh exchange that the peer asks for is accepted with any group where ours asks for none: it only adds secrecy.
+pub(super) fn choose_phase2(
+    ours: &[EspProposal],
+    modes: &[EncapsulationMode],
+    offer: &[u8],
+    our_spi: u32,
+) -> Result<Option<(ChosenEsp, Vec<u8>)>, Malformed> {
+    let proposals = read_sa(offer)?;
+    let alone = |number| proposals.iter().filter(|other| other.number == number).count() == 1;
+    let meanings: Vec<_> = proposals
+        .iter()
+        // Proposals of one number stand for a bundle of protocols (RFC 2408 section 4.2).
+        .filter(|proposal| proposal.protocol == ProtocolId::ESP && alone(proposal.number))
+        .filter_map(|proposal| Some((proposal, esp_spi(proposal.spi)?)))
+        .flat_map(|(proposal, spi)| proposal.transforms.iter().map(move |transform| (proposal, spi, transform)))
+        .filter_map(|(proposal, spi, transform)| {
+            let (meaning, mode, life) = phase2_meaning(transform)?;
+            let suitable = mode.is_none_or(|mode| modes.contains(&mode));
+            suitable.then_some((proposal, transform, ChosenEsp { proposal: meaning, life, spi }))
+        })
+        .collect();
+    let matches = |wanted: &EspProposal, offered: &EspProposal| {
+        (wanted.cipher, wanted.integrity) == (offered.cipher, offered.integrity)
+            && (wanted.group.is_none() || wanted.group == offered.group)
+    };
+    let chosen =
+        ours.iter().find_map(|wanted| meanings.iter().find(|(_, _, offered)| matches(wanted, &offered.proposal)));
+    Ok(chosen.map(|(proposal, transform, chosen)| {
+        (*chosen, write_sa(proposal.number, proposal.protocol, &our_spi.to_be_bytes(), &[transform.body.to_vec()]))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hex_literal::hex;
+
+    const DAY: Lifetime = Lifetime { seconds: Duration::from_secs(86_400), kilobytes: Some(250_000) };
+
+    fn esp(texts: &[&str]) -> Vec<EspProposal> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn ike(texts: &[&str]) -> Vec<IkeProposal> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    /// SAi_b of strongSwan 5.9.8 for aes256-sha256-modp2048 with a life of 10800 s.
+    const CHARON_OFFER: [u8; 52] = hex!(
+        "00000001 00000001 0000002C 01010001 00000024 01010000 80010007 800E0100 80020004 8004000E 80030001 800B0001 800C2A30"
+    );
+
+    #[test]
+    fn the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same() {
+        let ours = ike(&["aes256-sha256-modp2048"]);
+        let (proposal, life, answer) = choose_phase1(&ours, &CHARON_OFFER).unwrap().unwrap();
+        assert_eq!((proposal, life.seconds), (ours[0], Some(Duration::from_secs(10_800))));
+        assert_eq!(answer, CHARON_OFFER);
+        assert_eq!(offer_phase1(&ours, Duration::from_secs(10_800)), CHARON_OFFER);
+        assert_eq!(accept_phase1(&ours, &CHARON_OFFER).unwrap().0, ours[0]);
+    }
+
+    #[test]
+    fn every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer() {
+        for &cipher in Cipher::ALL.iter().filter(|cipher| !cipher.is_aead()) {
+            for (&hash, &group) in Hash::ALL.iter().flat_map(|hash| Group::ALL.iter().map(move |group| (hash, group))) {
+                let proposal = IkeProposal { cipher, hash, group };
+                let offer = offer_phase1(&[proposal], DAY.seconds);
+                let (chosen, life, answer) = choose_phase1(&[proposal], &offer).unwrap().unwrap();
+                assert_eq!((chosen, life.seconds), (proposal, Some(DAY.seconds)));
+                assert_eq!(accept_phase1(&[proposal], &answer), Ok((proposal, life)));
+            }
+        }
+    }
+
+    #[test]
+    fn every_proposal_of_phase_2_survives_the_offer_the_choice_and_the_answer() {
+        let mode = EncapsulationMode::UDP_TRANSPORT;
+        for &cipher in Cipher::ALL {
+            let hashes: Vec<_> =
+                if cipher.is_aead() { vec![None] } else { Hash::ALL.iter().copied().map(Some).collect() };
+            for integrity in hashes {
+                for group in [None, Some(Group::Modp2048)] {
+                    let proposal = EspProposal { cipher, integrity, group };
+                    let offer = offer_phase2(&[proposal], DAY, mode, 0x1234_5678);
+                    let (chosen, answer) = choose_phase2(&[proposal], &[mode], &offer, 0x8765_4321).unwrap().unwrap();
+                    assert_eq!((chosen.proposal, chosen.spi), (proposal, 0x1234_5678));
+                    assert_eq!(chosen.life, StatedLife { seconds: Some(DAY.seconds), kilobytes: DAY.kilobytes });
+                    let accepted = accept_phase2(&[proposal], mode, &answer).unwrap();
+                    assert_eq!((accepted.proposal, accepted.spi), (proposal, 0x8765_4321));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_responder_follows_its_own_preference_and_returns_the_number_of_the_initiator() {
+        let offer = offer_phase1(&ike(&["3des-sha1-modp1024", "aes256-sha1-modp2048"]), DAY.seconds);
+        let (chosen, _, answer) =
+            choose_phase1(&ike(&["aes256-sha1-modp2048", "3des-sha1-modp1024"]), &offer).unwrap().unwrap();
+        assert_eq!(chosen.to_string(), "aes256-sha1-modp2048");
+        assert_eq!(read_sa(&answer).unwrap()[0].transforms[0].body[0], 2);
+    }
+
+    #[test]
+    fn an_answer_that_was_not_offered_is_refused() {
+        let answer = offer_phase1(&ike(&["3des-sha1-modp1024"]), DAY.seconds);
+        assert!(accept_phase1(&ike(&["aes256-sha1-modp2048"]), &answer).is_err());
+        let two = offer_phase1(&ike(&["3des-sha1-modp1024", "aes256-sha1-modp2048"]), DAY.seconds);
+        assert_eq!(accept_phase1(&ike(&["3des-sha1-modp1024"]), &two), Err("it holds several transforms"));
+        let answer = offer_phase2(&esp(&["aes256-sha1"]), DAY, EncapsulationMode::TRANSPORT, 4096);
+        let accepted = accept_phase2(&esp(&["aes256-sha1"]), EncapsulationMode::UDP_TRANSPORT, &answer);
+        assert_eq!(accepted, Err("the encapsulation mode differs"));
+    }
+
+    #[test]
+    fn a_group_in_quick_mode_has_to_fit() {
+        let mode = EncapsulationMode::UDP_TRANSPORT;
+        let choose = |ours: &str, theirs: &str| {
+            let offer = offer_phase2(&esp(&[theirs]), DAY, mode, 4096);
+            choose_phase2(&esp(&[ours]), &[mode], &offer, 4097).unwrap().is_some()
+        };
+        assert!(choose("aes256-sha1", "aes256-sha1-modp2048"));
+        assert!(choose("aes256-sha1-modp2048", "aes256-sha1-modp2048"));
+        assert!(!choose("aes256-sha1-modp2048", "aes256-sha1"));
+        assert!(!choose("aes256-sha1-modp2048", "aes256-sha1-modp1024"));
+    }
+
+    #[test]
+    fn lives_are_read_in_both_forms_and_units() {
+        // RFC 2407 section 4.5.2: 24 hours or 100 MB.
+        let data = hex!("80010001 00020004 00015180 80010002 00020004 000186A0");
+        let life = StatedLife::read_phase2(&data).unwrap();
+        assert_eq!(life, StatedLife { seconds: Some(Duration::from_secs(86_400)), kilobytes: Some(100_000) });
+        let life = StatedLife::read_phase2(&hex!("80010001 80020E10")).unwrap();
+        assert_eq!(life.seconds, Some(Duration::from_secs(3600)));
+        let ours = Lifetime { seconds: Duration::from_secs(7200), kilobytes: None };
+        assert_eq!(life.shorten(ours).seconds, Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn unknown_attributes_spoil_their_transform_only_and_aes_without_a_length_has_128_bits() {
+        let mut odd = vec![1, KEY_IKE, 0, 0];
+        write_basic(&mut odd, 77, 1);
+        let mut short = vec![2, KEY_IKE, 0, 0];
+        for (class, value) in [(1, 7), (2, 2), (4, 2), (3, 1)] {
+            write_basic(&mut short, class, value);
+        }
+        let offer = write_sa(1, ProtocolId::ISAKMP, &[], &[odd, short]);
+        let (chosen, life, _) = choose_phase1(&ike(&["aes128-sha1-modp1024"]), &offer).unwrap().unwrap();
+        assert_eq!((chosen.to_string().as_str(), life), ("aes128-sha1-modp1024", StatedLife::default()));
+    }
+
+    #[test]
+    fn sa_payloads_cut_short_anywhere_are_refused() {
+        let offer = offer_phase2(&esp(&["aes256-sha1", "3des-md5"]), DAY, EncapsulationMode::UDP_TRANSPORT, 4096);
+        assert!(read_sa(&offer).is_ok());
+        for length in 0..offer.len() {
+            assert!(read_sa(&offer[..length]).is_err(), "{length}");
+        }
+    }
+}
