@@ -1,0 +1,55 @@
+//! The Kubernetes API of Towline: group `towline.dev`, version `v1alpha1`.
+
+pub mod condition;
+pub mod label;
+pub mod schema;
+pub mod tunnel;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+pub use tunnel::VpnTunnel;
+
+/// Every custom resource definition of the group, as it is installed.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![schema::tidy(VpnTunnel::crd())]
+}
+
+/// The definition as YAML, ready for `kubectl apply -f`.
+///
+/// # Errors
+/// Never for definitions of this crate: they hold nothing that YAML cannot.
+pub fn to_yaml(definition: &CustomResourceDefinition) -> anyhow::Result<String> {
+    // By way of a JSON value: its keys are sorted, so that equal definitions are equal text.
+    Ok(serde_saphyr::to_string(&serde_json::to_value(definition)?)?)
+}
+
+/// The name of the file that holds the definition.
+pub fn file_name(definition: &CustomResourceDefinition) -> String {
+    format!("{}.yaml", definition.metadata.name.as_deref().unwrap_or("unnamed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_definitions_are_those_of_the_types() {
+        for definition in definitions() {
+            let path = format!("{}/../crds/{}", env!("CARGO_MANIFEST_DIR"), file_name(&definition));
+            let committed = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                committed == to_yaml(&definition).unwrap(),
+                "{path} differs from the types; run `cargo run -p towline-operator -- crds --dir crds`"
+            );
+        }
+    }
+
+    #[test]
+    fn the_yaml_says_what_the_definition_says() {
+        for definition in definitions() {
+            let read: CustomResourceDefinition = serde_saphyr::from_str(&to_yaml(&definition).unwrap()).unwrap();
+            assert_eq!(read, definition);
+        }
+    }
+}

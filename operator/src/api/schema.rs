@@ -1,0 +1,101 @@
+//! The parts of the OpenAPI schema that the types alone cannot say, and what Kubernetes wants otherwise than `schemars`.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::Serialize;
+use towline_tunnel::config::{IdentityKind, LogFormat, LogLevel, MAX_PROPOSALS, PppAuth, Protocol};
+use towline_tunnel::suite::{Cipher, Group, Hash, Security};
+
+/// The longest proposal: a few more octets than `aes128gcm16-modp4096`.
+const MAX_PROPOSAL_LENGTH: usize = 32;
+
+fn one_of<T: Serialize>(values: &[T]) -> Schema {
+    json_schema!({ "type": "string", "enum": values })
+}
+
+pub(crate) fn security(_: &mut SchemaGenerator) -> Schema {
+    one_of(&[Security::Strong, Security::Compatible, Security::Legacy])
+}
+
+pub(crate) fn identity_kind(_: &mut SchemaGenerator) -> Schema {
+    one_of(&[IdentityKind::Address, IdentityKind::Fqdn, IdentityKind::UserFqdn, IdentityKind::KeyId])
+}
+
+pub(crate) fn protocol(_: &mut SchemaGenerator) -> Schema {
+    one_of(&[Protocol::Tcp, Protocol::Udp])
+}
+
+pub(crate) fn log_level(_: &mut SchemaGenerator) -> Schema {
+    one_of(&[LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace])
+}
+
+pub(crate) fn log_format(_: &mut SchemaGenerator) -> Schema {
+    one_of(&[LogFormat::Text, LogFormat::Json])
+}
+
+pub(crate) fn ppp_auth(_: &mut SchemaGenerator) -> Schema {
+    let names = one_of(&[PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap]);
+    json_schema!({
+        "type": "array", "items": names, "minItems": 1, "maxItems": 3, "x-kubernetes-list-type": "set",
+    })
+}
+
+fn names<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join("|")
+}
+
+fn proposals(pattern: String) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": MAX_PROPOSALS,
+        "items": { "type": "string", "maxLength": MAX_PROPOSAL_LENGTH, "pattern": pattern },
+    })
+}
+
+/// Lists of `CIPHER-HASH-GROUP`.
+pub(crate) fn ike_proposals(_: &mut SchemaGenerator) -> Schema {
+    let ciphers: Vec<Cipher> = Cipher::ALL.iter().copied().filter(|cipher| !cipher.is_aead()).collect();
+    proposals(format!("^({})-({})-({})$", names(&ciphers), names(Hash::ALL), names(Group::ALL)))
+}
+
+/// Lists of `CIPHER-HASH[-GROUP]` and `AEAD[-GROUP]`.
+pub(crate) fn esp_proposals(_: &mut SchemaGenerator) -> Schema {
+    let (aead, plain): (Vec<Cipher>, Vec<Cipher>) = Cipher::ALL.iter().partition(|cipher| cipher.is_aead());
+    let (aead, plain, groups) = (names(&aead), names(&plain), names(Group::ALL));
+    proposals(format!("^(({plain})-({})|{aead})(-({groups}))?$", names(Hash::ALL)))
+}
+
+/// Makes a definition what the API server expects.
+///
+/// `nullable` goes: an explicit null would count as present in CEL's `has`. Without it the API server prunes the null.
+/// Formats that Kubernetes does not know become those that it knows.
+pub fn tidy(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            tidy_schema(schema);
+        }
+    }
+    definition
+}
+
+fn tidy_schema(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    schema.format = schema.format.take().map(|format| match format.as_str() {
+        "uint8" | "uint16" | "int8" | "int16" => "int32".to_owned(),
+        "uint32" | "uint64" | "uint" => "int64".to_owned(),
+        _ => format,
+    });
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        tidy_schema(property);
+    }
+    match schema.items.as_mut() {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => tidy_schema(items),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(tidy_schema),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = schema.additional_properties.as_mut() {
+        tidy_schema(values);
+    }
+}

@@ -1,0 +1,497 @@
+//! The operator's own certificate: an authority and a serving certificate in one Secret of the operator's namespace, made by
+//! whichever replica comes first, renewed well before they expire, and picked up by all replicas without a restart.
+//!
+//! Writes are preconditioned: a Secret is created or replaced at the version that was read, so of two replicas one wins and
+//! the other reads again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// How long an authority is valid.
+const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(24 * 365 * 10);
+/// A new authority is made when the old one has less than this left; both are trusted meanwhile.
+const AUTHORITY_MARGIN: SignedDuration = SignedDuration::from_hours(24 * 365);
+/// How long a serving certificate is valid.
+const SERVING_LIFE: SignedDuration = SignedDuration::from_hours(24 * 90);
+/// A serving certificate is renewed when it has less than this left.
+const SERVING_MARGIN: SignedDuration = SignedDuration::from_hours(24 * 30);
+/// Clocks of pods and API servers may be behind ours.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
+/// How often the Secret is looked at: by short steps, so that a suspended clock cannot carry us past the expiry.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a lost race for the Secret is tried again before the next check.
+const ATTEMPTS: u32 = 5;
+
+const AUTHORITY_CERTIFICATE: &str = "ca.crt";
+const AUTHORITY_KEY: &str = "ca.key";
+const SERVING_CERTIFICATE: &str = "tls.crt";
+const SERVING_KEY: &str = "tls.key";
+const AUTHORITY_EXPIRES: &str = "towline.dev/authority-expires";
+const SERVING_EXPIRES: &str = "towline.dev/certificate-expires";
+const SERVING_NAMES: &str = "towline.dev/certificate-names";
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The Secret could not be read or written.
+    #[error("Secret {name} of the operator's namespace: {source}")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// What the API server said.
+        source: kube::Error,
+    },
+    /// The Secret's text is no certificate or no key.
+    #[error("certificate: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// A certificate could not be made.
+    #[error("certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// rustls does not accept it.
+    #[error("certificate: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// Several replicas write the Secret again and again.
+    #[error("Secret {0} is written by others again and again")]
+    Contended(String),
+}
+
+/// What a server needs, and what its clients must trust.
+#[derive(Clone)]
+pub struct Certificate {
+    /// For `TlsAcceptor`.
+    pub server: Arc<ServerConfig>,
+    /// The authorities in PEM, the newest first.
+    pub ca_bundle: String,
+}
+
+/// The Secret with the certificate.
+pub struct Certificates {
+    api: Api<Secret>,
+    secret: String,
+    names: Vec<String>,
+}
+
+impl Certificates {
+    /// The certificate in Secret `secret` of `namespace`, for the DNS names `names`.
+    pub fn new(client: Client, namespace: &str, secret: &str, names: Vec<String>) -> Self {
+        Self { api: Api::namespaced(client, namespace), secret: secret.to_owned(), names }
+    }
+
+    /// Reads the certificate; makes or renews it when needed.
+    ///
+    /// # Errors
+    /// When the Secret cannot be read, written or understood.
+    pub async fn ensure(&self) -> Result<Certificate, TlsError> {
+        for _ in 0..ATTEMPTS {
+            let now = Timestamp::now();
+            let old = self.api.get_opt(&self.secret).await.map_err(|source| self.failed(source))?;
+            let material = old.as_ref().and_then(Material::read);
+            // What cannot be served is made anew like what is missing, so that nobody has to repair it by hand.
+            if let Some(material) = &material
+                && material.is_fresh(now, &self.names)
+                && let Ok(certificate) = material.serve()
+            {
+                return Ok(certificate);
+            }
+            let new = Material::renewed(material, now, &self.names)?;
+            let written = match old {
+                None => self.api.create(&PostParams::default(), &new.secret(&self.secret, None)).await,
+                Some(old) => {
+                    let secret = new.secret(&self.secret, old.metadata.resource_version);
+                    self.api.replace(&self.secret, &PostParams::default(), &secret).await
+                }
+            };
+            match written {
+                Ok(_) => {
+                    info!(secret = self.secret, expires = %new.serving_expires, "certificate written");
+                    return new.serve();
+                }
+                // Another replica was faster: read what it wrote.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(source) => return Err(self.failed(source)),
+            }
+        }
+        Err(TlsError::Contended(self.secret.clone()))
+    }
+
+    /// Keeps `certificate` fresh for as long as somebody looks at it.
+    pub async fn maintain(self, certificate: watch::Sender<Certificate>) {
+        loop {
+            tokio::select! {
+                () = certificate.closed() => return,
+                () = tokio::time::sleep(CHECK_INTERVAL) => {}
+            }
+            match self.ensure().await {
+                Ok(new) => {
+                    certificate.send_if_modified(|old| {
+                        let changed = old.ca_bundle != new.ca_bundle;
+                        *old = new;
+                        changed
+                    });
+                }
+                Err(error) => warn!(%error, "the certificate could not be checked; the old one stays in use"),
+            }
+        }
+    }
+
+    fn failed(&self, source: kube::Error) -> TlsError {
+        TlsError::Secret { name: self.secret.clone(), source }
+    }
+}
+
+/// What the Secret holds.
+struct Material {
+    authorities: String,
+    authority_key: String,
+    authority_expires: Timestamp,
+    serving: String,
+    serving_key: String,
+    serving_expires: Timestamp,
+    names: String,
+}
+
+impl Material {
+    fn read(secret: &Secret) -> Option<Self> {
+        let data = secret.data.as_ref()?;
+        let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
+        let annotations = secret.metadata.annotations.as_ref()?;
+        let time = |key: &str| annotations.get(key)?.parse::<Timestamp>().ok();
+        Some(Self {
+            authorities: text(AUTHORITY_CERTIFICATE)?,
+            authority_key: text(AUTHORITY_KEY)?,
+            authority_expires: time(AUTHORITY_EXPIRES)?,
+            serving: text(SERVING_CERTIFICATE)?,
+            serving_key: text(SERVING_KEY)?,
+            serving_expires: time(SERVING_EXPIRES)?,
+            names: annotations.get(SERVING_NAMES)?.clone(),
+        })
+    }
+
+    fn is_fresh(&self, now: Timestamp, names: &[String]) -> bool {
+        let left = |expires: Timestamp| expires.duration_since(now);
+        left(self.authority_expires) > AUTHORITY_MARGIN
+            && left(self.serving_expires) > SERVING_MARGIN
+            && self.names == names.join(",")
+    }
+
+    /// A new serving certificate, and a new authority where the old one is missing or near its end. The old authority stays
+    /// trusted until it expires, because pods read the new bundle some time later.
+    fn renewed(old: Option<Self>, now: Timestamp, names: &[String]) -> Result<Self, TlsError> {
+        let keep = old
+            .as_ref()
+            .filter(|old| old.authority_expires.duration_since(now) > AUTHORITY_MARGIN)
+            .filter(|old| CertificateDer::from_pem_slice(old.authorities.as_bytes()).is_ok())
+            .and_then(|old| Some((old, KeyPair::from_pem(&old.authority_key).ok()?)));
+        let (authorities, authority_key, authority_expires) = match keep {
+            Some((old, key)) => (old.authorities.clone(), key, old.authority_expires),
+            None => {
+                let key = KeyPair::generate()?;
+                let expires = now + AUTHORITY_LIFE;
+                let mut authorities = authority(now, expires)?.self_signed(&key)?.pem();
+                if let Some(old) = old.as_ref().filter(|old| old.authority_expires > now) {
+                    authorities.push_str(first_certificate(&old.authorities));
+                }
+                (authorities, key, expires)
+            }
+        };
+        let authority_pem = authority_key.serialize_pem();
+        let issuer = Issuer::new(authority(now, authority_expires)?, authority_key);
+        let key = KeyPair::generate()?;
+        let serving_expires = now + SERVING_LIFE;
+        let mut params = CertificateParams::new(names.to_vec())?;
+        params.distinguished_name.push(DnType::CommonName, "towline-operator");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, now, serving_expires);
+        let serving = params.signed_by(&key, &issuer)?.pem();
+        Ok(Self {
+            authorities,
+            authority_key: authority_pem,
+            authority_expires,
+            serving,
+            serving_key: key.serialize_pem(),
+            serving_expires,
+            names: names.join(","),
+        })
+    }
+
+    fn secret(&self, name: &str, resource_version: Option<String>) -> Secret {
+        let value = |text: &String| ByteString(text.clone().into_bytes());
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                resource_version,
+                labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "towline-operator".to_owned())])),
+                annotations: Some(BTreeMap::from([
+                    (AUTHORITY_EXPIRES.to_owned(), self.authority_expires.to_string()),
+                    (SERVING_EXPIRES.to_owned(), self.serving_expires.to_string()),
+                    (SERVING_NAMES.to_owned(), self.names.clone()),
+                ])),
+                ..ObjectMeta::default()
+            },
+            type_: Some("kubernetes.io/tls".to_owned()),
+            data: Some(BTreeMap::from([
+                (AUTHORITY_CERTIFICATE.to_owned(), value(&self.authorities)),
+                (AUTHORITY_KEY.to_owned(), value(&self.authority_key)),
+                (SERVING_CERTIFICATE.to_owned(), value(&self.serving)),
+                (SERVING_KEY.to_owned(), value(&self.serving_key)),
+            ])),
+            ..Secret::default()
+        }
+    }
+
+    fn serve(&self) -> Result<Certificate, TlsError> {
+        let chain = CertificateDer::pem_slice_iter(self.serving.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(self.serving_key.as_bytes())?;
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Certificate { server: Arc::new(server), ca_bundle: self.authorities.clone() })
+    }
+}
+
+/// Name of the Secret of the installation `name`.
+pub fn secret_name(name: &str) -> String {
+    format!("{name}-tls")
+}
+
+/// The authorities in PEM that the Secret holds.
+pub fn ca_bundle(secret: &Secret) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(AUTHORITY_CERTIFICATE)?.0.clone()).ok()
+}
+
+/// A client's configuration that trusts the authorities of `bundle` and nobody else.
+///
+/// # Errors
+/// When `bundle` is no list of certificates in PEM.
+pub fn trusting(bundle: &str) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+/// Named here, so that nothing depends on what the process installed.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn authority(now: Timestamp, expires: Timestamp) -> Result<CertificateParams, TlsError> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, "towline-operator authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut params, now, expires);
+    Ok(params)
+}
+
+/// From a little before `now` on, until `expires`.
+fn set_validity(params: &mut CertificateParams, now: Timestamp, expires: Timestamp) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let since_epoch = |time: Timestamp| Duration::try_from(time.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
+    params.not_before = epoch + since_epoch(now - CLOCK_SKEW);
+    params.not_after = epoch + since_epoch(expires);
+}
+
+fn first_certificate(bundle: &str) -> &str {
+    const END: &str = "-----END CERTIFICATE-----";
+    bundle.find(END).and_then(|at| bundle.get(..at + END.len())).unwrap_or(bundle)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Mutex;
+
+    use axum::http::StatusCode;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::mock;
+
+    const SECRETS: &str = "/api/v1/namespaces/towline-system/secrets";
+
+    fn names() -> Vec<String> {
+        vec!["towline-reports.towline-system.svc".to_owned()]
+    }
+
+    /// A certificate for `name` that nobody else has.
+    pub(crate) fn certificate(name: &str) -> Certificate {
+        Material::renewed(None, Timestamp::now(), &[name.to_owned()]).unwrap().serve().unwrap()
+    }
+
+    /// Whether a client that trusts `bundle` accepts the server's certificate for its name.
+    fn trusts(bundle: &str, material: &Material) -> bool {
+        let client = trusting(bundle).unwrap();
+        let name = names().remove(0).try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+        let mut server = rustls::ServerConnection::new(material.serve().unwrap().server).unwrap();
+        for _ in 0..4 {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            if server.process_new_packets().is_err() {
+                return false;
+            }
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            if client.process_new_packets().is_err() {
+                return false;
+            }
+        }
+        !client.is_handshaking()
+    }
+
+    #[test]
+    fn a_client_with_the_bundle_trusts_the_certificate_and_one_without_does_not() {
+        let now = Timestamp::now();
+        let material = Material::renewed(None, now, &names()).unwrap();
+        let other = Material::renewed(None, now, &names()).unwrap();
+        assert!(trusts(&material.authorities, &material));
+        assert!(!trusts(&other.authorities, &material));
+    }
+
+    #[test]
+    fn renewal_keeps_the_authority_so_that_running_pods_go_on_trusting() {
+        let past = Timestamp::now() - SignedDuration::from_hours(24 * 61);
+        let old = Material::renewed(None, past, &names()).unwrap();
+        let bundle = old.authorities.clone();
+        assert!(!old.is_fresh(Timestamp::now(), &names()));
+        let new = Material::renewed(Some(old), Timestamp::now(), &names()).unwrap();
+        assert!(new.is_fresh(Timestamp::now(), &names()));
+        assert!(trusts(&bundle, &new));
+    }
+
+    #[test]
+    fn a_new_authority_is_trusted_beside_the_old_one() {
+        let past = Timestamp::now() - SignedDuration::from_hours(24 * 365 * 9 + 24);
+        let old = Material::renewed(None, past, &names()).unwrap();
+        let old_bundle = old.authorities.clone();
+        let new = Material::renewed(Some(old), Timestamp::now(), &names()).unwrap();
+        assert!(trusts(&new.authorities, &new));
+        assert!(!trusts(&old_bundle, &new));
+        assert!(new.authorities.contains(old_bundle.trim()));
+    }
+
+    #[test]
+    fn other_names_make_a_certificate_stale_and_the_secret_survives_the_round_trip() {
+        let material = Material::renewed(None, Timestamp::now(), &names()).unwrap();
+        assert!(!material.is_fresh(Timestamp::now(), &["other".to_owned()]));
+        let read = Material::read(&material.secret("s", None)).unwrap();
+        assert_eq!((read.serving, read.authority_expires), (material.serving, material.authority_expires));
+    }
+
+    /// A Secret in a store that keeps the API server's rules about versions; `rival` is written by another replica just
+    /// before our first write arrives.
+    fn store(first: Option<Secret>, mut rival: Option<Secret>) -> (Certificates, mock::Asked, Arc<Mutex<Option<Secret>>>) {
+        let stored = Arc::new(Mutex::new(first.map(|secret| versioned(secret, 1))));
+        let shared = stored.clone();
+        let (client, asked) = mock::api(move |question, body| {
+            let mut stored = shared.lock().unwrap();
+            if !question.starts_with("GET")
+                && let Some(rival) = rival.take()
+            {
+                *stored = Some(versioned(rival, 7));
+            }
+            let version = stored.as_ref().and_then(|secret| secret.metadata.resource_version.clone());
+            let accepted = match question.split_once(' ').unwrap().0 {
+                "GET" => true,
+                "POST" => version.is_none(),
+                "PUT" => body["metadata"]["resourceVersion"].as_str() == version.as_deref() && version.is_some(),
+                other => panic!("{other} is not expected"),
+            };
+            if !accepted {
+                return mock::refusal(StatusCode::CONFLICT);
+            }
+            if body != Value::Null {
+                *stored = Some(versioned(serde_json::from_value(body).unwrap(), 9));
+            }
+            match &*stored {
+                Some(secret) => (StatusCode::OK, serde_json::to_value(secret).unwrap()),
+                None => mock::refusal(StatusCode::NOT_FOUND),
+            }
+        });
+        (Certificates::new(client, "towline-system", "towline-tls", names()), asked, stored)
+    }
+
+    fn versioned(mut secret: Secret, version: u32) -> Secret {
+        secret.metadata.resource_version = Some(version.to_string());
+        secret
+    }
+
+    fn made(ago: SignedDuration) -> (Secret, String) {
+        let material = Material::renewed(None, Timestamp::now() - ago, &names()).unwrap();
+        (material.secret("towline-tls", None), material.authorities)
+    }
+
+    #[tokio::test]
+    async fn the_first_replica_creates_the_secret_and_the_next_one_only_reads_it() {
+        let (certificates, asked, stored) = store(None, None);
+        let first = certificates.ensure().await.unwrap();
+        let second = certificates.ensure().await.unwrap();
+        assert_eq!(first.ca_bundle, second.ca_bundle);
+        let (get, post) = (format!("GET {SECRETS}/towline-tls"), format!("POST {SECRETS}"));
+        assert_eq!(*asked.lock().unwrap(), [get.clone(), post, get]);
+        assert_eq!(stored.lock().unwrap().as_ref().unwrap().type_.as_deref(), Some("kubernetes.io/tls"));
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_loses_the_race_serves_what_the_other_one_wrote() {
+        let (rival, bundle) = made(SignedDuration::ZERO);
+        let (certificates, asked, _) = store(None, Some(rival));
+        assert_eq!(certificates.ensure().await.unwrap().ca_bundle, bundle);
+        assert_eq!(asked.lock().unwrap().iter().filter(|asked| !asked.starts_with("GET")).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_near_its_end_is_replaced_at_the_version_that_was_read() {
+        let (old, bundle) = made(SignedDuration::from_hours(24 * 61));
+        let (certificates, asked, _) = store(Some(old), None);
+        assert_eq!(certificates.ensure().await.unwrap().ca_bundle, bundle);
+        assert_eq!(asked.lock().unwrap().last().unwrap(), &format!("PUT {SECRETS}/towline-tls"));
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_somebody_broke_is_made_anew() {
+        let (mut broken, bundle) = made(SignedDuration::ZERO);
+        for value in broken.data.as_mut().unwrap().values_mut() {
+            value.0.truncate(40);
+        }
+        let (certificates, _, stored) = store(Some(broken), None);
+        let certificate = certificates.ensure().await.unwrap();
+        assert_ne!(certificate.ca_bundle, bundle);
+        let material = Material::read(stored.lock().unwrap().as_ref().unwrap()).unwrap();
+        assert!(trusts(&certificate.ca_bundle, &material));
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_forbids_the_secret_is_named_in_the_error() {
+        let (client, _) = mock::api(|_, _| mock::refusal(StatusCode::FORBIDDEN));
+        let certificates = Certificates::new(client, "towline-system", "towline-tls", names());
+        let Err(error) = certificates.ensure().await else { panic!("no error") };
+        assert!(error.to_string().starts_with("Secret towline-tls of the operator's namespace: "), "{error}");
+    }
+}

@@ -1,0 +1,305 @@
+//! The mutating webhook of `attachment: Sidecar`: puts the tunnel as a native sidecar in front of every other container of a
+//! pod that carries the label `towline.dev/tunnel`. No other pod is sent here (`objectSelector` of the configuration).
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, PatchType};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use crate::api::label;
+use crate::api::tunnel::{Attachment, VpnTunnel};
+use crate::build::pod::{CONTAINER, Settings, Usage, tunnel_container, tunnel_volumes};
+
+/// The pod has labels, or it would not be here.
+const ROLE_PATH: &str = "/metadata/labels/towline.dev~1role";
+
+/// What the webhook needs to know to build the container.
+pub struct Webhook {
+    /// Image and the like.
+    pub settings: Settings,
+}
+
+/// Answers one AdmissionReview.
+pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response {
+    let request: AdmissionRequest<Pod> = match serde_json::from_slice::<AdmissionReview<Pod>>(body).map(TryInto::try_into) {
+        Ok(Ok(request)) => request,
+        Ok(Err(_)) => return (StatusCode::BAD_REQUEST, "the AdmissionReview has no request").into_response(),
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("no AdmissionReview: {error}")).into_response(),
+    };
+    let response = AdmissionResponse::from(&request);
+    let namespace = request.namespace.clone().unwrap_or_default();
+    let Some(pod) = &request.object else { return Json(response.into_review()).into_response() };
+    let Some(name) = pod.metadata.labels.as_ref().and_then(|labels| labels.get(label::TUNNEL)) else {
+        return Json(response.into_review()).into_response();
+    };
+    let tunnel = match Api::<VpnTunnel>::namespaced(client.clone(), &namespace).get_opt(name).await {
+        Ok(tunnel) => tunnel,
+        Err(error) => {
+            warn!(%error, namespace, tunnel = name, "a tunnel could not be read");
+            // An error makes the API server follow the configuration's failurePolicy.
+            return (StatusCode::INTERNAL_SERVER_ERROR, "the VpnTunnel could not be read").into_response();
+        }
+    };
+    let response = match inject(webhook, &namespace, name, tunnel.as_ref(), pod) {
+        Ok(patch) if patch.is_empty() => response,
+        Ok(patch) => {
+            info!(namespace, tunnel = name, "sidecar injected");
+            let mut response = response;
+            response.patch = Some(Value::Array(patch).to_string().into_bytes());
+            response.patch_type = Some(PatchType::JsonPatch);
+            response
+        }
+        Err(message) => {
+            info!(namespace, tunnel = name, message, "pod refused");
+            response.deny(message)
+        }
+    };
+    Json(response.into_review()).into_response()
+}
+
+/// The JSON patch for `pod`, or why the pod cannot have the sidecar. Empty when it has it already.
+fn inject(webhook: &Webhook, namespace: &str, name: &str, tunnel: Option<&VpnTunnel>, pod: &Pod) -> Result<Vec<Value>, String> {
+    let Some(tunnel) = tunnel else {
+        return Err(format!(
+            "the label {}: {name} names a VpnTunnel that namespace {namespace} does not have; create it first, or remove the label",
+            label::TUNNEL
+        ));
+    };
+    if tunnel.spec.attachment != Attachment::Sidecar {
+        return Err(format!(
+            "VpnTunnel {name} has attachment Gateway and is reached by its Services; remove the label {}, or name a VpnTunnel with attachment Sidecar",
+            label::TUNNEL
+        ));
+    }
+    if tunnel.spec.suspend {
+        return Err(format!("VpnTunnel {name} is suspended, so the pod could not start; set suspend to false"));
+    }
+    let spec = pod.spec.clone().unwrap_or_default();
+    if spec.host_network == Some(true) {
+        return Err("a pod with hostNetwork cannot have a tunnel sidecar: its routes would be the node's; set hostNetwork to false".to_owned());
+    }
+    let init_containers = spec.init_containers.unwrap_or_default();
+    if init_containers.iter().any(|container| container.name == CONTAINER) {
+        return Ok(Vec::new());
+    }
+    if spec.containers.iter().any(|container| container.name == CONTAINER) {
+        return Err(format!("the container name {CONTAINER} is the sidecar's; give the pod's container another name"));
+    }
+    let container = tunnel_container(tunnel, &webhook.settings, Usage::Sidecar);
+    let volumes = tunnel_volumes(tunnel, Usage::Sidecar);
+    let theirs = spec.volumes.unwrap_or_default();
+    if let Some(volume) = volumes.iter().find(|volume| theirs.iter().any(|other| other.name == volume.name)) {
+        return Err(format!("the volume name {} is the sidecar's; give the pod's volume another name", volume.name));
+    }
+    let mut patch = vec![json!({"op": "add", "path": ROLE_PATH, "value": label::ROLE_SIDECAR})];
+    if init_containers.is_empty() {
+        patch.push(json!({"op": "add", "path": "/spec/initContainers", "value": [container]}));
+    } else {
+        // In front of all: the others would talk before the routes are there.
+        patch.push(json!({"op": "add", "path": "/spec/initContainers/0", "value": container}));
+    }
+    if theirs.is_empty() {
+        patch.push(json!({"op": "add", "path": "/spec/volumes", "value": volumes}));
+    } else {
+        patch.extend(volumes.into_iter().map(|volume| json!({"op": "add", "path": "/spec/volumes/-", "value": volume})));
+    }
+    Ok(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Container;
+    use kube::core::DynamicObject;
+
+    use super::*;
+    use crate::mock;
+
+    fn webhook() -> Webhook {
+        Webhook { settings: crate::build::pod::tests::settings() }
+    }
+
+    fn tunnel(attachment: &str, suspend: bool) -> Value {
+        json!({
+            "apiVersion": "towline.dev/v1alpha1",
+            "kind": "VpnTunnel",
+            "metadata": {"name": "oslo", "namespace": "erp"},
+            "spec": {
+                "mode": "Client",
+                "attachment": attachment,
+                "suspend": suspend,
+                "client": {
+                    "peers": [{"address": "vpn.oslo.example.com"}],
+                    "preSharedKey": {"name": "oslo-vpn", "key": "psk"},
+                    "user": {"secretName": "oslo-vpn"},
+                },
+                "network": {"remoteCIDRs": ["10.20.0.0/16"]},
+            },
+        })
+    }
+
+    fn pod(labels: Value, spec: Value) -> Value {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "app-", "labels": labels}, "spec": spec})
+    }
+
+    fn app() -> Value {
+        json!({"containers": [{"name": "app", "image": "app"}]})
+    }
+
+    /// What the webhook answers, and what it asked the API server, which has `tunnel`.
+    async fn answer(tunnel: Option<Value>, pod: &Value) -> (AdmissionResponse, usize) {
+        let (client, asked) = mock::api(move |question, _| {
+            assert_eq!(question, "GET /apis/towline.dev/v1alpha1/namespaces/erp/vpntunnels/oslo");
+            tunnel.clone().map_or_else(|| mock::refusal(StatusCode::NOT_FOUND), |tunnel| (StatusCode::OK, tunnel))
+        });
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": {
+                "uid": "u-1",
+                "kind": {"group": "", "version": "v1", "kind": "Pod"},
+                "resource": {"group": "", "version": "v1", "resource": "pods"},
+                "namespace": "erp",
+                "operation": "CREATE",
+                "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
+                "object": pod,
+                "oldObject": null,
+                "dryRun": false,
+            },
+        });
+        let response = review_text(&webhook(), &client, &review.to_string()).await;
+        assert_eq!(response.0, StatusCode::OK, "{}", response.1);
+        let review: AdmissionReview<DynamicObject> = serde_json::from_str(&response.1).unwrap();
+        let response = review.response.unwrap();
+        assert_eq!(response.uid, "u-1");
+        let asked = asked.lock().unwrap().len();
+        (response, asked)
+    }
+
+    async fn review_text(webhook: &Webhook, client: &Client, body: &str) -> (StatusCode, String) {
+        let response = review(webhook, client, body.as_bytes()).await;
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// The pod after the patch, as the API server would read it.
+    fn patched(pod: &Value, response: &AdmissionResponse) -> Pod {
+        assert!(response.allowed);
+        let mut pod = pod.clone();
+        let patch: json_patch::Patch = serde_json::from_slice(response.patch.as_deref().unwrap()).unwrap();
+        json_patch::patch(&mut pod, &patch).unwrap();
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn labels() -> Value {
+        json!({"towline.dev/tunnel": "oslo", "app": "web"})
+    }
+
+    /// What every patched pod must be: the tunnel runs before all others, they wait for it, and its volumes are there.
+    fn assert_sidecar(pod: &Pod) -> Vec<Container> {
+        let spec = pod.spec.clone().unwrap();
+        let mut containers = spec.init_containers.unwrap();
+        let sidecar = containers.remove(0);
+        assert_eq!(sidecar.name, CONTAINER);
+        assert_eq!(sidecar.restart_policy.as_deref(), Some("Always"));
+        assert!(sidecar.startup_probe.is_some());
+        let volumes: Vec<_> = spec.volumes.unwrap().into_iter().map(|volume| volume.name).collect();
+        for mount in sidecar.volume_mounts.unwrap() {
+            assert!(volumes.contains(&mount.name), "{} is mounted and not there", mount.name);
+        }
+        assert_eq!(pod.metadata.labels.as_ref().unwrap()["towline.dev/role"], "sidecar");
+        assert_eq!(pod.metadata.labels.as_ref().unwrap()["app"], "web");
+        containers
+    }
+
+    #[tokio::test]
+    async fn a_plain_pod_gets_the_sidecar_and_its_volumes() {
+        let pod = pod(labels(), app());
+        let (response, _) = answer(Some(tunnel("Sidecar", false)), &pod).await;
+        assert!(assert_sidecar(&patched(&pod, &response)).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_sidecar_goes_before_other_init_containers_and_keeps_their_volumes() {
+        let mut spec = app();
+        spec["initContainers"] = json!([{"name": "migrate", "image": "app"}]);
+        spec["volumes"] = json!([{"name": "cache", "emptyDir": {}}]);
+        let pod = pod(labels(), spec);
+        let (response, _) = answer(Some(tunnel("Sidecar", false)), &pod).await;
+        let patched = patched(&pod, &response);
+        assert_eq!(assert_sidecar(&patched)[0].name, "migrate");
+        assert_eq!(patched.spec.unwrap().volumes.unwrap()[0].name, "cache");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_has_the_sidecar_is_left_alone() {
+        let first = pod(labels(), app());
+        let (response, _) = answer(Some(tunnel("Sidecar", false)), &first).await;
+        let again = serde_json::to_value(patched(&first, &response)).unwrap();
+        let (response, _) = answer(Some(tunnel("Sidecar", false)), &again).await;
+        assert!(response.allowed && response.patch.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_pod_without_the_label_is_left_alone_and_nothing_is_asked() {
+        let (response, asked) = answer(None, &pod(json!({"app": "web"}), app())).await;
+        assert!(response.allowed && response.patch.is_none());
+        assert_eq!(asked, 0);
+    }
+
+    #[tokio::test]
+    async fn pods_that_cannot_have_the_sidecar_are_refused_with_the_remedy() {
+        let spec = |change: fn(&mut Value)| {
+            let mut spec = app();
+            change(&mut spec);
+            spec
+        };
+        let sidecar = || Some(tunnel("Sidecar", false));
+        let cases = [
+            (None, app(), "names a VpnTunnel that namespace erp does not have; create it first"),
+            (Some(tunnel("Gateway", false)), app(), "name a VpnTunnel with attachment Sidecar"),
+            (Some(tunnel("Sidecar", true)), app(), "set suspend to false"),
+            (sidecar(), spec(|spec| spec["hostNetwork"] = json!(true)), "set hostNetwork to false"),
+            (sidecar(), spec(|spec| spec["containers"][0]["name"] = json!(CONTAINER)), "give the pod's container another name"),
+            (
+                sidecar(),
+                spec(|spec| {
+                    let volume = tunnel_volumes(&serde_json::from_value(tunnel("Sidecar", false)).unwrap(), Usage::Sidecar);
+                    spec["volumes"] = json!([{"name": volume[0].name, "emptyDir": {}}]);
+                }),
+                "give the pod's volume another name",
+            ),
+        ];
+        for (tunnel, spec, remedy) in cases {
+            let (response, _) = answer(tunnel, &pod(labels(), spec)).await;
+            assert!(!response.allowed && response.patch.is_none(), "{remedy}");
+            assert!(response.result.message.contains(remedy), "{}", response.result.message);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_api_server_in_trouble_is_an_error_so_that_the_failure_policy_decides() {
+        let (client, _) = mock::api(|_, _| mock::refusal(StatusCode::INTERNAL_SERVER_ERROR));
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": {
+                "uid": "u-1",
+                "kind": {"group": "", "version": "v1", "kind": "Pod"},
+                "resource": {"group": "", "version": "v1", "resource": "pods"},
+                "namespace": "erp",
+                "operation": "CREATE",
+                "userInfo": {},
+                "object": pod(labels(), app()),
+            },
+        });
+        let (status, _) = review_text(&webhook(), &client, &review.to_string()).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        let (status, _) = review_text(&webhook(), &client, "{}").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+    }
+}
