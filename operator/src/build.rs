@@ -1,4 +1,275 @@
-//! Shim.
+//! From a `VpnTunnel` to the objects that carry it out. Pure: the same tunnel and settings give the same objects.
+
+pub mod config;
 pub mod pod;
-/// n
-pub fn object_name(tunnel: &str) -> String { format!("towline-{tunnel}") }
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, Service, ServiceAccount, ServicePort,
+    ServiceSpec,
+};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::ObjectMeta;
+use kube::{Resource, ResourceExt};
+
+use crate::api::label;
+use crate::api::tunnel::{Attachment, VpnTunnel};
+use config::{CONFIG_KEY, InvalidSpec, relay_ports};
+use pod::{Settings, Usage, tunnel_container, tunnel_volumes};
+
+/// How long a gateway pod has to say goodbye: the process takes two seconds at most.
+const TERMINATION_SECONDS: i64 = 10;
+/// Old ReplicaSets that are kept: one to look at.
+const HISTORY: i32 = 1;
+
+/// Name of the objects of `tunnel`, save its Services.
+pub fn object_name(tunnel: &str) -> String {
+    format!("towline-{tunnel}")
+}
+
+/// Name of the Service of an export.
+pub fn service_name(tunnel: &str, export: &str) -> String {
+    format!("{tunnel}-{export}")
+}
+
+/// Everything that a tunnel needs in its namespace.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    /// What tells the configuration from the one before; the pod reports it.
+    pub revision: String,
+    /// The configuration.
+    pub config_map: ConfigMap,
+    /// For `attachment: Gateway`: who the pod is, the pod, and its protection. Sidecars run in pods of others.
+    pub gateway: Option<Gateway>,
+    /// One of each export.
+    pub services: Vec<Service>,
+}
+
+/// The objects of `attachment: Gateway` alone.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// The pod's identity; it has no rights.
+    pub service_account: ServiceAccount,
+    /// The pod.
+    pub deployment: Deployment,
+    /// One pod at a time may be evicted.
+    pub disruption_budget: PodDisruptionBudget,
+}
+
+/// The objects of `tunnel`.
+///
+/// # Errors
+/// When the specification cannot be carried out: the field, its value and the remedy.
+pub fn objects(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Result<Objects, InvalidSpec> {
+    let config = config::config(tunnel, settings, ca_bundle)?;
+    let text = serde_json::to_string_pretty(&config).map_err(|error| InvalidSpec(error.to_string()))?;
+    let is_gateway = tunnel.spec.attachment == Attachment::Gateway;
+    Ok(Objects {
+        revision: config.revision,
+        config_map: ConfigMap {
+            metadata: metadata(tunnel, object_name(&tunnel.name_any())),
+            data: Some(BTreeMap::from([(CONFIG_KEY.to_owned(), text)])),
+            ..ConfigMap::default()
+        },
+        gateway: is_gateway.then(|| gateway(tunnel, settings)),
+        services: services(tunnel),
+    })
+}
+
+fn metadata(tunnel: &VpnTunnel, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: tunnel.namespace(),
+        labels: Some(label::of_tunnel(&tunnel.name_any())),
+        owner_references: tunnel.controller_owner_ref(&()).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn gateway(tunnel: &VpnTunnel, settings: &Settings) -> Gateway {
+    let name = object_name(&tunnel.name_any());
+    let selector =
+        LabelSelector { match_labels: Some(label::gateway_selector(&tunnel.name_any())), ..LabelSelector::default() };
+    Gateway {
+        service_account: ServiceAccount {
+            metadata: metadata(tunnel, name.clone()),
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
+        },
+        deployment: Deployment {
+            metadata: metadata(tunnel, name.clone()),
+            spec: DeploymentSpec {
+                replicas: Some(i32::from(!tunnel.spec.suspend)),
+                selector: selector.clone(),
+                // Two pods would fight for one account at the gateway.
+                strategy: Some(DeploymentStrategy {
+                    type_: Some("Recreate".to_owned()),
+                    ..DeploymentStrategy::default()
+                }),
+                revision_history_limit: Some(HISTORY),
+                template: template(tunnel, settings),
+                ..DeploymentSpec::default()
+            },
+            ..Deployment::default()
+        },
+        disruption_budget: PodDisruptionBudget {
+            metadata: metadata(tunnel, name),
+            spec: Some(PodDisruptionBudgetSpec {
+                max_unavailable: Some(IntOrString::Int(1)),
+                selector: Some(selector),
+                ..PodDisruptionBudgetSpec::default()
+            }),
+            ..PodDisruptionBudget::default()
+        },
+    }
+}
+
+/// The pod. It does not change with the configuration: the process follows its ConfigMap.
+fn template(tunnel: &VpnTunnel, settings: &Settings) -> PodTemplateSpec {
+    let name = tunnel.name_any();
+    let pod = tunnel.spec.pod.clone().unwrap_or_default();
+    let mut labels = label::of_tunnel(&name);
+    labels.extend(label::gateway_selector(&name));
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+        spec: Some(PodSpec {
+            service_account_name: Some(object_name(&name)),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(TERMINATION_SECONDS),
+            node_selector: pod.node_selector,
+            tolerations: pod.tolerations,
+            security_context: Some(PodSecurityContext {
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            containers: vec![tunnel_container(tunnel, settings, Usage::Gateway)],
+            volumes: Some(tunnel_volumes(tunnel, Usage::Gateway)),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+fn services(tunnel: &VpnTunnel) -> Vec<Service> {
+    let name = tunnel.name_any();
+    let ports = relay_ports(&tunnel.spec.exports);
+    let service = |(export, relay): (&crate::api::tunnel::Export, u16)| {
+        let mut metadata = metadata(tunnel, service_name(&name, &export.name));
+        metadata.labels.get_or_insert_default().insert(label::EXPORT.to_owned(), export.name.clone());
+        Service {
+            metadata,
+            spec: Some(ServiceSpec {
+                selector: Some(label::gateway_selector(&name)),
+                ports: Some(vec![ServicePort {
+                    name: Some("export".to_owned()),
+                    port: export.port.into(),
+                    target_port: Some(IntOrString::Int(relay.into())),
+                    protocol: Some(export.protocol.to_string()),
+                    ..ServicePort::default()
+                }]),
+                ..ServiceSpec::default()
+            }),
+            ..Service::default()
+        }
+    };
+    tunnel.spec.exports.iter().zip(ports).map(service).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A tunnel with everything that a gateway can have.
+    pub(crate) fn tunnel(attachment: &str) -> VpnTunnel {
+        let exports = if attachment == "Gateway" {
+            json!([{"name": "web", "host": "10.20.4.11", "port": 80}, {"name": "db", "host": "10.20.4.12", "port": 5432}])
+        } else {
+            json!([])
+        };
+        serde_json::from_value(json!({
+            "apiVersion": "towline.dev/v1alpha1",
+            "kind": "VpnTunnel",
+            "metadata": {"name": "oslo", "namespace": "erp", "uid": "u-1", "generation": 3},
+            "spec": {
+                "mode": "Client",
+                "attachment": attachment,
+                "client": {
+                    "peers": [{"address": "vpn.oslo.example.com"}],
+                    "preSharedKey": {"name": "oslo-vpn"},
+                    "user": {"secretName": "oslo-user"},
+                },
+                "network": {"remoteCIDRs": ["10.20.0.0/16"]},
+                "exports": exports,
+            },
+        }))
+        .unwrap()
+    }
+
+    pub(crate) fn built(tunnel: &VpnTunnel) -> Objects {
+        objects(tunnel, &pod::tests::settings(), "PEM").unwrap()
+    }
+
+    #[test]
+    fn every_object_belongs_to_the_tunnel_and_goes_with_it() {
+        let objects = built(&tunnel("Gateway"));
+        let gateway = objects.gateway.unwrap();
+        let mut all = vec![
+            objects.config_map.metadata,
+            gateway.service_account.metadata,
+            gateway.deployment.metadata,
+            gateway.disruption_budget.metadata,
+        ];
+        all.extend(objects.services.into_iter().map(|service| service.metadata));
+        assert_eq!(all.len(), 6);
+        for metadata in all {
+            let owner = &metadata.owner_references.unwrap()[0];
+            assert_eq!((owner.kind.as_str(), owner.uid.as_str(), owner.controller), ("VpnTunnel", "u-1", Some(true)));
+            assert_eq!(metadata.namespace.as_deref(), Some("erp"));
+            assert_eq!(metadata.labels.unwrap()[label::TUNNEL], "oslo");
+        }
+    }
+
+    #[test]
+    fn services_lead_to_the_ports_that_the_pod_relays() {
+        let objects = built(&tunnel("Gateway"));
+        let config: towline_tunnel::config::Config =
+            serde_json::from_str(&objects.config_map.data.unwrap()[CONFIG_KEY]).unwrap();
+        for (service, export) in objects.services.iter().zip(&config.exports) {
+            assert_eq!(service.name_any(), format!("oslo-{}", export.name));
+            let port = &service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0];
+            assert_eq!(port.port, i32::from(export.port));
+            assert_eq!(port.target_port, Some(IntOrString::Int(export.listen.port().into())));
+            assert!(export.listen.port() >= 1024);
+        }
+    }
+
+    #[test]
+    fn the_pod_changes_with_the_image_only_and_the_revision_with_the_specification_only() {
+        let before = built(&tunnel("Gateway"));
+        let mut changed = tunnel("Gateway");
+        changed.spec.esp.lifetime_seconds = 600;
+        let after = built(&changed);
+        assert_eq!(before.gateway.as_ref().unwrap().deployment, after.gateway.unwrap().deployment);
+        assert_ne!(before.revision, after.revision);
+        changed.metadata.generation = Some(9);
+        changed.spec.esp.lifetime_seconds = tunnel("Gateway").spec.esp.lifetime_seconds;
+        assert_eq!(built(&changed).revision, before.revision);
+    }
+
+    #[test]
+    fn a_suspended_tunnel_has_no_pod_and_a_sidecar_only_its_configuration() {
+        let mut suspended = tunnel("Gateway");
+        suspended.spec.suspend = true;
+        assert_eq!(built(&suspended).gateway.unwrap().deployment.spec.replicas, Some(0));
+        let sidecar = built(&tunnel("Sidecar"));
+        assert!(sidecar.gateway.is_none() && sidecar.services.is_empty());
+    }
+}

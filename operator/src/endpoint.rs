@@ -89,14 +89,22 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint that keeps what it is told in `reports`.
-    pub fn new(client: Client, reports: Reports, leading: watch::Receiver<bool>, webhook: Option<Webhook>) -> Arc<Self> {
+    pub fn new(
+        client: Client,
+        reports: Reports,
+        leading: watch::Receiver<bool>,
+        webhook: Option<Webhook>,
+    ) -> Arc<Self> {
         let (tokens, reviews) = (Mutex::new(BTreeMap::new()), Semaphore::new(MAX_REVIEWS));
         Arc::new(Self { client, reports, leading, webhook, tokens, reviews })
     }
 
     fn router(self: Arc<Self>) -> Router {
         Router::new()
-            .route("/v1/namespaces/{namespace}/tunnels/{name}/report", post(take_report).layer(DefaultBodyLimit::max(MAX_REPORT)))
+            .route(
+                "/v1/namespaces/{namespace}/tunnels/{name}/report",
+                post(take_report).layer(DefaultBodyLimit::max(MAX_REPORT)),
+            )
             .route("/v1/pods/mutate", post(mutate).layer(DefaultBodyLimit::max(MAX_REVIEW)))
             .with_state(self)
     }
@@ -110,7 +118,7 @@ impl Endpoint {
             return Ok(sender.clone());
         }
         let review = TokenReview {
-            spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) },
+            spec: TokenReviewSpec { token: token.to_owned(), audiences: Some(vec![AUDIENCE.to_owned()]) },
             ..TokenReview::default()
         };
         let status = Api::<TokenReview>::all(self.client.clone())
@@ -132,8 +140,7 @@ impl Endpoint {
         else {
             return Err(Refusal(StatusCode::FORBIDDEN, "the token is not bound to a pod".to_owned()));
         };
-        let sender =
-            Sender { namespace: namespace.to_owned(), service_account: service_account.to_owned(), pod, uid };
+        let sender = Sender { namespace: namespace.to_owned(), service_account: service_account.to_owned(), pod, uid };
         let mut tokens = self.tokens.lock().await;
         tokens.retain(|_, (_, until)| *until > now);
         if tokens.len() < MAX_TOKENS {
@@ -149,7 +156,11 @@ impl Endpoint {
             return Err(forbidden("the pod is in another namespace than the tunnel"));
         }
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pod = pods.get_opt(&sender.pod).await.map_err(Refusal::api)?.ok_or_else(|| forbidden("the pod does not exist"))?;
+        let pod = pods
+            .get_opt(&sender.pod)
+            .await
+            .map_err(Refusal::api)?
+            .ok_or_else(|| forbidden("the pod does not exist"))?;
         if pod.metadata.uid.as_deref() != Some(&sender.uid) {
             return Err(forbidden("the pod was replaced"));
         }
@@ -419,7 +430,10 @@ mod tests {
             let server = Server::new(world).await;
             for _ in 0..2 {
                 let (status, text) = server.post(Some("t"), report()).await;
-                assert_eq!((status, text.as_str()), (StatusCode::UNAUTHORIZED, "the token is not valid for this endpoint"));
+                assert_eq!(
+                    (status, text.as_str()),
+                    (StatusCode::UNAUTHORIZED, "the token is not valid for this endpoint")
+                );
             }
             assert_eq!(server.asked(), [REVIEW, REVIEW]);
         }

@@ -149,11 +149,11 @@ impl Leader {
                 ..ObjectMeta::default()
             },
             address_type: if self.address.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
-            endpoints: vec![Endpoint {
+            endpoints: Some(vec![Endpoint {
                 addresses: vec![self.address.to_string()],
                 conditions: Some(EndpointConditions { ready: Some(true), ..EndpointConditions::default() }),
                 ..Endpoint::default()
-            }],
+            }]),
             ports: Some(vec![EndpointPort {
                 // kube-proxy joins ports by name: it must be that of the Service's port.
                 name: Some("https".to_owned()),
@@ -225,12 +225,15 @@ mod tests {
         let (leader, asked, written) = leader(json!([webhook(WEBHOOK, None)]));
         leader.announce("PEM").await.unwrap();
         let asked = asked.lock().unwrap();
-        assert_eq!(asked[1..], [format!("PATCH {SLICE}"), format!("GET {CONFIGURATION}"), format!("PATCH {CONFIGURATION}")]);
+        assert_eq!(
+            asked[1..],
+            [format!("PATCH {SLICE}"), format!("GET {CONFIGURATION}"), format!("PATCH {CONFIGURATION}")]
+        );
         let written = written.lock().unwrap();
         let slice: EndpointSlice = serde_json::from_value(written[0].clone()).unwrap();
         assert_eq!(slice.metadata.labels.unwrap()["kubernetes.io/service-name"], "towline-reports");
         assert_eq!(slice.metadata.owner_references.unwrap()[0].uid, "u-1");
-        assert_eq!(slice.endpoints[0].addresses, ["10.1.2.3"]);
+        assert_eq!(slice.endpoints.unwrap()[0].addresses, ["10.1.2.3"]);
         let port = &slice.ports.unwrap()[0];
         assert_eq!((port.name.as_deref(), port.port), (Some("https"), Some(9443)));
         let patch = json!({"webhooks": [{"name": "sidecar.towline.dev", "clientConfig": {"caBundle": "UEVN"}}]});

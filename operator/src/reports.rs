@@ -1,7 +1,147 @@
-//! Shim.
+//! The last report of each pod, in memory: a restarted operator hears from every pod within a heartbeat.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 use towline_tunnel::report::Report;
+
+/// Pods whose reports are kept; a report is a few kilobytes.
+const MAX_PODS: usize = 8_192;
+/// A pod that has not reported for this long is silent: three heartbeats and some.
+pub const SILENCE: Duration = Duration::from_secs(35);
+
+/// A pod of a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodKey {
+    /// The namespace of both.
+    pub namespace: String,
+    /// Name of the tunnel.
+    pub tunnel: String,
+    /// Name of the pod.
+    pub pod: String,
+}
+
+/// A report and when it came.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Which pod of that name.
+    pub uid: String,
+    /// What it said.
+    pub report: Report,
+    /// When.
+    pub at: Instant,
+}
+
+#[derive(Default)]
+struct Store {
+    reports: BTreeMap<PodKey, Received>,
+    /// Tunnels, by namespace and name, whose reports changed since they were last taken.
+    changed: BTreeSet<(String, String)>,
+    received: u64,
+}
+
+/// Shared by the endpoint, which records, and the controller, which reads.
 #[derive(Clone, Default)]
-pub struct Reports(std::sync::Arc<std::sync::Mutex<Vec<(String, Report)>>>);
-pub struct PodKey { pub namespace: String, pub tunnel: String, pub pod: String }
-impl Reports { pub fn record(&self, key: PodKey, _uid: String, r: Report) { self.0.lock().unwrap().push((key.pod, r)); }
- pub fn len(&self) -> usize { self.0.lock().unwrap().len() } }
+pub struct Reports(Arc<(Mutex<Store>, Notify)>);
+
+impl Reports {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        // Nothing in here panics between two changes that belong together.
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps `report` as the last of a pod. One that differs from the last wakes whoever waits in [`Self::changed`].
+    pub fn record(&self, key: PodKey, uid: String, report: Report) {
+        let mut store = self.store();
+        store.received = store.received.saturating_add(1);
+        let now = Instant::now();
+        let known = store.reports.get(&key);
+        let is_news = known.is_none_or(|known| {
+            known.uid != uid || known.report != report || now.saturating_duration_since(known.at) > SILENCE
+        });
+        if known.is_none() && store.reports.len() >= MAX_PODS {
+            store.reports.retain(|_, received| now.saturating_duration_since(received.at) <= SILENCE);
+            if store.reports.len() >= MAX_PODS {
+                return;
+            }
+        }
+        let tunnel = (key.namespace.clone(), key.tunnel.clone());
+        store.reports.insert(key, Received { uid, report, at: now });
+        if is_news {
+            store.changed.insert(tunnel);
+            drop(store);
+            self.0.1.notify_one();
+        }
+    }
+
+    /// Waits for a tunnel whose reports changed; returns its namespace and name.
+    pub async fn changed(&self) -> (String, String) {
+        loop {
+            if let Some(tunnel) = self.store().changed.pop_first() {
+                return tunnel;
+            }
+            self.0.1.notified().await;
+        }
+    }
+
+    /// The last report of a pod, if it is that very pod's.
+    pub fn last(&self, key: &PodKey, uid: &str) -> Option<Received> {
+        self.store().reports.get(key).filter(|received| received.uid == uid).cloned()
+    }
+
+    /// Forgets pods of a tunnel that are not among `pods`.
+    pub fn keep_only(&self, namespace: &str, tunnel: &str, pods: &[&str]) {
+        self.store()
+            .reports
+            .retain(|key, _| key.namespace != namespace || key.tunnel != tunnel || pods.contains(&key.pod.as_str()));
+    }
+
+    /// How many pods are known.
+    pub fn len(&self) -> usize {
+        self.store().reports.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many reports came.
+    pub fn received(&self) -> u64 {
+        self.store().received
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(pod: &str) -> PodKey {
+        PodKey { namespace: "erp".to_owned(), tunnel: "oslo".to_owned(), pod: pod.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn news_wake_the_controller_and_repetitions_do_not() {
+        let reports = Reports::default();
+        reports.record(key("a"), "u-1".to_owned(), Report::new("1".to_owned()));
+        assert_eq!(reports.changed().await, ("erp".to_owned(), "oslo".to_owned()));
+        reports.record(key("a"), "u-1".to_owned(), Report::new("1".to_owned()));
+        let waiting = tokio::time::timeout(Duration::from_millis(20), reports.changed());
+        assert!(waiting.await.is_err());
+        reports.record(key("a"), "u-1".to_owned(), Report::new("2".to_owned()));
+        reports.changed().await;
+        assert_eq!((reports.len(), reports.received()), (1, 3));
+    }
+
+    #[test]
+    fn a_replaced_pod_has_no_report_and_gone_ones_are_forgotten() {
+        let reports = Reports::default();
+        reports.record(key("a"), "u-1".to_owned(), Report::new("1".to_owned()));
+        assert!(reports.last(&key("a"), "u-1").is_some());
+        assert!(reports.last(&key("a"), "u-2").is_none());
+        reports.keep_only("erp", "oslo", &["b"]);
+        assert!(reports.is_empty());
+    }
+}

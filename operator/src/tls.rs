@@ -238,7 +238,10 @@ impl Material {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 resource_version,
-                labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "towline-operator".to_owned())])),
+                labels: Some(BTreeMap::from([(
+                    "app.kubernetes.io/managed-by".to_owned(),
+                    "towline-operator".to_owned(),
+                )])),
                 annotations: Some(BTreeMap::from([
                     (AUTHORITY_EXPIRES.to_owned(), self.authority_expires.to_string()),
                     (SERVING_EXPIRES.to_owned(), self.serving_expires.to_string()),
@@ -311,7 +314,8 @@ fn authority(now: Timestamp, expires: Timestamp) -> Result<CertificateParams, Tl
 /// From a little before `now` on, until `expires`.
 fn set_validity(params: &mut CertificateParams, now: Timestamp, expires: Timestamp) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let since_epoch = |time: Timestamp| Duration::try_from(time.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
+    let since_epoch =
+        |time: Timestamp| Duration::try_from(time.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
     params.not_before = epoch + since_epoch(now - CLOCK_SKEW);
     params.not_after = epoch + since_epoch(expires);
 }
@@ -406,7 +410,10 @@ pub(crate) mod tests {
 
     /// A Secret in a store that keeps the API server's rules about versions; `rival` is written by another replica just
     /// before our first write arrives.
-    fn store(first: Option<Secret>, mut rival: Option<Secret>) -> (Certificates, mock::Asked, Arc<Mutex<Option<Secret>>>) {
+    fn store(
+        first: Option<Secret>,
+        mut rival: Option<Secret>,
+    ) -> (Certificates, mock::Asked, Arc<Mutex<Option<Secret>>>) {
         let stored = Arc::new(Mutex::new(first.map(|secret| versioned(secret, 1))));
         let shared = stored.clone();
         let (client, asked) = mock::api(move |question, body| {

@@ -62,7 +62,9 @@ impl Verify {
     async fn problems(&self, client: &Client) -> Vec<String> {
         let mut problems = Vec::new();
         if let Err(error) = Api::<VpnTunnel>::all(client.clone()).list(&ListParams::default().limit(1)).await {
-            problems.push(format!("the API server does not serve VpnTunnels; install the chart with crds.install: {error}"));
+            problems.push(format!(
+                "the API server does not serve VpnTunnels; install the chart with crds.install: {error}"
+            ));
         }
         let secret = tls::secret_name(&self.name);
         let bundle = match Api::<Secret>::namespaced(client.clone(), &self.namespace).get(&secret).await {

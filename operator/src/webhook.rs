@@ -5,7 +5,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use k8s_openapi::api::core::v1::Pod;
-use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, PatchType};
+use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -25,11 +25,12 @@ pub struct Webhook {
 
 /// Answers one AdmissionReview.
 pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response {
-    let request: AdmissionRequest<Pod> = match serde_json::from_slice::<AdmissionReview<Pod>>(body).map(TryInto::try_into) {
-        Ok(Ok(request)) => request,
-        Ok(Err(_)) => return (StatusCode::BAD_REQUEST, "the AdmissionReview has no request").into_response(),
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("no AdmissionReview: {error}")).into_response(),
-    };
+    let request: AdmissionRequest<Pod> =
+        match serde_json::from_slice::<AdmissionReview<Pod>>(body).map(TryInto::try_into) {
+            Ok(Ok(request)) => request,
+            Ok(Err(_)) => return (StatusCode::BAD_REQUEST, "the AdmissionReview has no request").into_response(),
+            Err(error) => return (StatusCode::BAD_REQUEST, format!("no AdmissionReview: {error}")).into_response(),
+        };
     let response = AdmissionResponse::from(&request);
     let namespace = request.namespace.clone().unwrap_or_default();
     let Some(pod) = &request.object else { return Json(response.into_review()).into_response() };
@@ -48,10 +49,11 @@ pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response
         Ok(patch) if patch.is_empty() => response,
         Ok(patch) => {
             info!(namespace, tunnel = name, "sidecar injected");
-            let mut response = response;
-            response.patch = Some(Value::Array(patch).to_string().into_bytes());
-            response.patch_type = Some(PatchType::JsonPatch);
-            response
+            let patched = serde_json::from_value(Value::Array(patch)).ok().map(|patch| response.with_patch(patch));
+            match patched {
+                Some(Ok(response)) => response,
+                _ => return (StatusCode::INTERNAL_SERVER_ERROR, "the patch could not be written").into_response(),
+            }
         }
         Err(message) => {
             info!(namespace, tunnel = name, message, "pod refused");
@@ -62,7 +64,13 @@ pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response
 }
 
 /// The JSON patch for `pod`, or why the pod cannot have the sidecar. Empty when it has it already.
-fn inject(webhook: &Webhook, namespace: &str, name: &str, tunnel: Option<&VpnTunnel>, pod: &Pod) -> Result<Vec<Value>, String> {
+fn inject(
+    webhook: &Webhook,
+    namespace: &str,
+    name: &str,
+    tunnel: Option<&VpnTunnel>,
+    pod: &Pod,
+) -> Result<Vec<Value>, String> {
     let Some(tunnel) = tunnel else {
         return Err(format!(
             "the label {}: {name} names a VpnTunnel that namespace {namespace} does not have; create it first, or remove the label",
@@ -105,7 +113,8 @@ fn inject(webhook: &Webhook, namespace: &str, name: &str, tunnel: Option<&VpnTun
     if theirs.is_empty() {
         patch.push(json!({"op": "add", "path": "/spec/volumes", "value": volumes}));
     } else {
-        patch.extend(volumes.into_iter().map(|volume| json!({"op": "add", "path": "/spec/volumes/-", "value": volume})));
+        patch
+            .extend(volumes.into_iter().map(|volume| json!({"op": "add", "path": "/spec/volumes/-", "value": volume})));
     }
     Ok(patch)
 }
@@ -264,11 +273,16 @@ mod tests {
             (Some(tunnel("Gateway", false)), app(), "name a VpnTunnel with attachment Sidecar"),
             (Some(tunnel("Sidecar", true)), app(), "set suspend to false"),
             (sidecar(), spec(|spec| spec["hostNetwork"] = json!(true)), "set hostNetwork to false"),
-            (sidecar(), spec(|spec| spec["containers"][0]["name"] = json!(CONTAINER)), "give the pod's container another name"),
+            (
+                sidecar(),
+                spec(|spec| spec["containers"][0]["name"] = json!(CONTAINER)),
+                "give the pod's container another name",
+            ),
             (
                 sidecar(),
                 spec(|spec| {
-                    let volume = tunnel_volumes(&serde_json::from_value(tunnel("Sidecar", false)).unwrap(), Usage::Sidecar);
+                    let volume =
+                        tunnel_volumes(&serde_json::from_value(tunnel("Sidecar", false)).unwrap(), Usage::Sidecar);
                     spec["volumes"] = json!([{"name": volume[0].name, "emptyDir": {}}]);
                 }),
                 "give the pod's volume another name",

@@ -3,6 +3,8 @@
 //! A value belongs here only if it reaches the pod. Bounds are those of `towline_tunnel::config`, so that what the API server
 //! accepts the pod accepts too; rules between fields are CEL, with messages that name the field and the remedy.
 
+#![allow(unreachable_pub, reason = "the derived schema repeats the types in a module of its own")]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Toleration;

@@ -1,14 +1,256 @@
-//! Shim.
-use k8s_openapi::api::core::v1::*;
-use crate::api::VpnTunnel;
-pub struct Settings;
-#[derive(Clone, Copy)]
-pub enum Usage { Sidecar }
+//! The container of the tunnel process: the same in a gateway pod and as a native sidecar.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction,
+    HostPathVolumeSource, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretVolumeSource,
+    SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+
+use super::object_name;
+use crate::api::tunnel::{Amounts, VpnTunnel};
+use crate::endpoint::AUDIENCE;
+
+/// Name of the container.
 pub const CONTAINER: &str = "towline";
-pub fn tunnel_container(_: &VpnTunnel, _: &Settings, _: Usage) -> Container {
-  Container { name: CONTAINER.into(), restart_policy: Some("Always".into()), startup_probe: Some(Probe::default()),
-   volume_mounts: Some(vec![VolumeMount { name: "towline-config".into(), ..Default::default()}]), ..Default::default() }
+/// Port of health and metrics in the pod.
+pub const ADMIN_PORT: u16 = 9_090;
+/// Folder of the control socket.
+pub const RUN_FOLDER: &str = "/run/towline";
+/// Folder with a folder for each Secret.
+pub const SECRETS_FOLDER: &str = "/etc/towline/secrets";
+/// The token that reports are sent with.
+pub const TOKEN_FILE: &str = "/var/run/secrets/towline.dev/token";
+
+const CONFIG_FOLDER: &str = "/etc/towline/config";
+const TUN_DEVICE: &str = "/dev/net/tun";
+/// How long a token is valid; the kubelet renews it after four fifths of that.
+const TOKEN_SECONDS: i64 = 3_600;
+/// How long a sidecar may take until its tunnel is up for the first time, in seconds: the application waits, and a restart of
+/// the container would not bring the gateway back.
+const START_LIMIT: i32 = 7 * 86_400;
+
+/// What the operator was started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Image of the tunnel process.
+    pub image: String,
+    /// When it is pulled.
+    pub pull_policy: String,
+    /// Where reports go, without a path.
+    pub report_url: String,
 }
-pub fn tunnel_volumes(_: &VpnTunnel, _: Usage) -> Vec<Volume> { vec![Volume { name: "towline-config".into(), ..Default::default() }] }
+
+/// Where the container runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// In a pod of its own.
+    Gateway,
+    /// In the pod of an application, in front of its containers.
+    Sidecar,
+}
+
+/// The Secrets that a tunnel names, each once.
+fn secrets(tunnel: &VpnTunnel) -> BTreeSet<String> {
+    let client = &tunnel.spec.client;
+    let mut names = BTreeSet::from([client.pre_shared_key.name.clone(), client.user.secret_name.clone()]);
+    names.extend(tunnel.spec.l2tp.tunnel_secret.as_ref().map(|key| key.name.clone()));
+    names
+}
+
+fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), read_only: Some(true), ..VolumeMount::default() }
+}
+
+/// The container.
+pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage) -> Container {
+    let mut mounts = vec![
+        mount("towline-config", CONFIG_FOLDER),
+        mount("towline-token", "/var/run/secrets/towline.dev"),
+        VolumeMount { read_only: None, ..mount("towline-run", RUN_FOLDER) },
+        VolumeMount { read_only: None, ..mount("towline-tun", TUN_DEVICE) },
+    ];
+    mounts.extend(
+        secrets(tunnel)
+            .iter()
+            .enumerate()
+            .map(|(index, secret)| mount(&format!("towline-secret-{index}"), &format!("{SECRETS_FOLDER}/{secret}"))),
+    );
+    let is_sidecar = usage == Usage::Sidecar;
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(settings.image.clone()),
+        image_pull_policy: Some(settings.pull_policy.clone()),
+        // The routes to nowhere stay while the container is restarted: the pod's network namespace outlives it.
+        args: Some(["run", "--config", "/etc/towline/config/config.json", "--leave-routes"].map(str::to_owned).into()),
+        restart_policy: is_sidecar.then(|| "Always".to_owned()),
+        ports: Some(vec![ContainerPort {
+            name: Some("towline".to_owned()),
+            container_port: ADMIN_PORT.into(),
+            ..ContainerPort::default()
+        }]),
+        // A sidecar is started when its tunnel is up: that is what the application's containers wait for.
+        startup_probe: is_sidecar.then(|| Probe { failure_threshold: Some(START_LIMIT), ..probe("/startupz", 1) }),
+        liveness_probe: Some(Probe { failure_threshold: Some(6), ..probe("/livez", 10) }),
+        // A sidecar has none: an application that can do without its remote network for a while stays in service.
+        readiness_probe: (!is_sidecar).then(|| Probe { failure_threshold: Some(1), ..probe("/readyz", 2) }),
+        resources: Some(resources(tunnel)),
+        security_context: Some(SecurityContext {
+            // The capability is of no use to another user without a file capability, and an image from scratch has none.
+            run_as_user: Some(0),
+            run_as_non_root: Some(false),
+            privileged: Some(false),
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                add: Some(vec!["NET_ADMIN".to_owned()]),
+                drop: Some(vec!["ALL".to_owned()]),
+            }),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+            ..SecurityContext::default()
+        }),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    }
+}
+
+fn probe(path: &str, period: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::Int(ADMIN_PORT.into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    }
+}
+
+fn resources(tunnel: &VpnTunnel) -> ResourceRequirements {
+    let quantities = |amounts: &Amounts| {
+        let cpu = amounts.cpu.clone().map(|cpu| ("cpu".to_owned(), cpu));
+        let memory = amounts.memory.clone().map(|memory| ("memory".to_owned(), memory));
+        let all: BTreeMap<String, Quantity> = cpu.into_iter().chain(memory).collect();
+        (!all.is_empty()).then_some(all)
+    };
+    let asked = tunnel.spec.pod.as_ref().and_then(|pod| pod.resources.clone());
+    let asked = asked.unwrap_or_else(|| crate::api::tunnel::Resources {
+        requests: Amounts { cpu: Some(Quantity("10m".to_owned())), memory: Some(Quantity("24Mi".to_owned())) },
+        // No limit of processor time: it would show as lost packets.
+        limits: Amounts { cpu: None, memory: Some(Quantity("128Mi".to_owned())) },
+    });
+    ResourceRequirements {
+        requests: quantities(&asked.requests),
+        limits: quantities(&asked.limits),
+        ..ResourceRequirements::default()
+    }
+}
+
+/// The volumes that the container mounts.
+pub fn tunnel_volumes(tunnel: &VpnTunnel, _usage: Usage) -> Vec<Volume> {
+    let named = |name: &str| Volume { name: name.to_owned(), ..Volume::default() };
+    let mut volumes = vec![
+        Volume {
+            config_map: Some(ConfigMapVolumeSource {
+                name: object_name(&tunnel.name_any()),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..named("towline-config")
+        },
+        Volume {
+            projected: Some(ProjectedVolumeSource {
+                sources: Some(vec![VolumeProjection {
+                    service_account_token: Some(ServiceAccountTokenProjection {
+                        audience: Some(AUDIENCE.to_owned()),
+                        expiration_seconds: Some(TOKEN_SECONDS),
+                        path: "token".to_owned(),
+                        ..ServiceAccountTokenProjection::default()
+                    }),
+                    ..VolumeProjection::default()
+                }]),
+                ..ProjectedVolumeSource::default()
+            }),
+            ..named("towline-token")
+        },
+        Volume {
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".to_owned()),
+                size_limit: Some(Quantity("1Mi".to_owned())),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..named("towline-run")
+        },
+        Volume {
+            host_path: Some(HostPathVolumeSource { path: TUN_DEVICE.to_owned(), type_: Some("CharDevice".to_owned()) }),
+            ..named("towline-tun")
+        },
+    ];
+    volumes.extend(secrets(tunnel).into_iter().enumerate().map(|(index, secret)| Volume {
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret),
+            default_mode: Some(0o400),
+            // Without it the process reports what is missing, which says more than a pod that does not start.
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        }),
+        ..named(&format!("towline-secret-{index}"))
+    }));
+    volumes
+}
+
 #[cfg(test)]
-pub mod tests { pub fn settings() -> super::Settings { super::Settings } }
+pub(crate) mod tests {
+    use super::*;
+    use crate::build::tests::tunnel;
+
+    pub(crate) fn settings() -> Settings {
+        Settings {
+            image: "example.com/towline-tunnel:1".to_owned(),
+            pull_policy: "IfNotPresent".to_owned(),
+            report_url: "https://towline-reports.towline-system.svc".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_container_has_one_capability_and_no_privilege() {
+        for usage in [Usage::Gateway, Usage::Sidecar] {
+            let context = tunnel_container(&tunnel("Gateway"), &settings(), usage).security_context.unwrap();
+            let capabilities = context.capabilities.unwrap();
+            assert_eq!(
+                (capabilities.add.unwrap(), capabilities.drop.unwrap()),
+                (vec!["NET_ADMIN".to_owned()], vec!["ALL".to_owned()])
+            );
+            assert_eq!((context.privileged, context.allow_privilege_escalation), (Some(false), Some(false)));
+            assert_eq!(context.read_only_root_filesystem, Some(true));
+        }
+    }
+
+    #[test]
+    fn a_sidecar_starts_with_its_tunnel_and_a_gateway_is_ready_with_it() {
+        let sidecar = tunnel_container(&tunnel("Sidecar"), &settings(), Usage::Sidecar);
+        assert_eq!(sidecar.restart_policy.as_deref(), Some("Always"));
+        assert_eq!(sidecar.startup_probe.unwrap().http_get.unwrap().path.as_deref(), Some("/startupz"));
+        assert!(sidecar.readiness_probe.is_none());
+        let gateway = tunnel_container(&tunnel("Gateway"), &settings(), Usage::Gateway);
+        assert_eq!(gateway.readiness_probe.unwrap().http_get.unwrap().path.as_deref(), Some("/readyz"));
+        assert!(gateway.startup_probe.is_none() && gateway.restart_policy.is_none());
+    }
+
+    #[test]
+    fn every_mount_has_its_volume_and_every_secret_is_optional() {
+        let tunnel = tunnel("Gateway");
+        let volumes = tunnel_volumes(&tunnel, Usage::Gateway);
+        let mounts = tunnel_container(&tunnel, &settings(), Usage::Gateway).volume_mounts.unwrap();
+        assert_eq!(mounts.len(), volumes.len());
+        assert!(mounts.iter().all(|mount| volumes.iter().any(|volume| volume.name == mount.name)));
+        let secrets: Vec<_> = volumes.into_iter().filter_map(|volume| volume.secret).collect();
+        assert_eq!(secrets.len(), 2);
+        assert!(secrets.iter().all(|secret| secret.optional == Some(true)));
+    }
+}

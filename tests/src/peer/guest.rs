@@ -74,8 +74,8 @@ pub struct Lns {
     pub password: String,
     /// The secret of L2TP tunnel authentication.
     pub tunnel_secret: Option<String>,
-    /// Whether xl2tpd has addresses to give; without, it refuses calls.
-    pub has_pool: bool,
+    /// Whether xl2tpd has only one address to give; it refuses further calls.
+    pub single_address: bool,
     /// What its web page says.
     pub page: String,
 }
@@ -95,7 +95,7 @@ impl Default for Lns {
             user: "alice".to_owned(),
             password: "wonderland".to_owned(),
             tunnel_secret: None,
-            has_pool: true,
+            single_address: false,
             page: "the page behind the gateway".to_owned(),
         }
     }
@@ -207,6 +207,11 @@ impl Guest {
             );
         }
         Ok(guest)
+    }
+
+    /// Its interface on the bridge: there large packets are in the pieces in which they arrive.
+    pub fn interface(&self) -> &str {
+        &self.tap
     }
 
     /// Runs a shell command in the guest and returns its output; a status other than 0 is an error.
@@ -417,8 +422,7 @@ impl Files {
     fn lns(&mut self, lns: &Lns) {
         self.ppp(lns, true, &["name lns", "ms-dns 10.20.4.11", "ms-dns 10.20.4.12"]);
         let challenge = if lns.tunnel_secret.is_some() { "yes" } else { "no" };
-        // A pool whose only address is the gateway's own leaves nothing to give.
-        let pool = if lns.has_pool { "10.20.5.10-10.20.5.99" } else { "10.20.5.1-10.20.5.1" };
+        let pool = if lns.single_address { "10.20.5.10-10.20.5.10" } else { "10.20.5.10-10.20.5.99" };
         self.0.push((
             "xl2tpd/xl2tpd.conf",
             format!(

@@ -31,7 +31,7 @@ impl SoftEther {
         // It writes its configuration and its logs beside its program.
         let programs = folder.join("bin");
         fs::create_dir_all(&programs)?;
-        run(Command::new("cp").arg("-r").arg(format!("{PROGRAMS}/vpnserver/.")).arg(&programs))?;
+        run(Command::new("cp").arg("-rL").arg(format!("{PROGRAMS}/vpnserver/.")).arg(&programs))?;
         // A PID namespace of its own: the server forks, and its children end with their first process.
         let script = "mount --make-rprivate /; mount -t proc proc /proc; \
                       for d in /run/softether /var/lib/softether /var/log/softether; do mkdir -p $d; mount -t tmpfs tmpfs $d; done; \

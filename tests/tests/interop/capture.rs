@@ -6,7 +6,7 @@ use std::process::Command;
 use towline_tests::peer::{Guest, INNER, Lns};
 use towline_tests::process::run;
 use towline_tests::product;
-use towline_tests::site::{Side, Site, tshark};
+use towline_tests::site::{Capture, Side, Site, tshark};
 use towline_tests::tunnel::{Tunnel, config, fetch_page};
 
 const GATEWAY: &str = "192.0.2.10";
@@ -15,9 +15,9 @@ const GATEWAY: &str = "192.0.2.10";
 fn with_the_exported_keys_every_packet_is_well_formed_down_to_the_page_and_without_them_nothing_is_seen() {
     let site = Site::new().unwrap();
     let lns = Lns::default();
-    let _gateway = Guest::lns(&site.wan, "lns", GATEWAY, Side::Wan.router(), &lns).unwrap();
+    let gateway = Guest::lns(&site.wan, "lns", GATEWAY, Side::Wan.router(), &lns).unwrap();
     let host = site.host("client", Side::Wan, "192.0.2.20").unwrap();
-    let capture = site.capture("keys").unwrap();
+    let capture = Capture::start(site.wan.namespace(), gateway.interface(), "keys").unwrap();
     let keys = towline_tests::tool::target().join("peers").join(format!("{}-keys.txt", host.name()));
     let keys_text = keys.to_str().unwrap();
     let arguments = ["--export-keys", keys_text, "--i-know-this-exposes-the-traffic"];

@@ -30,7 +30,7 @@ fn what_the_gateway_refuses_is_told_layer_by_layer_and_put_right_without_a_resta
     unlike["ike"]["proposals"] = json!(["aes128-sha1-modp1024"]);
     let mut tunnel = Tunnel::start(&host, unlike, &lns).unwrap();
     let failed = tunnel.wait_down(Layer::Ike).unwrap();
-    assert_failed(&failed, Reason::NoProposalChosen, &["aes128-sha1-modp1024", "ike.proposals"]);
+    assert_failed(&failed, Reason::NoProposalChosen, &["NO-PROPOSAL-CHOSEN", "ike.proposals"]);
 
     // Nothing for the remote network leaves another way meanwhile.
     let sent = run(host.exec("ping").args(["-c1", "-W1", INNER])).unwrap_err().to_string();
@@ -64,12 +64,16 @@ fn what_the_gateway_refuses_is_told_layer_by_layer_and_put_right_without_a_resta
 #[test]
 fn a_refused_call_carries_the_words_of_the_gateway() {
     let site = Site::new().unwrap();
-    let lns = Lns { has_pool: false, ..Lns::default() };
+    let lns = Lns { single_address: true, ..Lns::default() };
     let _gateway = Guest::lns(&site.wan, "lns", GATEWAY, Side::Wan.router(), &lns).unwrap();
-    let host = site.host("client", Side::Wan, "192.0.2.20").unwrap();
-    let mut tunnel = Tunnel::start(&host, config(GATEWAY), &lns).unwrap();
+    let first = site.host("first", Side::Wan, "192.0.2.20").unwrap();
+    let mut holder = Tunnel::start(&first, config(GATEWAY), &lns).unwrap();
+    holder.wait_ready().unwrap();
+    let second = site.host("second", Side::Wan, "192.0.2.21").unwrap();
+    let mut tunnel = Tunnel::start(&second, config(GATEWAY), &lns).unwrap();
     let failed = tunnel.wait_down(Layer::L2tp).unwrap();
     assert_failed(&failed, Reason::L2tpRefused, &["No available IP address"]);
+    assert!(holder.report().unwrap().is_ready());
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn a_silent_peer_is_told_from_one_that_refuses() {
     let site = Site::new().unwrap();
     // It is there and drops everything, as a firewall does.
     let silent = site.host("silent", Side::Wan, GATEWAY).unwrap();
-    run(silent.exec("nft").arg("table ip drop { chain in { type filter hook input priority 0; policy drop; }; }"))
+    run(silent.exec("nft").arg("table ip silence { chain in { type filter hook input priority 0; policy drop; }; }"))
         .unwrap();
     let host = site.host("client", Side::Wan, "192.0.2.20").unwrap();
     let mut tunnel = Tunnel::start(&host, config(GATEWAY), &Lns::default()).unwrap();

@@ -487,12 +487,15 @@ impl Process {
 
     /// Carries the device and the routes from `old` to the configuration as it is now.
     async fn reroute(&mut self, old: &Config) -> Result<(), String> {
+        // 10.20.4.11/24 and 10.20.4.0/24 are one route.
+        let networks =
+            |config: &Config| -> Vec<IpNet> { config.network.remote_cidrs.iter().map(IpNet::trunc).collect() };
         let without = |these: &[IpNet], those: &[IpNet]| -> Vec<IpNet> {
             these.iter().copied().filter(|network| !those.contains(network)).collect()
         };
         let text = |error: super::netlink::Error| error.to_string();
-        let (old_networks, networks) = (&old.network.remote_cidrs, &self.config.network.remote_cidrs);
-        let (gone, come) = (without(old_networks, networks), without(networks, old_networks));
+        let (before, after) = (networks(old), networks(&self.config));
+        let (gone, come) = (without(&before, &after), without(&after, &before));
         self.netlink.block(&come).await.map_err(text)?;
         if old.network.device != self.config.network.device {
             // The link on the old one ends: such a change dials anew.

@@ -354,11 +354,8 @@ impl Connection {
     /// Puts what the protocols want to say into `transmits`, as long as there is room.
     pub(super) fn fill(&mut self, transmits: &mut DatagramBatch, counters: &mut Counters) {
         while !transmits.is_full() {
-            if let Some(message) = self.lac.poll_transmit() {
-                self.send_control(&message, transmits, counters);
-            } else if let Some(frame) = self.ppp.poll_transmit() {
-                self.send_frame(&frame, transmits, counters);
-            } else if let Some(transmit) = self.ike.poll_transmit() {
+            // First of all: the peer takes ESP once it has the third message of Quick Mode.
+            if let Some(transmit) = self.ike.poll_transmit() {
                 let remote = |port| SocketAddr::new(self.path.remote, port);
                 // The batch has room: the loop's condition.
                 let _room = match transmit {
@@ -371,6 +368,10 @@ impl Connection {
                     }
                     ike::Transmit::Keepalive => transmits.push(Port::NatT, remote(NAT_T_PORT), &KEEPALIVE),
                 };
+            } else if let Some(message) = self.lac.poll_transmit() {
+                self.send_control(&message, transmits, counters);
+            } else if let Some(frame) = self.ppp.poll_transmit() {
+                self.send_frame(&frame, transmits, counters);
             } else {
                 break;
             }
