@@ -50,6 +50,22 @@ pub fn dns_names(name: &str, namespace: &str) -> Vec<String> {
         .collect()
 }
 
+/// What the operator makes for itself goes with the Service for reports, and so with the chart.
+///
+/// # Errors
+/// When the Service cannot be read.
+pub async fn owner(client: &Client, name: &str, namespace: &str) -> Result<OwnerReference, kube::Error> {
+    let name = reports_service(name);
+    let service = Api::<Service>::namespaced(client.clone(), namespace).get(&name).await?;
+    Ok(OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Service".to_owned(),
+        name,
+        uid: service.metadata.uid.unwrap_or_default(),
+        ..OwnerReference::default()
+    })
+}
+
 /// Why something could not be announced.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
@@ -121,31 +137,24 @@ impl Leader {
 
     async fn announce_address(&self) -> Result<(), kube::Error> {
         let name = reports_service(&self.name);
-        let service = Api::<Service>::namespaced(self.client.clone(), &self.namespace).get(&name).await?;
+        let owner = owner(&self.client, &self.name, &self.namespace).await?;
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
-        let slice = self.endpoint_slice(service.metadata.uid.unwrap_or_default());
+        let slice = self.endpoint_slice(owner);
         slices.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&slice)).await?;
         Ok(())
     }
 
-    fn endpoint_slice(&self, service_uid: String) -> EndpointSlice {
+    fn endpoint_slice(&self, owner: OwnerReference) -> EndpointSlice {
         let service = reports_service(&self.name);
         EndpointSlice {
             metadata: ObjectMeta {
                 name: Some(service.clone()),
                 namespace: Some(self.namespace.clone()),
                 labels: Some(BTreeMap::from([
-                    ("kubernetes.io/service-name".to_owned(), service.clone()),
+                    ("kubernetes.io/service-name".to_owned(), service),
                     ("endpointslice.kubernetes.io/managed-by".to_owned(), "operator.towline.dev".to_owned()),
                 ])),
-                // It goes with its Service when the chart is uninstalled.
-                owner_references: Some(vec![OwnerReference {
-                    api_version: "v1".to_owned(),
-                    kind: "Service".to_owned(),
-                    name: service,
-                    uid: service_uid,
-                    ..OwnerReference::default()
-                }]),
+                owner_references: Some(vec![owner]),
                 ..ObjectMeta::default()
             },
             address_type: if self.address.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),

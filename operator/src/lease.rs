@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tracing::{debug, warn};
@@ -21,12 +21,14 @@ pub struct Claim {
     leases: Api<Lease>,
     name: String,
     holder: String,
+    owner: Option<OwnerReference>,
 }
 
 impl Claim {
-    /// The claim of `holder` on Lease `name`.
-    pub fn new(client: Client, namespace: &str, name: &str, holder: &str) -> Self {
-        Self { leases: Api::namespaced(client, namespace), name: name.to_owned(), holder: holder.to_owned() }
+    /// The claim of `holder` on Lease `name`. A Lease that is made goes with `owner`.
+    pub fn new(client: Client, namespace: &str, name: &str, holder: &str, owner: Option<OwnerReference>) -> Self {
+        let leases = Api::namespaced(client, namespace);
+        Self { leases, name: name.to_owned(), holder: holder.to_owned(), owner }
     }
 
     /// Waits until this replica leads.
@@ -82,7 +84,11 @@ impl Claim {
         let lease = self.leases.get_opt(&self.name).await?;
         let written = match lease {
             None => {
-                let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+                let metadata = ObjectMeta {
+                    name: Some(self.name.clone()),
+                    owner_references: self.owner.clone().map(|owner| vec![owner]),
+                    ..ObjectMeta::default()
+                };
                 let lease = Lease { metadata, spec: Some(self.spec(None, now)) };
                 self.leases.create(&PostParams::default(), &lease).await
             }
@@ -148,7 +154,7 @@ mod tests {
             }
             (StatusCode::OK, stored.clone())
         });
-        let claim = |holder| Claim::new(client.clone(), "towline-system", "towline", holder);
+        let claim = |holder| Claim::new(client.clone(), "towline-system", "towline", holder, None);
         (claim("a"), claim("b"), stored)
     }
 
@@ -183,7 +189,7 @@ mod tests {
             true => mock::refusal(StatusCode::NOT_FOUND),
             false => mock::refusal(StatusCode::CONFLICT),
         });
-        let claim = Claim::new(client, "towline-system", "towline", "a");
+        let claim = Claim::new(client, "towline-system", "towline", "a", None);
         assert!(!claim.attempt(Timestamp::now()).await.unwrap());
     }
 }

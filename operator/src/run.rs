@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -78,7 +79,9 @@ impl Run {
         let https = listen(leader::PORT).await?;
         let admin = tokio::spawn(admin::serve(http, metrics.clone(), is_ready, shutdown.clone()));
 
-        let Some(certificate) = self.certificate(&client, &shutdown).await else { return Ok(()) };
+        let owner = leader::owner(&client, &self.name, &self.namespace).await;
+        let owner = owner.inspect_err(|error| warn!(%error, "the Service for reports cannot be read")).ok();
+        let Some(certificate) = self.certificate(&client, owner.clone(), &shutdown).await else { return Ok(()) };
         let (leading, is_leading) = watch::channel(false);
         let webhook = self.webhook.then(|| Webhook { settings: self.settings() });
         let served = Endpoint::new(client.clone(), reports.clone(), is_leading, webhook);
@@ -87,7 +90,7 @@ impl Run {
         let endpoint = tokio::spawn(endpoint::serve(https, certificate.clone(), served, serving.clone()));
         ready.send_replace(true);
 
-        let claim = Claim::new(client.clone(), &self.namespace, &self.name, &self.pod_name);
+        let claim = Claim::new(client.clone(), &self.namespace, &self.name, &self.pod_name, owner);
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             () = claim.acquire() => self.lead(&claim, client, reports, certificate, metrics, leading, &shutdown).await,
@@ -102,9 +105,14 @@ impl Run {
     }
 
     /// The certificate, kept fresh; none when the process ends before there is one.
-    async fn certificate(&self, client: &Client, shutdown: &CancellationToken) -> Option<watch::Receiver<Certificate>> {
+    async fn certificate(
+        &self,
+        client: &Client,
+        owner: Option<OwnerReference>,
+        shutdown: &CancellationToken,
+    ) -> Option<watch::Receiver<Certificate>> {
         let names = leader::dns_names(&self.name, &self.namespace);
-        let certificates = Certificates::new(client.clone(), &self.namespace, &secret_name(&self.name), names);
+        let certificates = Certificates::new(client.clone(), &self.namespace, &secret_name(&self.name), names, owner);
         loop {
             match certificates.ensure().await {
                 Ok(certificate) => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use rcgen::{
@@ -85,12 +86,19 @@ pub struct Certificates {
     api: Api<Secret>,
     secret: String,
     names: Vec<String>,
+    owner: Option<OwnerReference>,
 }
 
 impl Certificates {
-    /// The certificate in Secret `secret` of `namespace`, for the DNS names `names`.
-    pub fn new(client: Client, namespace: &str, secret: &str, names: Vec<String>) -> Self {
-        Self { api: Api::namespaced(client, namespace), secret: secret.to_owned(), names }
+    /// The certificate in Secret `secret` of `namespace`, for the DNS names `names`. A Secret that is made goes with `owner`.
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        secret: &str,
+        names: Vec<String>,
+        owner: Option<OwnerReference>,
+    ) -> Self {
+        Self { api: Api::namespaced(client, namespace), secret: secret.to_owned(), names, owner }
     }
 
     /// Reads the certificate; makes or renews it when needed.
@@ -111,9 +119,11 @@ impl Certificates {
             }
             let new = Material::renewed(material, now, &self.names)?;
             let written = match old {
-                None => self.api.create(&PostParams::default(), &new.secret(&self.secret, None)).await,
+                None => {
+                    self.api.create(&PostParams::default(), &new.secret(&self.secret, None, self.owner.as_ref())).await
+                }
                 Some(old) => {
-                    let secret = new.secret(&self.secret, old.metadata.resource_version);
+                    let secret = new.secret(&self.secret, old.metadata.resource_version, self.owner.as_ref());
                     self.api.replace(&self.secret, &PostParams::default(), &secret).await
                 }
             };
@@ -204,8 +214,12 @@ impl Material {
                 let key = KeyPair::generate()?;
                 let expires = now + AUTHORITY_LIFE;
                 let mut authorities = authority(now, expires)?.self_signed(&key)?.pem();
-                if let Some(old) = old.as_ref().filter(|old| old.authority_expires > now) {
-                    authorities.push_str(first_certificate(&old.authorities));
+                let trusted = old
+                    .as_ref()
+                    .filter(|old| old.authority_expires > now)
+                    .map(|old| first_certificate(&old.authorities));
+                if let Some(old) = trusted.filter(|old| CertificateDer::from_pem_slice(old.as_bytes()).is_ok()) {
+                    authorities.push_str(old);
                 }
                 (authorities, key, expires)
             }
@@ -232,12 +246,13 @@ impl Material {
         })
     }
 
-    fn secret(&self, name: &str, resource_version: Option<String>) -> Secret {
+    fn secret(&self, name: &str, resource_version: Option<String>, owner: Option<&OwnerReference>) -> Secret {
         let value = |text: &String| ByteString(text.clone().into_bytes());
         Secret {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 resource_version,
+                owner_references: owner.map(|owner| vec![owner.clone()]),
                 labels: Some(BTreeMap::from([(
                     "app.kubernetes.io/managed-by".to_owned(),
                     "towline-operator".to_owned(),
@@ -404,7 +419,7 @@ pub(crate) mod tests {
     fn other_names_make_a_certificate_stale_and_the_secret_survives_the_round_trip() {
         let material = Material::renewed(None, Timestamp::now(), &names()).unwrap();
         assert!(!material.is_fresh(Timestamp::now(), &["other".to_owned()]));
-        let read = Material::read(&material.secret("s", None)).unwrap();
+        let read = Material::read(&material.secret("s", None, None)).unwrap();
         assert_eq!((read.serving, read.authority_expires), (material.serving, material.authority_expires));
     }
 
@@ -441,7 +456,7 @@ pub(crate) mod tests {
                 None => mock::refusal(StatusCode::NOT_FOUND),
             }
         });
-        (Certificates::new(client, "towline-system", "towline-tls", names()), asked, stored)
+        (Certificates::new(client, "towline-system", "towline-tls", names(), None), asked, stored)
     }
 
     fn versioned(mut secret: Secret, version: u32) -> Secret {
@@ -451,7 +466,7 @@ pub(crate) mod tests {
 
     fn made(ago: SignedDuration) -> (Secret, String) {
         let material = Material::renewed(None, Timestamp::now() - ago, &names()).unwrap();
-        (material.secret("towline-tls", None), material.authorities)
+        (material.secret("towline-tls", None, None), material.authorities)
     }
 
     #[tokio::test]
@@ -497,7 +512,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_api_server_that_forbids_the_secret_is_named_in_the_error() {
         let (client, _) = mock::api(|_, _| mock::refusal(StatusCode::FORBIDDEN));
-        let certificates = Certificates::new(client, "towline-system", "towline-tls", names());
+        let certificates = Certificates::new(client, "towline-system", "towline-tls", names(), None);
         let Err(error) = certificates.ensure().await else { panic!("no error") };
         assert!(error.to_string().starts_with("Secret towline-tls of the operator's namespace: "), "{error}");
     }

@@ -84,11 +84,6 @@ impl Site {
     pub fn forget_mappings(&self) -> Result<()> {
         run(self.nat.exec("conntrack").arg("-F")).map(drop)
     }
-
-    /// Captures what crosses the wide-area network.
-    pub fn capture(&self, name: &str) -> Result<Capture> {
-        Capture::start(self.wan.namespace(), "br0", name)
-    }
 }
 
 /// A running capture.
