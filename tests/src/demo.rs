@@ -14,9 +14,11 @@ use crate::peer::{INNER, Lns, PACKAGES, stop_kept};
 use crate::process::Identity;
 use crate::{package, product, release, tool};
 
-/// The demo's cluster, its address, and that of the gateway.
+/// The demo's cluster and its address.
 const CLUSTER: (&str, Ipv4Addr) = ("demo", Ipv4Addr::new(192, 0, 2, 11));
-const GATEWAY: &str = "192.0.2.21";
+/// Name and address of the gateways. A Linux kernel as a gateway cannot tell two clients behind one NAT apart, and all pods are
+/// behind that of their node: each tunnel has a gateway of its own.
+const GATEWAYS: [(&str, &str); 2] = [("oslo", "192.0.2.21"), ("bergen", "192.0.2.22")];
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Args, Debug)]
@@ -26,20 +28,21 @@ pub struct Arguments {
     down: bool,
 }
 
-/// The gateway that a run left.
+/// A gateway that a run left.
 #[derive(Serialize, Deserialize)]
 struct Kept {
+    name: String,
     identity: Identity,
     bridge: String,
     tap: String,
 }
 
 fn state() -> std::path::PathBuf {
-    tool::folder().join("demo-gateway.json")
+    tool::folder().join("demo-gateways.json")
 }
 
-fn kept() -> Option<Kept> {
-    serde_json::from_slice(&fs::read(state()).ok()?).ok()
+fn kept() -> Vec<Kept> {
+    fs::read(state()).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 impl Arguments {
@@ -72,23 +75,33 @@ fn up() -> Result<()> {
     let cluster = step("a Kubernetes cluster (its programs are built once, from their Go modules)", || {
         Cluster::up(CLUSTER.0, CLUSTER.1)
     })?;
-    if !kept().is_some_and(|kept| kept.identity.is_alive()) {
-        step("a foreign gateway: strongSwan, xl2tpd and pppd on a Linux kernel of their own", || {
-            forget_gateway()?;
-            let (identity, bridge, tap) = release::gateway(&cluster, "gateway", GATEWAY, &lns)?.keep();
-            Ok(fs::write(state(), serde_json::to_vec(&Kept { identity, bridge, tap })?)?)
-        })?;
-    }
+    step("two foreign gateways: strongSwan, xl2tpd and pppd, each on a Linux kernel of its own", || {
+        let mut running = kept();
+        for (name, address) in GATEWAYS {
+            if running.iter().any(|kept| kept.name == name && kept.identity.is_alive()) {
+                continue;
+            }
+            if let Some(dead) = running.iter().position(|kept| kept.name == name) {
+                let dead = running.remove(dead);
+                stop_kept(dead.identity, &dead.bridge, &dead.tap)?;
+            }
+            let (identity, bridge, tap) = release::gateway(&cluster, name, address, &lns)?.keep();
+            running.push(Kept { name: name.to_owned(), identity, bridge, tap });
+            fs::write(state(), serde_json::to_vec(&running)?)?;
+        }
+        Ok(())
+    })?;
     step("helm install", || release::install(&cluster, &[]))?;
     step("kubectl apply of a Secret, two VpnTunnels and two pods", || {
-        cluster.apply(&release::secret("oslo-vpn", &lns))?;
-        cluster.apply(&release::gateway_tunnel("oslo", GATEWAY, "oslo-vpn"))?;
-        cluster.apply(&release::sidecar_tunnel("oslo-direct", GATEWAY, "oslo-vpn"))?;
+        let [(oslo, oslo_address), (bergen, bergen_address)] = GATEWAYS;
+        cluster.apply(&release::secret("vpn", &lns))?;
+        cluster.apply(&release::gateway_tunnel(oslo, oslo_address, "vpn"))?;
+        cluster.apply(&release::sidecar_tunnel(bergen, bergen_address, "vpn"))?;
         cluster.apply(&release::app("app", None))?;
-        cluster.apply(&release::app("app-with-sidecar", Some("oslo-direct")))
+        cluster.apply(&release::app("app-with-sidecar", Some(bergen)))
     })?;
     step("kubectl wait --for=condition=Ready", || {
-        ["oslo", "oslo-direct"].iter().try_for_each(|tunnel| release::wait_ready(&cluster, tunnel))?;
+        GATEWAYS.iter().try_for_each(|(tunnel, _)| release::wait_ready(&cluster, tunnel))?;
         ["app", "app-with-sidecar"].iter().try_for_each(|pod| release::wait_for_pod(&cluster, pod))
     })?;
     println!("\n$ kubectl get vpntunnel\n{}", cluster.kubectl(&["get", "vpntunnel"])?);
@@ -111,15 +124,17 @@ fn up() -> Result<()> {
     Ok(())
 }
 
-fn forget_gateway() -> Result<()> {
-    if let Some(kept) = kept() {
-        stop_kept(kept.identity, &kept.bridge, &kept.tap)?;
+fn stop_gateways() -> Result<()> {
+    for gateway in kept() {
+        stop_kept(gateway.identity, &gateway.bridge, &gateway.tap)?;
+    }
+    if state().exists() {
         fs::remove_file(state())?;
     }
     Ok(())
 }
 
 fn down() -> Result<()> {
-    step("the foreign gateway ends", forget_gateway)?;
+    step("the foreign gateways end", stop_gateways)?;
     step("the cluster ends", || Cluster::open(CLUSTER.0)?.map_or(Ok(()), Cluster::down))
 }
