@@ -381,7 +381,11 @@ impl Files {
         ));
         self.0.push((
             "strongswan.conf",
-            "charon {
+            // swanctl needs no cryptography here, and some plugins wait for a random number generator that starts late.
+            "swanctl {
+              load = random pem
+            }
+            charon {
               load_modular = no
               load = random nonce aes rc2 sha1 sha2 md5 hmac gmp openssl gcm ctr x509 pubkey pkcs1 pkcs8 pem constraints revocation kernel-netlink socket-default updown vici
               install_routes = no
