@@ -422,8 +422,8 @@ mod tests {
     async fn tokens_that_are_not_for_us_are_refused_and_not_remembered() {
         let mut other_audience = World::default();
         other_audience.review["audiences"] = json!(["https://kubernetes.default.svc"]);
-        let mut invalid = World::default();
-        invalid.review = json!({"authenticated": false, "error": "expired"});
+        let review = json!({"authenticated": false, "error": "expired"});
+        let invalid = World { review, ..World::default() };
         let mut without_audience = World::default();
         without_audience.review.as_object_mut().unwrap().remove("audiences");
         for world in [other_audience, invalid, without_audience] {

@@ -1,5 +1,7 @@
 //! The tunnel process against foreign gateways: strongSwan, xl2tpd and pppd on a Linux kernel of their own, and SoftEther.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it is")]
+
 mod interop {
     mod agreement;
     mod capture;
