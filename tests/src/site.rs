@@ -100,7 +100,7 @@ impl Capture {
         std::fs::create_dir_all(&folder)?;
         let file = folder.join(format!("{}-{name}.pcap", namespace.name()));
         let mut command = namespace.exec("tcpdump");
-        command.args(["-i", interface, "-U", "-n", "-s", "0", "-Z", "root", "-w"]).arg(&file);
+        command.args(["-i", interface, "--immediate-mode", "-U", "-n", "-s", "0", "-Z", "root", "-w"]).arg(&file);
         let log = file.with_extension("log");
         if log.exists() {
             std::fs::remove_file(&log)?;

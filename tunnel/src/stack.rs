@@ -441,7 +441,10 @@ impl Tunnel {
                 let esp = self.report.negotiated.as_ref().and_then(|negotiated| negotiated.esp).filter(|_| rekey);
                 self.negotiated(|_| Negotiated { ike: proposal, esp, ppp_auth: None, nat, mtu: None, weakness: None });
                 self.set(Layer::Ike, LayerState::Up, Reason::MainModeDone, format!("{proposal} with {peer_id}."));
-                self.progress(Layer::Ipsec, Reason::Negotiating, "Quick Mode is under way.".to_owned());
+                // A renewal changes nothing for the layers above.
+                if !rekey {
+                    self.progress(Layer::Ipsec, Reason::Negotiating, "Quick Mode is under way.".to_owned());
+                }
             }
             Step::Ipsec { proposal, rekey } => {
                 if rekey {
@@ -449,7 +452,9 @@ impl Tunnel {
                 }
                 self.negotiated(|old| Negotiated { esp: Some(proposal), ..old });
                 self.set(Layer::Ipsec, LayerState::Up, Reason::QuickModeDone, format!("ESP with {proposal}."));
-                self.progress(Layer::L2tp, Reason::Negotiating, "L2TP is under way.".to_owned());
+                if !rekey {
+                    self.progress(Layer::L2tp, Reason::Negotiating, "L2TP is under way.".to_owned());
+                }
             }
             Step::L2tp { peer } => {
                 self.set(Layer::L2tp, LayerState::Up, Reason::SessionUp, format!("The call to {peer} is up."));

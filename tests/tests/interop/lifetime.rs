@@ -7,7 +7,7 @@ use towline_tests::peer::{Guest, INNER, Lns};
 use towline_tests::process::Process;
 use towline_tests::site::{Side, Site};
 use towline_tests::tunnel::{Tunnel, config, fetch_page, wait_for_text};
-use towline_tunnel::report::Report;
+use towline_tunnel::report::{Report, State};
 
 const GATEWAY: &str = "192.0.2.10";
 
@@ -43,7 +43,9 @@ fn ten_rekeys_of_phase_2_and_two_of_phase_1_lose_no_packet() {
     ping.wait(Duration::from_secs(10)).unwrap();
     let said = ping.output().unwrap();
     assert!(said.contains(" 0% packet loss"), "{said}\n{}", tunnel.log().unwrap());
-    assert!(tunnel.report().unwrap().is_ready());
+    let report = tunnel.report().unwrap();
+    assert!(report.layers.iter().all(|layer| layer.state == State::Up), "{report:#?}");
+    assert!(report.negotiated.unwrap().mtu.is_some());
 }
 
 #[test]
