@@ -228,7 +228,11 @@ fn without_pods(tunnel: &VpnTunnel) -> Verdict {
 
 /// A condition that the pods' reports decide.
 fn layer(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Option<Verdict> {
-    let Some(pod) = worst else { return Some(without_pods(input.tunnel)) };
+    let Some(pod) = worst else {
+        let verdict = without_pods(input.tunnel);
+        let truth = if kind == ConditionType::Ready { verdict.truth } else { Truth::Unknown };
+        return Some(Verdict { truth, ..verdict });
+    };
     if !pod.running {
         let message = format!("Pod {} does not run: {}", pod.name, pod.waiting);
         let truth = if kind == ConditionType::Ready { Truth::False } else { Truth::Unknown };
@@ -341,6 +345,7 @@ mod tests {
         assert_eq!(says(&old, ConditionType::Ready), pair("Unknown", "PodSilent"));
         let none = judge(&tunnel, &applied(), &[], false);
         assert_eq!(says(&none, ConditionType::Ready), pair("False", "PodsPending"));
+        assert_eq!(says(&none, ConditionType::PeerReachable), pair("Unknown", "PodsPending"));
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn a_tunnel_whose_peer_and_operator_are_gone_is_deleted_all_the_same() {
             status == "False"
         })
         .unwrap();
-    assert!(message.contains("192.0.2.99"), "{message}");
+    assert!(message.contains("UDP 500 and 4500"), "{message}");
     let scale = |replicas: &str| {
         let replicas = format!("--replicas={replicas}");
         cluster.kubectl(&["--namespace", "towline-system", "scale", "deployment/towline", &replicas]).unwrap();
