@@ -217,7 +217,8 @@ async fn pods(tunnel: &VpnTunnel, context: &Context, namespace: &str, name: &str
         let key = PodKey { namespace: namespace.to_owned(), tunnel: name.to_owned(), pod: pod.name_any() };
         let received = context.reports.last(&key, &pod.uid().unwrap_or_default());
         let (running, waiting) = container_state(pod);
-        Pod { name: pod.name_any(), running, waiting, report: received.map(|last| (last.report, last.at.elapsed())) }
+        let report = received.map(|last| (last.report, last.at.elapsed()));
+        Pod { name: pod.name_any(), running, waiting, in_service: is_ready(pod), report }
     };
     Ok(found.iter().map(pod).collect())
 }
@@ -226,6 +227,11 @@ async fn pods(tunnel: &VpnTunnel, context: &Context, namespace: &str, name: &str
 fn has_container(pod: &KubePod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(|container| container.name == CONTAINER)
+}
+
+fn is_ready(pod: &KubePod) -> bool {
+    let conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn is_over(pod: &KubePod) -> bool {

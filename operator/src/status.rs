@@ -25,6 +25,8 @@ pub struct Pod {
     pub running: bool,
     /// Why it does not, in the kubelet's or the scheduler's words.
     pub waiting: String,
+    /// Whether Services lead to it: the condition `Ready` of the pod.
+    pub in_service: bool,
     /// The last report and its age.
     pub report: Option<(Report, Duration)>,
 }
@@ -252,6 +254,12 @@ fn layer(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Option<
         );
         return Some(Verdict::unknown(Reason::PodSilent, message));
     };
+    let has_services = !input.tunnel.spec.exports.is_empty();
+    if kind == ConditionType::Ready && report.is_ready() && has_services && !pod.in_service {
+        let message =
+            format!("The tunnel is up; its Services lead to pod {} as soon as the kubelet finds it ready.", pod.name);
+        return Some(Verdict::no(Reason::PodsPending, message));
+    }
     let found = if kind == ConditionType::Ready && !report.is_ready() {
         // Ready tells the cause, whichever layer it is in.
         report.cause()
@@ -311,7 +319,7 @@ mod tests {
 
     fn pod(name: &str, report: Option<(Report, u64)>) -> Pod {
         let report = report.map(|(report, age)| (report, Duration::from_secs(age)));
-        Pod { name: name.to_owned(), running: true, waiting: String::new(), report }
+        Pod { name: name.to_owned(), running: true, waiting: String::new(), in_service: true, report }
     }
 
     fn judge(tunnel: &VpnTunnel, outcome: &Outcome, pods: &[Pod], just_began: bool) -> VpnTunnelStatus {
@@ -339,6 +347,10 @@ mod tests {
         assert_eq!(says(&ready, ConditionType::Ready), pair("True", "ProbeSucceeded"));
         assert_eq!(ready.assigned_address.as_deref(), Some("10.20.5.10"));
         assert_eq!(ready.services[0].service_name, "oslo-web");
+        let mut unready = pod("a", Some((up("r1"), 3)));
+        unready.in_service = false;
+        let unready = judge(&tunnel, &applied(), &[unready], false);
+        assert_eq!(says(&unready, ConditionType::Ready), pair("False", "PodsPending"));
         let silent = judge(&tunnel, &applied(), &[pod("a", None)], false);
         assert_eq!(says(&silent, ConditionType::Ready), pair("Unknown", "PodSilent"));
         let old = judge(&tunnel, &applied(), &[pod("a", Some((up("r1"), 36)))], false);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
 use crate::peer::{INNER, Lns, PACKAGES, stop_kept};
-use crate::process::Identity;
+use crate::process::{Identity, wait_until};
 use crate::{package, product, release, tool};
 
 /// The demo's cluster and its address.
@@ -102,7 +102,10 @@ fn up() -> Result<()> {
     })?;
     step("kubectl wait --for=condition=Ready", || {
         GATEWAYS.iter().try_for_each(|(tunnel, _)| release::wait_ready(&cluster, tunnel))?;
-        ["app", "app-with-sidecar"].iter().try_for_each(|pod| release::wait_for_pod(&cluster, pod))
+        ["app", "app-with-sidecar"].iter().try_for_each(|pod| release::wait_for_pod(&cluster, pod))?;
+        wait_until("the Service", Duration::from_secs(30), || {
+            release::fetch(&cluster, "app", "http://oslo-web/").is_ok()
+        })
     })?;
     println!("\n$ kubectl get vpntunnel\n{}", cluster.kubectl(&["get", "vpntunnel"])?);
     let columns = "-o=jsonpath={range .status.conditions[*]}{.type}{\"\\t\"}{.status}{\"\\t\"}{.reason}{\"\\t\"}{.message}{\"\\n\"}{end}";

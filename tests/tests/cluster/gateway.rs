@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use towline_tests::cluster::Cluster;
 use towline_tests::peer::Lns;
 use towline_tests::process::wait_until;
 use towline_tests::release::{
@@ -12,6 +13,12 @@ use towline_tests::tunnel::wait_for_text;
 use super::world::{Cleanup, cluster, gateway};
 
 const ADDRESS: &str = "192.0.2.41";
+
+/// A Service takes a moment from the readiness of its pod to the rules of kube-proxy.
+fn wait_for_page(cluster: &Cluster, url: &str, page: &str) {
+    wait_until("the page", Duration::from_secs(30), || fetch(cluster, "app", url).is_ok_and(|found| found == page))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", describe(cluster)));
+}
 
 #[test]
 fn a_tunnel_comes_up_tells_the_truth_heals_and_goes() {
@@ -49,7 +56,7 @@ fn a_tunnel_comes_up_tells_the_truth_heals_and_goes() {
 
     // The page, by the Service's name; every column of `kubectl get vt` has its value.
     wait_for_pod(&cluster, "app").unwrap();
-    assert_eq!(fetch(&cluster, "app", "http://oslo-web.default.svc.cluster.local/").unwrap(), lns.page);
+    wait_for_page(&cluster, "http://oslo-web.default.svc.cluster.local/", &lns.page);
     let listed = cluster.kubectl(&["get", "vt", "oslo", "--no-headers"]).unwrap();
     for word in ["True", "ProbeSucceeded", "Client", ADDRESS, "10.20.5."] {
         assert!(listed.contains(word), "{word} is not in {listed}");
@@ -104,10 +111,7 @@ fn a_tunnel_comes_up_tells_the_truth_heals_and_goes() {
     );
     let peer = gateway(&cluster, ADDRESS, &lns);
     wait_ready(&cluster, "oslo").unwrap();
-    wait_until("the page again", Duration::from_secs(30), || {
-        fetch(&cluster, "app", "http://oslo-web/").is_ok_and(|page| page == lns.page)
-    })
-    .unwrap();
+    wait_for_page(&cluster, "http://oslo-web/", &lns.page);
 
     // Deleted: the peer is told, and nothing is left.
     cluster.kubectl(&["delete", "vpntunnel", "oslo", "--timeout=30s"]).unwrap();
