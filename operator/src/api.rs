@@ -40,8 +40,11 @@ mod tests {
             let committed = std::fs::read_to_string(&path).unwrap_or_default();
             assert!(
                 committed == to_yaml(&definition).unwrap(),
-                "{path} differs from the types; run `cargo run -p towline-operator -- crds --dir crds`"
+                "{path} differs from the types; run `cargo xtask crds`"
             );
+            let path = format!("{}/../charts/towline/files/{}", env!("CARGO_MANIFEST_DIR"), file_name(&definition));
+            let chart = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(chart == committed, "{path} differs from crds/; run `cargo xtask crds`");
         }
     }
 

@@ -29,12 +29,7 @@ impl Keys {
         cookies: &Cookies,
     ) -> Result<Self, Error> {
         let skeyid = hash::hmac(proposal.hash, pre_shared_key, &[nonce_i, nonce_r]);
-        let spi = cookies.spi();
-        let child =
-            |before: &[u8], number| hash::hmac(proposal.hash, &skeyid, &[before, shared_secret, &spi, &[number]]);
-        let skeyid_d = child(&[], 0);
-        let skeyid_a = child(&skeyid_d, 1);
-        let skeyid_e = child(&skeyid_a, 2);
+        let [skeyid_d, skeyid_a, skeyid_e] = children(proposal.hash, &skeyid, shared_secret, &cookies.spi());
         let encryption_key = encryption_key(proposal.hash, &skeyid_e, cbc::key_size(proposal.cipher));
         let cipher = CbcKey::new(proposal.cipher, &encryption_key)
             .map_err(|_| Error::InvalidKeyInformation("shared secret (it gives a key of the wrong size)"))?;
@@ -81,20 +76,9 @@ impl Keys {
         [nonce_i, nonce_r]: [&[u8]; 2],
         length: usize,
     ) -> Zeroizing<Vec<u8>> {
-        let mut keymat = Zeroizing::new(Vec::with_capacity(length + hash::output_size(self.hash)));
-        let mut block = Zeroizing::new(Vec::new());
-        while keymat.len() < length {
-            let protocol = [ProtocolId::ESP.0];
-            let secret = shared_secret.unwrap_or_default();
-            block = hash::hmac(
-                self.hash,
-                &self.skeyid_d,
-                &[&block, secret, &protocol, &spi.to_be_bytes(), nonce_i, nonce_r],
-            );
-            keymat.extend_from_slice(&block);
-        }
-        keymat.truncate(length);
-        keymat
+        let secret = shared_secret.unwrap_or_default();
+        let seed = [secret, &[ProtocolId::ESP.0], &spi.to_be_bytes(), nonce_i, nonce_r];
+        expand(self.hash, &self.skeyid_d, &seed, length)
     }
 
     /// Encrypts a message; `iv` moves on to its last block.
@@ -131,6 +115,29 @@ impl Keys {
     }
 }
 
+/// SKEYID_d, SKEYID_a and SKEYID_e (section 5); `spi` is CKY-I | CKY-R.
+fn children(hash: Hash, skeyid: &[u8], shared_secret: &[u8], spi: &[u8]) -> [Zeroizing<Vec<u8>>; 3] {
+    let child = |before: &[u8], number| hash::hmac(hash, skeyid, &[before, shared_secret, spi, &[number]]);
+    let skeyid_d = child(&[], 0);
+    let skeyid_a = child(&skeyid_d, 1);
+    let skeyid_e = child(&skeyid_a, 2);
+    [skeyid_d, skeyid_a, skeyid_e]
+}
+
+/// K1 | K2 | …, where K1 is prf(key, seed) and each next one prf(key, the last | seed) (section 5.5).
+fn expand(hash: Hash, key: &[u8], seed: &[&[u8]], length: usize) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(length + hash::output_size(hash)));
+    let mut block = Zeroizing::new(Vec::new());
+    while out.len() < length {
+        let parts: Vec<&[u8]> = std::iter::once(block.as_slice()).chain(seed.iter().copied()).collect();
+        let next = hash::hmac(hash, key, &parts);
+        block = next;
+        out.extend_from_slice(&block);
+    }
+    out.truncate(length);
+    out
+}
+
 /// The first octets of SKEYID_e, or of its expansion when it is too short (appendix B).
 fn encryption_key(hash: Hash, skeyid_e: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
     let mut key = Zeroizing::new(skeyid_e.to_vec());
@@ -159,4 +166,63 @@ pub(super) fn esp_key_sizes(cipher: Cipher, integrity: Option<Hash>) -> (usize, 
     };
     // RFC 2403, 2404 and 4868: the key is as long as the hash.
     (encryption, integrity.map_or(0, hash::output_size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hex_literal::hex;
+
+    // The values are those of NIST's samples for IKEv1 and, from appendix B on, those that NSS tests itself by.
+
+    #[test]
+    fn skeyid_with_a_pre_shared_key_is_that_of_the_samples() {
+        let nonces: [&[u8]; 2] = [&hex!("03a6f25a83c8c2a3"), &hex!("9d958a6618f77e7f")];
+        assert_eq!(*hash::hmac(Hash::Sha1, &[0xc0], &nonces), hex!("ab3be41bc62f2ef0c41a3076d58768be77fadd2e"));
+        let nonces: [&[u8]; 2] = [&hex!("ead9ced494868f41"), &hex!("f1aff4f425a94f18")];
+        let skeyid = hex!("558a99b299773d267cf7c8ef073bf3b7af362c206c75a538403c5ef884d4cace");
+        assert_eq!(*hash::hmac(Hash::Sha256, &[0xa0], &nonces), skeyid);
+    }
+
+    #[test]
+    fn the_children_of_skeyid_are_those_of_the_samples() {
+        let skeyid = hex!("707197817fb2d90cf54d1842606bdea59b9f4823");
+        let secret = hex!("8ba4cbc73c0187301dc19a975823854dbd641c597f637f8d053a83b9514673eb");
+        let [d, a, e] = children(Hash::Sha1, &skeyid, &secret, &hex!("8c3bcd3a69831d7f d2d9a7ff4fbe95a7"));
+        assert_eq!(*d, hex!("384be709a8a5e63c3ed160cfe3921c4b37d5b32d"));
+        assert_eq!(*a, hex!("48b327575abe3adba0f279849e289022a13e2b47"));
+        assert_eq!(*e, hex!("a4a415c8e0c38c0da847c356cc61c24df8025560"));
+        let skeyid = hex!("750c5c94b9c2ec20b68033e024dadf0fa87e8b48c6561b21c72478451a06583d");
+        let secret = hex!("a1ff3dc6cf9b4c04709943cb4ca1f1789bcf360b03f1d027de3ae8ee039e9155");
+        let [d, a, e] = children(Hash::Sha256, &skeyid, &secret, &hex!("6c6beb72631ddc3d b84e24b22cffbd14"));
+        assert_eq!(*d, hex!("a4f7ca7de913814813e3312099e7c943bd293483f387532330237f1b20957310"));
+        assert_eq!(*a, hex!("1d4b705746c43b0a6fcbb8db33983c0f24ff6f8b6543e3779fed227c6067f004"));
+        assert_eq!(*e, hex!("03e6f16cd9ce9f64b5cdc5b34cca7163483ba5389a30afebef3d14640b0a815e"));
+    }
+
+    #[test]
+    fn the_key_of_phase_1_is_cut_or_expanded_as_appendix_b_says() {
+        let skeyid_e = hex!("63e81194946ebd05df7df5ebf5d8750056bf1f1d");
+        let long = "933347a07de5782247dd36d1562ffe0eecade1eb4134165257e3af1000af8ae3f165063828cbb60d";
+        let of = |hash, skeyid_e: &[u8], length| -> String {
+            encryption_key(hash, skeyid_e, length).iter().map(|octet| format!("{octet:02x}")).collect()
+        };
+        assert_eq!(of(Hash::Sha1, &skeyid_e, 40), long);
+        assert_eq!(of(Hash::Sha1, &skeyid_e, 15), "63e81194946ebd05df7df5ebf5d875");
+        let skeyid_e = hex!("5f00d1bd2c58ec224b1e6b71fa0f19a1faa7a193952c444411b47c1a9d8ba6fe");
+        assert_eq!(of(Hash::Sha256, &skeyid_e, 15), "5f00d1bd2c58ec224b1e6b71fa0f19");
+        let longer = "b10fff32cbeaa1e7afe6ab0b191e0bd63cd524849a4b56019146d232a24cf9af6b89494d2a360b06";
+        assert_eq!(of(Hash::Sha256, &skeyid_e, 40), longer);
+    }
+
+    #[test]
+    fn keymat_is_expanded_as_section_5_5_says() {
+        let key = hex!("63e81194946ebd05df7df5ebf5d8750056bf1f1d");
+        let long = hex!("933347a07de5782247dd36d1562ffe0eecade1ebaeaa476a5f578c34a9b2b7101a621202f61db924");
+        assert_eq!(*expand(Hash::Sha1, &key, &[&[0]], 40), long);
+        assert_eq!(*expand(Hash::Sha1, &key, &[&[], &[0]], 15), long[..15]);
+        let key = hex!("5f00d1bd2c58ec224b1e6b71fa0f19a1faa7a193952c444411b47c1a9d8ba6fe");
+        let long = hex!("b10fff32cbeaa1e7afe6ab0b191e0bd63cd524849a4b56019146d232a24cf9af59f18ed9aabbb2db");
+        assert_eq!(*expand(Hash::Sha256, &key, &[&[0]], 40), long);
+    }
 }
