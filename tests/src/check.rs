@@ -108,8 +108,20 @@ impl Part {
     }
 }
 
+/// The components of the toolchain that a minimal installation lacks.
+fn components() -> Result<()> {
+    for (program, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if run(cargo().args([program, "--version"])).is_err() {
+            say(Command::new("rustup").args(["component", "add", component]))
+                .with_context(|| format!("install {component}: cargo {program} is missing"))?;
+        }
+    }
+    Ok(())
+}
+
 fn lint() -> Result<()> {
     package::install(&["cmake", "gcc", "g++", "libc6-dev"])?;
+    components()?;
     say(cargo().args(["fmt", "--all", "--check"]))?;
     say(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     let deny = cargo_deny()?;
