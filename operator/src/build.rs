@@ -151,7 +151,7 @@ fn template(tunnel: &VpnTunnel, settings: &Settings) -> PodTemplateSpec {
                 ..PodSecurityContext::default()
             }),
             containers: vec![tunnel_container(tunnel, settings, Usage::Gateway)],
-            volumes: Some(tunnel_volumes(tunnel, Usage::Gateway)),
+            volumes: Some(tunnel_volumes(tunnel)),
             ..PodSpec::default()
         }),
     }

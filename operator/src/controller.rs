@@ -36,8 +36,8 @@ use crate::tls::Certificate;
 
 /// Tunnels that are reconciled at once.
 const CONCURRENCY: u16 = 8;
-/// A tunnel is looked at again after this time even if nothing happens, so that a silent pod is noticed.
-const RECHECK: Duration = Duration::from_secs(20);
+/// A tunnel is looked at again after this time even if nothing happens.
+const RECHECK: Duration = Duration::from_secs(300);
 /// The first pause after a failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after a failure.
@@ -190,6 +190,8 @@ async fn run_once(tunnel: &VpnTunnel, context: &Context) -> Result<Action, Error
     }
     match failure {
         Some(error) => Err(error),
+        // A pod that never reports causes no event by its silence.
+        None if pods.iter().any(|pod| pod.running && pod.report.is_none()) => Ok(Action::requeue(SILENCE)),
         None => Ok(Action::requeue(RECHECK)),
     }
 }

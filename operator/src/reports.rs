@@ -12,6 +12,9 @@ const MAX_PODS: usize = 8_192;
 /// A pod that has not reported for this long is silent: three heartbeats and some.
 pub const SILENCE: Duration = Duration::from_secs(35);
 
+/// How often is looked for pods that have fallen silent.
+const SCAN: Duration = Duration::from_secs(5);
+
 /// A pod of a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodKey {
@@ -32,11 +35,15 @@ pub struct Received {
     pub report: Report,
     /// When.
     pub at: Instant,
+    /// Its silence is known.
+    told: bool,
 }
 
 #[derive(Default)]
 struct Store {
     reports: BTreeMap<PodKey, Received>,
+    /// When was last looked for silent pods.
+    scanned: Option<Instant>,
     /// Tunnels, by namespace and name, whose reports changed since they were last taken.
     changed: BTreeSet<(String, String)>,
     received: u64,
@@ -68,7 +75,7 @@ impl Reports {
             }
         }
         let tunnel = (key.namespace.clone(), key.tunnel.clone());
-        store.reports.insert(key, Received { uid, report, at: now });
+        store.reports.insert(key, Received { uid, report, at: now, told: false });
         if is_news {
             store.changed.insert(tunnel);
             drop(store);
@@ -76,13 +83,31 @@ impl Reports {
         }
     }
 
-    /// Waits for a tunnel whose reports changed; returns its namespace and name.
+    /// Waits for a tunnel whose reports changed, or one of whose pods has fallen silent; returns its namespace and name.
     pub async fn changed(&self) -> (String, String) {
         loop {
+            self.scan(Instant::now());
             if let Some(tunnel) = self.store().changed.pop_first() {
                 return tunnel;
             }
-            self.0.1.notified().await;
+            // Woken by a report or by the time of the next scan: the loop looks for both.
+            drop(tokio::time::timeout(SCAN, self.0.1.notified()).await);
+        }
+    }
+
+    /// Marks tunnels with pods that have fallen silent, each silence once.
+    fn scan(&self, now: Instant) {
+        let mut store = self.store();
+        if store.scanned.is_some_and(|scanned| now.saturating_duration_since(scanned) < SCAN) {
+            return;
+        }
+        store.scanned = Some(now);
+        let Store { reports, changed, .. } = &mut *store;
+        for (key, received) in reports.iter_mut().filter(|(_, received)| !received.told) {
+            if now.saturating_duration_since(received.at) > SILENCE {
+                received.told = true;
+                changed.insert((key.namespace.clone(), key.tunnel.clone()));
+            }
         }
     }
 
@@ -133,6 +158,20 @@ mod tests {
         reports.record(key("a"), "u-1".to_owned(), Report::new("2".to_owned()));
         reports.changed().await;
         assert_eq!((reports.len(), reports.received()), (1, 3));
+    }
+
+    #[test]
+    fn a_pod_that_falls_silent_is_told_once() {
+        let reports = Reports::default();
+        reports.record(key("a"), "u-1".to_owned(), Report::new("1".to_owned()));
+        reports.store().changed.clear();
+        let silent = Instant::now() + SILENCE + SCAN;
+        reports.scan(Instant::now());
+        assert!(reports.store().changed.is_empty());
+        reports.scan(silent);
+        assert_eq!(reports.store().changed.pop_first(), Some(("erp".to_owned(), "oslo".to_owned())));
+        reports.scan(silent + SCAN);
+        assert!(reports.store().changed.is_empty());
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn inject(
         return Err(format!("the container name {CONTAINER} is the sidecar's; give the pod's container another name"));
     }
     let container = tunnel_container(tunnel, &webhook.settings, Usage::Sidecar);
-    let volumes = tunnel_volumes(tunnel, Usage::Sidecar);
+    let volumes = tunnel_volumes(tunnel);
     let theirs = spec.volumes.unwrap_or_default();
     if let Some(volume) = volumes.iter().find(|volume| theirs.iter().any(|other| other.name == volume.name)) {
         return Err(format!("the volume name {} is the sidecar's; give the pod's volume another name", volume.name));
@@ -281,8 +281,7 @@ mod tests {
             (
                 sidecar(),
                 spec(|spec| {
-                    let volume =
-                        tunnel_volumes(&serde_json::from_value(tunnel("Sidecar", false)).unwrap(), Usage::Sidecar);
+                    let volume = tunnel_volumes(&serde_json::from_value(tunnel("Sidecar", false)).unwrap());
                     spec["volumes"] = json!([{"name": volume[0].name, "emptyDir": {}}]);
                 }),
                 "give the pod's volume another name",

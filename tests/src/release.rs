@@ -16,8 +16,6 @@ use crate::{image, product, tool};
 pub const TEST_CLUSTER: &str = "test";
 /// The namespace of the release.
 pub const NAMESPACE: &str = "towline-system";
-/// The namespace of the tunnels, the same as kubectl's default.
-pub const TUNNELS: &str = "default";
 
 /// Loads the images and installs or upgrades the chart with further `values`, as `replicas=2`; waits until the operator is ready.
 pub fn install(cluster: &Cluster, values: &[&str]) -> Result<()> {

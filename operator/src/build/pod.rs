@@ -153,7 +153,7 @@ fn resources(tunnel: &VpnTunnel) -> ResourceRequirements {
 }
 
 /// The volumes that the container mounts.
-pub fn tunnel_volumes(tunnel: &VpnTunnel, _usage: Usage) -> Vec<Volume> {
+pub fn tunnel_volumes(tunnel: &VpnTunnel) -> Vec<Volume> {
     let named = |name: &str| Volume { name: name.to_owned(), ..Volume::default() };
     let mut volumes = vec![
         Volume {
@@ -245,7 +245,7 @@ pub(crate) mod tests {
     #[test]
     fn every_mount_has_its_volume_and_every_secret_is_optional() {
         let tunnel = tunnel("Gateway");
-        let volumes = tunnel_volumes(&tunnel, Usage::Gateway);
+        let volumes = tunnel_volumes(&tunnel);
         let mounts = tunnel_container(&tunnel, &settings(), Usage::Gateway).volume_mounts.unwrap();
         assert_eq!(mounts.len(), volumes.len());
         assert!(mounts.iter().all(|mount| volumes.iter().any(|volume| volume.name == mount.name)));

@@ -61,6 +61,8 @@ fn a_labelled_pod_reaches_the_remote_network_and_nothing_of_it_is_in_clear() {
     let capture = capture.stop().unwrap();
     let clear = tshark(&capture, &["-Y", "ip.addr == 10.20.4.0/24"]).unwrap();
     assert_eq!(clear, "");
+    let other = format!("ip.addr == {ADDRESS} && !(udp.port == 500 || udp.port == 4500)");
+    assert_eq!(tshark(&capture, &["-Y", &other]).unwrap(), "", "the gateway sees more than UDP 500 and 4500");
     let octets = std::fs::read(&capture).unwrap();
     assert!(!octets.windows(lns.page.len()).any(|window| window == lns.page.as_bytes()), "the page is in clear");
     let esp = tshark(&capture, &["-Y", "udp.port == 4500"]).unwrap();
