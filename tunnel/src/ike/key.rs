@@ -4,10 +4,10 @@ use zeroize::Zeroizing;
 
 use super::error::Error;
 use super::message::{Chain, Cookies, FLAG_ENCRYPTION, Header, Payloads};
-use super::registry::{PayloadType, ProtocolId};
+use super::registry::{ExchangeType, PayloadType, ProtocolId};
 use crate::crypto::cbc::{self, CbcKey};
 use crate::crypto::hash;
-use crate::suite::{Cipher, Hash, IkeProposal};
+use crate::suite::{Hash, IkeProposal};
 
 /// The key material of one ISAKMP SA.
 pub(super) struct Keys {
@@ -81,6 +81,23 @@ impl Keys {
         expand(self.hash, &self.skeyid_d, &seed, length)
     }
 
+    /// An Informational message with one payload; `last_block` is that of phase 1.
+    pub(super) fn informational(
+        &self,
+        cookies: Cookies,
+        last_block: &[u8],
+        message_id: u32,
+        kind: PayloadType,
+        body: &[u8],
+    ) -> Vec<u8> {
+        let mut chain = Chain::new();
+        chain.push(kind, body);
+        let hash = self.hash(&[&message_id.to_be_bytes(), chain.octets()]);
+        let mut iv = self.exchange_iv(last_block, message_id);
+        let header = Header::new(cookies, ExchangeType::INFORMATIONAL, message_id);
+        self.seal(header, &chain.behind_hash(&hash), &mut iv)
+    }
+
     /// Encrypts a message; `iv` moves on to its last block.
     pub(super) fn seal(&self, mut header: Header, chain: &Chain, iv: &mut Vec<u8>) -> Vec<u8> {
         let block = self.cipher.block_size();
@@ -151,21 +168,6 @@ fn encryption_key(hash: Hash, skeyid_e: &[u8], length: usize) -> Zeroizing<Vec<u
     }
     key.truncate(length);
     key
-}
-
-/// The octets of KEYMAT that a cipher and an integrity algorithm of ESP take: cipher key, salt of AES-GCM, integrity key.
-pub(super) fn esp_key_sizes(cipher: Cipher, integrity: Option<Hash>) -> (usize, usize) {
-    // RFC 4106 section 8.1: KEYMAT has 4 octets of salt behind the key.
-    let encryption = match cipher {
-        Cipher::Aes256Gcm16 => 32 + 4,
-        Cipher::Aes128Gcm16 => 16 + 4,
-        Cipher::Aes256 => 32,
-        Cipher::Aes192 => 24,
-        Cipher::Aes128 => 16,
-        Cipher::TripleDes => 24,
-    };
-    // RFC 2403, 2404 and 4868: the key is as long as the hash.
-    (encryption, integrity.map_or(0, hash::output_size))
 }
 
 #[cfg(test)]

@@ -433,6 +433,9 @@ impl Connection {
                 }
             }
             ike::Event::Failed(error) => self.fail(verdict::of_ike(&error)),
+            ike::Event::Lifetime { inbound_spi, kilobytes } => {
+                tracing::debug!(inbound_spi, kilobytes, "the peer lowers the volume of a pair");
+            }
             ike::Event::RekeyFailed(error) => {
                 tracing::warn!(%error, "a renewal failed; it is tried again while the old keys last")
             }
@@ -628,6 +631,7 @@ fn ike_config(config: &Config, path: &Path, pfs: bool, export_keys: bool) -> ike
         local_port_ike: path.local_ike_port,
         local_port_nat_t: path.local_nat_t_port,
         keepalive: KEEPALIVE_INTERVAL,
+        initial_contact: config.ike.initial_contact,
         export_keys,
         ..ike::Config::new(path.local, path.remote, path.credentials.pre_shared_key.clone())
     }
