@@ -199,7 +199,10 @@ impl Gateway {
                     self.inbound.clear();
                     self.outbound.clear();
                 }
-                ike::Event::RekeyFailed(_) | ike::Event::Keys(_) | ike::Event::Notice(_) => {}
+                ike::Event::Lifetime { .. }
+                | ike::Event::RekeyFailed(_)
+                | ike::Event::Keys(_)
+                | ike::Event::Notice(_) => {}
             }
         }
         while let Some(message) = self.channel.poll_transmit() {
