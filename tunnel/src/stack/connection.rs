@@ -675,29 +675,3 @@ fn error_label(error: esp::SealError) -> &'static str {
         esp::SealError::TooLong => "mtu",
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-
-    #[test]
-    fn initial_contact_is_said_as_the_configuration_has_it() {
-        let mut config = config::parse(
-            r#"{"peers": [{"address": "192.0.2.2"}], "credentials": {"preSharedKey": {"path": "/psk"},
-                "username": {"path": "/u"}, "password": {"path": "/p"}}}"#,
-        )
-        .unwrap();
-        let credentials = crate::stack::Credentials {
-            pre_shared_key: Zeroizing::new(vec![1]),
-            username: Zeroizing::new(String::new()),
-            password: Zeroizing::new(String::new()),
-            tunnel_secret: None,
-        };
-        let (local, remote) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
-        let path = Path { credentials, local, local_ike_port: 500, local_nat_t_port: 4500, remote, mtu: 1500 };
-        assert!(ike_config(&config, &path, false, false).initial_contact);
-        config.ike.initial_contact = false;
-        assert!(!ike_config(&config, &path, false, false).initial_contact);
-    }
-}
