@@ -474,8 +474,6 @@ impl Connection {
                     self.ppp.open(now);
                 }
             }
-            // A Hello alone proves nothing: Apple's and Android's ends leave it unanswered (the verdict is in `Life`).
-            l2tp::Event::Unanswered(_) => {}
             l2tp::Event::Failed(error) => {
                 if !self.is_ending() {
                     self.fail(verdict::of_l2tp(&error));
