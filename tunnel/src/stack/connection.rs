@@ -120,6 +120,7 @@ impl Connection {
         path: Path,
         pfs: bool,
         export_keys: bool,
+        call_serial_number: u32,
         seed: &mut StdRng,
         now: Instant,
     ) -> Self {
@@ -137,6 +138,7 @@ impl Connection {
             l2tp::Config {
                 secret: path.credentials.tunnel_secret.clone(),
                 hello: Duration::from_secs(config.l2tp.hello_seconds.into()),
+                call_serial_number,
                 ..l2tp::Config::new(config.l2tp.host_name.clone())
             },
             rng(),
