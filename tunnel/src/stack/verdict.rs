@@ -208,3 +208,15 @@ fn sentence(error: &impl ToString, advice: &str) -> String {
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}. {advice}", letters.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_asks_for_no_authentication_has_not_proved_itself() {
+        let failure = of_ppp(&ppp::Error::AuthenticationSkipped);
+        assert_eq!((failure.layer, failure.reason), (Layer::Ppp, Reason::AuthenticatorNotVerified));
+        assert!(failure.message.contains("ppp.auth") && !failure.refused, "{}", failure.message);
+    }
+}
