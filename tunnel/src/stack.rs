@@ -26,6 +26,7 @@ pub use counters::Counters;
 
 use crate::buffer::{DatagramBatch, PacketBatch, Port};
 use crate::config::{Config, PppAuth, ProbeKind};
+use crate::l2tp::CloseReason;
 use crate::report::{Layer, Negotiated, Reason, RejectedRevision, Report, State as LayerState};
 use crate::suite;
 use connection::{Connection, Step};
@@ -202,7 +203,8 @@ impl Tunnel {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Connected(mut connection) => {
                 self.link_down();
-                connection.close(now);
+                self.report.negotiated = None;
+                connection.close(now, CloseReason::ShuttingDown);
                 self.state = State::Closing(connection, now + CLOSE_LIMIT);
                 self.advance(now);
             }
@@ -225,8 +227,9 @@ impl Tunnel {
                 );
                 self.progress(Layer::Peer, Reason::Negotiating, format!("Asking {}.", path.remote));
                 self.report.peer_endpoint = Some(path.remote);
+                let call = u32::try_from(self.counters.dials).unwrap_or(u32::MAX);
                 let mut connection =
-                    Connection::new(&self.config, path, self.pfs, self.export_keys, &mut self.rng, now);
+                    Connection::new(&self.config, path, self.pfs, self.export_keys, call, &mut self.rng, now);
                 connection.start(now);
                 self.state = State::Connected(Box::new(connection));
                 self.advance(now);
@@ -296,7 +299,7 @@ impl Tunnel {
             State::Waiting(_) => self.dial(),
             // An attempt under way was begun with the old ones.
             State::Connected(_) if !self.up => {
-                self.hang_up(now);
+                self.hang_up(now, CloseReason::Administrative);
                 self.dial();
             }
             // The new ones are read when the tunnel is dialled again.
@@ -321,7 +324,7 @@ impl Tunnel {
         self.pfs = false;
         match &self.state {
             State::Connected(_) => {
-                self.hang_up(now);
+                self.hang_up(now, CloseReason::Administrative);
                 self.dial();
             }
             State::Waiting(_) => self.dial(),
@@ -465,6 +468,13 @@ impl Tunnel {
                 self.negotiated(|old| old);
             }
             Step::Ppp(link) => self.link_up(now, link),
+            Step::PppDown => {
+                self.link_down();
+                self.negotiated(|old| old);
+                self.set(Layer::Ppp, LayerState::Pending, Reason::Negotiating, "The gateway negotiates PPP anew.");
+                let waits = "Waits for the layer below.";
+                self.set(Layer::Probe, LayerState::Pending, Reason::WaitingForLowerLayer, waits);
+            }
             Step::Echo(round_trip) => {
                 if self.up && self.probe.waiting && self.config.health_check.kind == ProbeKind::Lcp {
                     self.probe.waiting = false;
@@ -500,14 +510,9 @@ impl Tunnel {
     }
 
     fn link_up(&mut self, now: Instant, link: Link) {
-        let auth = self.ppp_auth.map_or_else(|| "no authentication".to_owned(), |auth| auth.to_string());
+        let auth = self.ppp_auth.map_or_else(|| "without authentication".to_owned(), |auth| format!("by {auth}"));
         self.negotiated(|old| Negotiated { mtu: Some(link.mtu), ..old });
-        self.set(
-            Layer::Ppp,
-            LayerState::Up,
-            Reason::IpcpOpened,
-            format!("{} by {auth}, MTU {}.", link.address, link.mtu),
-        );
+        self.set(Layer::Ppp, LayerState::Up, Reason::IpcpOpened, format!("{} {auth}, MTU {}.", link.address, link.mtu));
         self.progress(Layer::Probe, Reason::Negotiating, "The first probe is on its way.".to_owned());
         self.report.assigned_address = Some(link.address.into());
         self.report.peer_address = link.peer.map(IpAddr::from);
@@ -525,7 +530,6 @@ impl Tunnel {
         self.counters.established = None;
         self.probe = Probe::default();
         self.ppp_auth = None;
-        self.report.negotiated = None;
         self.report.assigned_address = None;
         self.report.peer_address = None;
         self.report.dns_servers.clear();
@@ -533,16 +537,17 @@ impl Tunnel {
     }
 
     /// Ends the connection with every goodbye that needs no waiting.
-    fn hang_up(&mut self, now: Instant) {
+    fn hang_up(&mut self, now: Instant, reason: CloseReason) {
         self.link_down();
+        self.report.negotiated = None;
         if let State::Connected(connection) = std::mem::replace(&mut self.state, State::Idle) {
-            connection.abandon(now, &mut self.transmits, &mut self.counters);
+            connection.abandon(now, reason, &mut self.transmits, &mut self.counters);
         }
     }
 
     fn fail(&mut self, now: Instant, failure: Failure) {
         let up_since = self.counters.established;
-        self.hang_up(now);
+        self.hang_up(now, CloseReason::Failure(failure.message.clone()));
         if failure.reason == Reason::QuickModeRejected && self.config.esp.proposals.is_empty() {
             self.pfs = !self.pfs;
         }

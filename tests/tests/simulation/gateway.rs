@@ -16,6 +16,7 @@ use towline_tunnel::l2tp::channel::{Channel, Retransmission};
 use towline_tunnel::l2tp::message::{
     Body, ControlHeader, DataHeader, Message, MessageType, Packet, SessionId, TunnelId,
 };
+use towline_tunnel::l2tp::outcome::Outcome;
 use zeroize::Zeroizing;
 
 use crate::ppp::Server;
@@ -29,6 +30,10 @@ const UDP_HEADER: [u8; 4] = [0x06, 0xa5, 0x06, 0xa5];
 pub(crate) struct Seen {
     pub(crate) stop_ccn: bool,
     pub(crate) cdn: bool,
+    /// The Result Codes of both, in order.
+    pub(crate) told: Vec<Outcome>,
+    /// Whether an LCP Terminate-Request came before them.
+    pub(crate) terminated: bool,
     pub(crate) sas_removed: u32,
     pub phase1: u32,
     pub phase2: u32,
@@ -73,6 +78,12 @@ impl Gateway {
             (Port::NatT, esp::Datagram::Keepalive | esp::Datagram::Short) => {}
         }
         self.pump();
+    }
+
+    /// Negotiates LCP and what follows from it anew.
+    pub(crate) fn renegotiate(&mut self, now: Instant) {
+        self.ppp = Server::default();
+        self.ppp.start(now);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -153,12 +164,13 @@ impl Gateway {
                     self.ppp.start(now);
                     None
                 }
-                MessageType::CDN => {
-                    self.seen.cdn = true;
-                    None
-                }
-                MessageType::STOPCCN => {
-                    self.seen.stop_ccn = true;
+                MessageType::CDN | MessageType::STOPCCN => {
+                    self.seen.cdn |= message.message_type == MessageType::CDN;
+                    self.seen.stop_ccn |= message.message_type == MessageType::STOPCCN;
+                    self.seen.terminated |= self.ppp.terminated;
+                    let outcome =
+                        message.value(Attribute::RESULT_CODE).and_then(|value| Outcome::read(value, |_| true));
+                    self.seen.told.extend(outcome);
                     None
                 }
                 _ => None,

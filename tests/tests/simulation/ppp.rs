@@ -30,6 +30,8 @@ pub(crate) struct Server {
     authenticated: bool,
     ipcp_acked: bool,
     restart: Option<Instant>,
+    /// Whether the client asked to terminate the link.
+    pub(crate) terminated: bool,
 }
 
 impl Server {
@@ -77,7 +79,10 @@ impl Server {
                 self.restart = Some(now + RESTART);
             }
             (LCP, ECHO) => self.send(LCP, ECHO_REPLY, id, &[0, 0, 0, 0]),
-            (LCP, TERMINATE) => self.send(LCP, TERMINATE_ACK, id, &[]),
+            (LCP, TERMINATE) => {
+                self.terminated = true;
+                self.send(LCP, TERMINATE_ACK, id, &[]);
+            }
             (PAP, REQUEST) => {
                 self.authenticated = true;
                 self.restart = Some(now);

@@ -54,19 +54,18 @@ impl Default for Retransmission {
     }
 }
 
+/// The first wait for the acknowledgment of a goodbye. Whoever says it does not stay for long, and a gateway that hears none
+/// keeps the session for minutes; each following wait is twice as long all the same.
+const GOODBYE_WAIT: Duration = Duration::from_millis(200);
+
 /// The channel has as many messages as it holds; the peer has not acknowledged any for long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the control channel is full")]
 pub struct Full;
 
-/// What the timer of the channel did.
+/// The message was sent as often as it may be, and nothing more will be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
-    /// The message was sent again, for the given time.
-    Retransmitted(MessageType, u32),
-    /// The message was sent as often as it may be, and nothing more will be sent.
-    Exhausted(MessageType),
-}
+pub struct Exhausted(pub MessageType);
 
 #[derive(Debug)]
 struct Outgoing {
@@ -176,6 +175,17 @@ impl Channel {
         self.deadline = None;
     }
 
+    /// What is queued is the last: all of it leaves as soon as the peer's window allows, and is retransmitted early.
+    pub fn hasten(&mut self, now: Instant) {
+        // Behind an SCCRQ it waits: the answer tells by which name the peer knows the tunnel.
+        if self.tunnel_id != TunnelId::default() {
+            self.congestion_window = self.peer_window;
+        }
+        self.retransmission.first = self.retransmission.first.min(GOODBYE_WAIT);
+        self.wait = self.wait.min(GOODBYE_WAIT);
+        self.deadline = self.deadline.map(|at| at.min(now + GOODBYE_WAIT));
+    }
+
     /// Takes a control message of this tunnel.
     pub fn handle_message(&mut self, now: Instant, header: &ControlHeader, body: &[u8]) {
         self.handle_nr(now, header.nr);
@@ -222,12 +232,12 @@ impl Channel {
     }
 
     /// Retransmits when it is time to.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Expiry> {
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Exhausted> {
         self.deadline.filter(|&at| at <= now)?;
         self.deadline = None;
         let message_type = self.queue.front()?.message_type;
         if self.retries >= self.retransmission.tries {
-            return Some(Expiry::Exhausted(message_type));
+            return Some(Exhausted(message_type));
         }
         self.retries = self.retries.saturating_add(1);
         self.slow_start_threshold = (self.congestion_window / 2).max(1);
@@ -237,7 +247,7 @@ impl Channel {
         self.transmit(0);
         self.wait = self.wait.saturating_mul(2).min(self.retransmission.cap.max(self.retransmission.first));
         self.deadline = Some(now + self.wait);
-        Some(Expiry::Retransmitted(message_type, self.retries))
+        None
     }
 
     /// Goes on retransmitting an exhausted message, at the longest interval.
@@ -385,7 +395,7 @@ mod tests {
         let in_flight = sent(&mut channel, now).len();
         assert_eq!(in_flight, 5);
         let later = now + SECOND;
-        assert_eq!(channel.handle_timeout(later), Some(Expiry::Retransmitted(MessageType::HELLO, 1)));
+        assert_eq!(channel.handle_timeout(later), None);
         assert_eq!(sent(&mut channel, later), [(nr, 0, true)]);
         receive(&mut channel, later, 0, nr + 1, b"");
         assert_eq!(sent(&mut channel, later), [(nr + 1, 0, true), (nr + 2, 0, true)], "those in flight go out again");
@@ -450,6 +460,16 @@ mod tests {
         assert_eq!(channel.unacknowledged(), 2);
         receive(&mut channel, now, 0, 1, b"");
         assert_eq!(channel.unacknowledged(), 1);
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_hastened_as_well() {
+        let (mut channel, now) = channel(4);
+        hello(&mut channel);
+        assert_eq!(sent(&mut channel, now).len(), 1);
+        assert_eq!(channel.poll_timeout(), Some(now + SECOND));
+        channel.hasten(now);
+        assert_eq!(channel.poll_timeout(), Some(now + GOODBYE_WAIT));
     }
 
     #[test]

@@ -27,8 +27,10 @@ const NON_ESP_MARKER: [u8; 4] = [0; 4];
 const KEEPALIVE: [u8; 1] = [0xff];
 /// NAT keepalives keep mappings of 30 seconds and more open (RFC 3948 section 4).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long the CDN and StopCCN of a close wait for their acknowledgement before the SAs go.
-const CLOSE_WAIT: Duration = Duration::from_millis(600);
+/// How long the LCP Terminate-Request of a close waits for its answer before the call goes.
+const TERMINATE_WAIT: Duration = Duration::from_millis(300);
+/// How long the CDN and StopCCN of a close wait for their acknowledgement before the SAs go: two retransmissions.
+const CLOSE_WAIT: Duration = Duration::from_millis(900);
 /// Steps that wait for the owner; more than one call can ever cause.
 const MAX_STEPS: usize = 64;
 /// The UDP ports of IKE and of NAT traversal.
@@ -49,6 +51,8 @@ pub(super) enum Step {
     Authenticated(crate::config::PppAuth),
     /// The link has its address.
     Ppp(Link),
+    /// The peer negotiates LCP or IPCP anew; the link is down until the next [`Step::Ppp`].
+    PppDown,
     /// An LCP Echo-Reply.
     Echo(Duration),
     /// A row of a key table.
@@ -74,6 +78,8 @@ pub(super) struct Connection {
     /// What the LNS calls itself.
     lns: String,
     life: Life,
+    /// What the LNS is told about the end.
+    ending: l2tp::CloseReason,
     mtu_limit: Option<u16>,
     export_keys: bool,
     /// One frame or message on its way into ESP.
@@ -90,6 +96,8 @@ enum State {
     Linking,
     /// The link is up.
     Up,
+    /// PPP says goodbye until the given time at the latest.
+    Terminating(Instant),
     /// L2TP says goodbye until the given time at the latest.
     Closing(Instant),
     /// Nothing is left but to send what is queued.
@@ -112,6 +120,7 @@ impl Connection {
         path: Path,
         pfs: bool,
         export_keys: bool,
+        call_serial_number: u32,
         seed: &mut StdRng,
         now: Instant,
     ) -> Self {
@@ -129,6 +138,7 @@ impl Connection {
             l2tp::Config {
                 secret: path.credentials.tunnel_secret.clone(),
                 hello: Duration::from_secs(config.l2tp.hello_seconds.into()),
+                call_serial_number,
                 ..l2tp::Config::new(config.l2tp.host_name.clone())
             },
             rng(),
@@ -146,6 +156,7 @@ impl Connection {
             esp_proposal: None,
             lns: String::new(),
             life: Life { last: now, asked: None, interval, timeout },
+            ending: l2tp::CloseReason::Administrative,
             mtu_limit: config.network.mtu,
             export_keys,
             scratch: Vec::new(),
@@ -158,17 +169,27 @@ impl Connection {
         self.pump(now);
     }
 
-    /// Says goodbye: the call, the control connection, the SAs.
-    pub(super) fn close(&mut self, now: Instant) {
+    /// Says goodbye: the link, the call, the control connection, the SAs.
+    pub(super) fn close(&mut self, now: Instant, reason: l2tp::CloseReason) {
         match self.state {
-            State::Calling | State::Linking | State::Up => {
-                self.lac.close(now, l2tp::CloseReason::Administrative);
-                self.state = State::Closing(now + CLOSE_WAIT);
+            State::Linking | State::Up => {
+                self.ending = reason;
+                self.state = State::Terminating(now + TERMINATE_WAIT);
+                self.ppp.close(now);
+            }
+            State::Calling => {
+                self.ending = reason;
+                self.close_l2tp(now);
             }
             State::Securing => self.close_ike(now),
-            State::Closing(_) | State::Closed => {}
+            State::Terminating(_) | State::Closing(_) | State::Closed => {}
         }
         self.pump(now);
+    }
+
+    fn close_l2tp(&mut self, now: Instant) {
+        self.state = State::Closing(now + CLOSE_WAIT);
+        self.lac.close(now, self.ending.clone());
     }
 
     fn close_ike(&mut self, now: Instant) {
@@ -178,9 +199,19 @@ impl Connection {
     }
 
     /// Ends at once: everything that can be said without waiting is put into `transmits`.
-    pub(super) fn abandon(mut self, now: Instant, transmits: &mut DatagramBatch, counters: &mut Counters) {
-        self.close(now);
+    pub(super) fn abandon(
+        mut self,
+        now: Instant,
+        reason: l2tp::CloseReason,
+        transmits: &mut DatagramBatch,
+        counters: &mut Counters,
+    ) {
+        self.close(now, reason);
         self.fill(transmits, counters);
+        if let State::Terminating(_) = self.state {
+            self.close_l2tp(now);
+            self.fill(transmits, counters);
+        }
         if self.state != State::Closed {
             self.close_ike(now);
             self.fill(transmits, counters);
@@ -192,7 +223,7 @@ impl Connection {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let closing = if let State::Closing(at) = self.state { Some(at) } else { None };
+        let closing = if let State::Terminating(at) | State::Closing(at) = self.state { Some(at) } else { None };
         let life = (self.state == State::Up).then(|| self.life.next());
         [
             self.ike.poll_timeout(),
@@ -212,10 +243,10 @@ impl Connection {
         self.lac.handle_timeout(now);
         self.ppp.handle_timeout(now);
         self.datapath.handle_timeout(now);
-        if let State::Closing(at) = self.state
-            && at <= now
-        {
-            self.close_ike(now);
+        match self.state {
+            State::Terminating(at) if at <= now => self.close_l2tp(now),
+            State::Closing(at) if at <= now => self.close_ike(now),
+            _ => {}
         }
         if self.state == State::Up {
             if self.life.is_over(now) {
@@ -477,8 +508,6 @@ impl Connection {
                     self.ppp.open(now);
                 }
             }
-            // A Hello alone proves nothing: Apple's and Android's ends leave it unanswered (the verdict is in `Life`).
-            l2tp::Event::Unanswered(_) => {}
             l2tp::Event::Failed(error) => {
                 if !self.is_ending() {
                     self.fail(verdict::of_l2tp(&error));
@@ -506,6 +535,13 @@ impl Connection {
                 self.life.handle_activity(now);
                 self.step(Step::Ppp(link));
             }
+            ppp::Event::IpcpDown => {
+                if self.state == State::Up {
+                    self.state = State::Linking;
+                    self.link = None;
+                    self.step(Step::PppDown);
+                }
+            }
             ppp::Event::EchoReply { round_trip } => self.step(Step::Echo(round_trip)),
             ppp::Event::EchoLost { count } => {
                 // The link is dead although IKE may live: the gateway's PPP is gone.
@@ -521,6 +557,11 @@ impl Connection {
             ppp::Event::Failed(error) => {
                 if !self.is_ending() {
                     self.fail(verdict::of_ppp(&error));
+                }
+            }
+            ppp::Event::Closed => {
+                if let State::Terminating(_) = self.state {
+                    self.close_l2tp(now);
                 }
             }
         }
@@ -544,7 +585,7 @@ impl Connection {
     }
 
     fn is_ending(&self) -> bool {
-        matches!(self.state, State::Closing(_) | State::Closed)
+        matches!(self.state, State::Terminating(_) | State::Closing(_) | State::Closed)
     }
 
     fn fail(&mut self, failure: Failure) {

@@ -141,6 +141,10 @@ pub(super) fn of_ppp(error: &ppp::Error) -> Failure {
             Reason::AuthenticatorNotVerified,
             "The gateway does not know the password, so it may not be the gateway: check the address and the pre-shared key.",
         ),
+        ppp::Error::AuthenticationSkipped => (
+            Reason::AuthenticatorNotVerified,
+            "Let it ask for MS-CHAPv2, or add Chap or Pap to ppp.auth if its pre-shared key is proof enough.",
+        ),
         ppp::Error::NoResponse { .. } => (Reason::PppTimeout, "The gateway's PPP does not answer: look into its log."),
         _ => (Reason::PppNegotiationFailed, "Look into the gateway's PPP log."),
     };
@@ -206,4 +210,16 @@ fn sentence(error: &impl ToString, advice: &str) -> String {
     let mut letters = error.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}. {advice}", letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_asks_for_no_authentication_has_not_proved_itself() {
+        let failure = of_ppp(&ppp::Error::AuthenticationSkipped);
+        assert_eq!((failure.layer, failure.reason), (Layer::Ppp, Reason::AuthenticatorNotVerified));
+        assert!(failure.message.contains("ppp.auth") && !failure.refused, "{}", failure.message);
+    }
 }
