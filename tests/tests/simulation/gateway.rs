@@ -95,6 +95,11 @@ impl Gateway {
         !self.session && self.inbound.is_empty() && self.outbound.is_empty() && !self.ike.is_established()
     }
 
+    /// Whether no ESP packet would be taken.
+    pub(crate) fn has_no_sa(&self) -> bool {
+        self.inbound.is_empty()
+    }
+
     /// Takes a datagram from the client's port `client_port`: a first message from another one begins another relation, and what
     /// comes late from the one before is nobody's.
     pub(crate) fn handle_datagram(&mut self, now: Instant, port: Port, client_port: u16, mut datagram: Vec<u8>) {

@@ -30,6 +30,8 @@ pub(crate) enum Manner {
     #[default]
     Accepts,
     RefusesPassword,
+    /// Lets anybody in.
+    AsksNothing,
     /// Insists on EAP.
     WantsEap,
     Silent,
@@ -63,8 +65,12 @@ impl Server {
             return;
         }
         if !self.lcp_acked {
-            let auth = if self.manner == Manner::WantsEap { OPTION_AUTH_EAP } else { OPTION_AUTH_PAP };
-            self.send(LCP, REQUEST, 1, &auth);
+            let auth = match self.manner {
+                Manner::AsksNothing => &[][..],
+                Manner::WantsEap => &OPTION_AUTH_EAP,
+                Manner::Accepts | Manner::RefusesPassword | Manner::Silent => &OPTION_AUTH_PAP,
+            };
+            self.send(LCP, REQUEST, 1, auth);
         } else if self.authenticated && !self.ipcp_acked {
             self.send(IPCP, REQUEST, 2, &[&[3, 6][..], &SERVER].concat());
         } else if self.ipcp_acked {
@@ -102,7 +108,8 @@ impl Server {
             }
             (LCP, ACK) if !self.lcp_acked => {
                 self.lcp_acked = true;
-                self.restart = Some(now + RESTART);
+                self.authenticated = self.manner == Manner::AsksNothing;
+                self.restart = Some(if self.authenticated { now } else { now + RESTART });
             }
             (LCP, ECHO) => self.send(LCP, ECHO_REPLY, id, &[0, 0, 0, 0]),
             (LCP, TERMINATE) => self.send(LCP, TERMINATE_ACK, id, &[]),
