@@ -33,6 +33,7 @@ pub use path::{Credentials, Path, PathError};
 
 use crate::buffer::{DatagramBatch, PacketBatch, Port};
 use crate::config::{Config, ProbeKind};
+use crate::l2tp::CloseReason;
 use crate::report::{Layer, Negotiated, Reason, RejectedRevision, Report, State as LayerState};
 use crate::suite::{self, Group};
 use connection::{Connection, Step};
@@ -158,7 +159,8 @@ impl Tunnel {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Connected(mut connection) => {
                 self.link_down();
-                connection.close(now);
+                self.report.negotiated = None;
+                connection.close(now, CloseReason::ShuttingDown);
                 self.state = State::Closing(connection, now + CLOSE_LIMIT);
                 self.advance(now);
             }
@@ -261,7 +263,7 @@ impl Tunnel {
             State::Waiting(_) | State::Dialling => self.dial(),
             // An attempt under way was begun with the old ones.
             State::Connected(_) if !self.up => {
-                self.hang_up(now);
+                self.hang_up(now, CloseReason::Administrative);
                 self.dial();
             }
             // The new ones are read when the tunnel is dialled again.
@@ -289,7 +291,7 @@ impl Tunnel {
         self.pfs.clear();
         match &self.state {
             State::Connected(_) => {
-                self.hang_up(now);
+                self.hang_up(now, CloseReason::Administrative);
                 self.dial();
             }
             State::Waiting(_) => self.dial(),
@@ -443,6 +445,13 @@ impl Tunnel {
                 self.show_link(mtu);
                 self.event(Event::Mtu(mtu));
             }
+            Step::PppDown => {
+                self.link_down();
+                self.negotiated(|negotiated| (negotiated.ppp_auth, negotiated.mtu) = (None, None));
+                self.set(Layer::Ppp, LayerState::Pending, Reason::Negotiating, "The gateway negotiates PPP anew.");
+                let waits = "Waits for the layer below.";
+                self.set(Layer::Probe, LayerState::Pending, Reason::WaitingForLowerLayer, waits);
+            }
             Step::Echo(round_trip) => {
                 if self.up && self.config.health_check.kind == ProbeKind::Lcp && self.probe.answered() {
                     self.probed(Ok(round_trip));
@@ -505,9 +514,9 @@ impl Tunnel {
     fn show_link(&mut self, mtu: u16) {
         self.negotiated(|negotiated| negotiated.mtu = Some(mtu));
         let auth = self.report.negotiated.as_ref().and_then(|negotiated| negotiated.ppp_auth);
-        let auth = auth.map_or_else(|| "no authentication".to_owned(), |auth| auth.to_string());
+        let auth = auth.map_or_else(|| "without authentication".to_owned(), |auth| format!("by {auth}"));
         let address = self.report.assigned_address.map(|address| address.to_string()).unwrap_or_default();
-        self.layer_up(Layer::Ppp, Reason::IpcpOpened, format!("{address} by {auth}, MTU {mtu}."));
+        self.layer_up(Layer::Ppp, Reason::IpcpOpened, format!("{address} {auth}, MTU {mtu}."));
     }
 
     fn link_down(&mut self) {
@@ -516,7 +525,6 @@ impl Tunnel {
         }
         self.counters.established = None;
         self.probe = Probe::default();
-        self.report.negotiated = None;
         self.report.assigned_address = None;
         self.report.peer_address = None;
         self.report.dns_servers.clear();
@@ -524,16 +532,17 @@ impl Tunnel {
     }
 
     /// Ends the connection with every goodbye that needs no waiting.
-    fn hang_up(&mut self, now: Instant) {
+    fn hang_up(&mut self, now: Instant, reason: CloseReason) {
         self.link_down();
+        self.report.negotiated = None;
         if let State::Connected(connection) = std::mem::replace(&mut self.state, State::Idle) {
-            connection.abandon(now, &mut self.transmits, &mut self.counters);
+            connection.abandon(now, reason, &mut self.transmits, &mut self.counters);
         }
     }
 
     fn fail(&mut self, now: Instant, failure: Failure) {
         let up_since = self.counters.established;
-        self.hang_up(now);
+        self.hang_up(now, CloseReason::Failure(failure.message.clone()));
         let count = self.counters.failures.entry(failure.layer).or_default();
         *count = count.saturating_add(1);
         let wait = self.recovery.failed(self.config.peers.len(), failure.refused, up_since, now, &mut self.rng);

@@ -26,8 +26,10 @@ use crate::report::{Layer, Nat, Reason};
 use crate::suite::{EspProposal, Group, IkeProposal};
 use crate::{esp, ike, l2tp, ppp};
 
-/// How long the CDN and StopCCN of a close wait for their acknowledgement before the SAs go.
-const CLOSE_WAIT: Duration = Duration::from_millis(600);
+/// How long the LCP Terminate-Request of a close waits for its answer before the call goes.
+const TERMINATE_WAIT: Duration = Duration::from_millis(300);
+/// How long the CDN and StopCCN of a close wait for their acknowledgement before the SAs go: two retransmissions.
+const CLOSE_WAIT: Duration = Duration::from_millis(900);
 /// Steps that wait for the owner; more than one call can ever cause.
 const MAX_STEPS: usize = 64;
 /// How long the link waits for a new pair of ESP SAs after the peer has deleted the last one: a whole cycle of Quick Mode.
@@ -49,6 +51,8 @@ pub(super) enum Step {
     Authenticated(crate::config::PppAuth),
     /// The link has its address.
     Ppp(Link),
+    /// The peer negotiates LCP or IPCP anew; the link is down until the next [`Step::Ppp`].
+    PppDown,
     /// The MTU of the link is another.
     Mtu(u16),
     /// An LCP Echo-Reply.
@@ -86,6 +90,8 @@ pub(super) struct Connection {
     life: Life,
     /// When the LNS left its last Hello unanswered, and the words for it.
     hello_lost: Option<(Instant, Failure)>,
+    /// What the LNS is told about the end.
+    ending: l2tp::CloseReason,
     mtu_limit: Option<u16>,
     export_keys: bool,
     /// One frame or message on its way into ESP.
@@ -109,6 +115,8 @@ enum State {
     Linking,
     /// The link is up.
     Up,
+    /// PPP says goodbye until the given time at the latest.
+    Terminating(Instant),
     /// L2TP says goodbye until the given time at the latest.
     Closing(Instant),
     /// Nothing is left but to send what is queued.
@@ -150,6 +158,7 @@ impl Connection {
             lns: String::new(),
             life: Life::new(interval, timeout, now),
             hello_lost: None,
+            ending: l2tp::CloseReason::Administrative,
             mtu_limit: config.network.mtu,
             export_keys,
             scratch: Vec::new(),
@@ -162,17 +171,27 @@ impl Connection {
         self.pump(now);
     }
 
-    /// Says goodbye: the call, the control connection, the SAs.
-    pub(super) fn close(&mut self, now: Instant) {
+    /// Says goodbye: the link, the call, the control connection, the SAs.
+    pub(super) fn close(&mut self, now: Instant, reason: l2tp::CloseReason) {
         match self.state {
-            State::Calling | State::Linking | State::Up => {
-                self.lac.close(now, l2tp::CloseReason::Administrative);
-                self.state = State::Closing(now + CLOSE_WAIT);
+            State::Linking | State::Up => {
+                self.ending = reason;
+                self.state = State::Terminating(now + TERMINATE_WAIT);
+                self.ppp.close(now);
+            }
+            State::Calling => {
+                self.ending = reason;
+                self.close_l2tp(now);
             }
             State::Securing => self.close_ike(now),
-            State::Closing(_) | State::Closed => {}
+            State::Terminating(_) | State::Closing(_) | State::Closed => {}
         }
         self.pump(now);
+    }
+
+    fn close_l2tp(&mut self, now: Instant) {
+        self.state = State::Closing(now + CLOSE_WAIT);
+        self.lac.close(now, self.ending.clone());
     }
 
     fn close_ike(&mut self, now: Instant) {
@@ -182,9 +201,19 @@ impl Connection {
     }
 
     /// Ends at once: everything that can be said without waiting is put into `transmits`.
-    pub(super) fn abandon(mut self, now: Instant, transmits: &mut DatagramBatch, counters: &mut Counters) {
-        self.close(now);
+    pub(super) fn abandon(
+        mut self,
+        now: Instant,
+        reason: l2tp::CloseReason,
+        transmits: &mut DatagramBatch,
+        counters: &mut Counters,
+    ) {
+        self.close(now, reason);
         self.fill(transmits, counters);
+        if let State::Terminating(_) = self.state {
+            self.close_l2tp(now);
+            self.fill(transmits, counters);
+        }
         if self.state != State::Closed {
             self.close_ike(now);
             self.fill(transmits, counters);
@@ -196,7 +225,7 @@ impl Connection {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let closing = if let State::Closing(at) = self.state { Some(at) } else { None };
+        let closing = if let State::Terminating(at) | State::Closing(at) = self.state { Some(at) } else { None };
         let life = (self.state == State::Up).then(|| self.life.poll_timeout());
         [
             self.ike.poll_timeout(),
@@ -217,10 +246,10 @@ impl Connection {
         self.lac.handle_timeout(now);
         self.ppp.handle_timeout(now);
         self.datapath.handle_timeout(now);
-        if let State::Closing(at) = self.state
-            && at <= now
-        {
-            self.close_ike(now);
+        match self.state {
+            State::Terminating(at) if at <= now => self.close_l2tp(now),
+            State::Closing(at) if at <= now => self.close_ike(now),
+            _ => {}
         }
         if self.bare_until.take_if(|at| *at <= now).is_some() {
             self.fail(verdict::sas_deleted());
@@ -426,8 +455,6 @@ impl Connection {
                     self.ppp.open(now);
                 }
             }
-            // A Hello alone proves nothing: Apple's and Android's ends leave it unanswered.
-            l2tp::Event::Unanswered(_) => self.ask(now),
             l2tp::Event::Failed(error) => {
                 let failure = verdict::of_l2tp(&error);
                 let hello = matches!(error, l2tp::Error::NoResponse { to: l2tp::message::MessageType::HELLO });
@@ -458,6 +485,13 @@ impl Connection {
                 self.state = State::Up;
                 self.step(Step::Ppp(link));
             }
+            ppp::Event::IpcpDown => {
+                if self.state == State::Up {
+                    self.state = State::Linking;
+                    self.link = None;
+                    self.step(Step::PppDown);
+                }
+            }
             ppp::Event::EchoReply { round_trip } => self.step(Step::Echo(round_trip)),
             ppp::Event::EchoLost { count } => {
                 if self.state == State::Up {
@@ -476,6 +510,11 @@ impl Connection {
             ppp::Event::Failed(error) => {
                 if !self.is_ending() {
                     self.fail(verdict::of_ppp(&error));
+                }
+            }
+            ppp::Event::Closed => {
+                if let State::Terminating(_) = self.state {
+                    self.close_l2tp(now);
                 }
             }
         }
@@ -514,7 +553,7 @@ impl Connection {
     }
 
     fn is_ending(&self) -> bool {
-        matches!(self.state, State::Closing(_) | State::Closed)
+        matches!(self.state, State::Terminating(_) | State::Closing(_) | State::Closed)
     }
 
     fn fail(&mut self, failure: Failure) {

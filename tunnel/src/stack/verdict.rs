@@ -146,6 +146,10 @@ pub(super) fn of_ppp(error: &ppp::Error) -> Failure {
             Reason::AuthenticatorNotVerified,
             "The gateway does not know the password, so it may not be the gateway: check the address and the pre-shared key.",
         ),
+        ppp::Error::AuthenticationSkipped => (
+            Reason::AuthenticatorNotVerified,
+            "Let it ask for MS-CHAPv2, or add Chap or Pap to ppp.auth if its pre-shared key is proof enough.",
+        ),
         ppp::Error::NoResponse { .. } => (Reason::PppTimeout, "The gateway's PPP does not answer: look into its log."),
         _ => (Reason::PppNegotiationFailed, "Look into the gateway's PPP log."),
     };
