@@ -3,6 +3,7 @@
 //! The layers come up from below: Quick Mode done starts L2TP, the L2TP session starts PPP, IPCP gives the link its address.
 //! Every authenticated packet counts as life for all of them; [`Life`] gives the one verdict of death.
 
+mod mtu;
 mod sending;
 
 use std::collections::VecDeque;
@@ -20,7 +21,6 @@ use super::verdict::{self, Failure};
 use super::{Counters, Link, Path, mss, settings};
 use crate::buffer::{DatagramBatch, PacketBatch, Port};
 use crate::config::Config;
-use crate::inet::UDP_HEADER;
 use crate::ppp::Ppp;
 use crate::report::{Layer, Nat, Reason};
 use crate::suite::{EspProposal, Group, IkeProposal};
@@ -34,8 +34,6 @@ const CLOSE_WAIT: Duration = Duration::from_millis(900);
 const MAX_STEPS: usize = 64;
 /// How long the link waits for a new pair of ESP SAs after the peer has deleted the last one: a whole cycle of Quick Mode.
 const BARE_LIMIT: Duration = Duration::from_secs(40);
-/// No link of the Internet has a smaller MTU (RFC 791).
-const MIN_MTU: u16 = 576;
 
 /// What happened, in the order in which it happened.
 pub(super) enum Step {
@@ -518,38 +516,6 @@ impl Connection {
                 }
             }
         }
-    }
-
-    /// What the path, the suite and the configuration leave for an IP packet, in both directions.
-    fn fitting(&self) -> u16 {
-        let payload = self
-            .esp_proposal
-            .map_or(0, |proposal| esp::inner_udp_payload(self.path.mtu.into(), self.path.remote.is_ipv6(), &proposal));
-        let overhead = UDP_HEADER + self.lac.data_overhead() + ppp::IP_HEADER;
-        let fits = u16::try_from(payload.saturating_sub(overhead)).unwrap_or(u16::MAX);
-        fits.min(self.mtu_limit.unwrap_or(u16::MAX)).max(MIN_MTU)
-    }
-
-    /// The MTU of the device: what fits, if the peer's MRU is not smaller.
-    fn mtu(&self) -> u16 {
-        self.fitting().min(self.ppp.mtu()).max(MIN_MTU)
-    }
-
-    /// Another suite, sequence numbers in L2TP or another path change what fits.
-    fn follow_mtu(&mut self) {
-        let mtu = self.mtu();
-        if self.state == State::Up
-            && let Some(link) = self.link.as_mut().filter(|link| link.mtu != mtu)
-        {
-            link.mtu = mtu;
-            self.step(Step::Mtu(mtu));
-        }
-    }
-
-    /// The path takes packets of another length, in octets.
-    pub(super) fn handle_path_mtu(&mut self, now: Instant, mtu: u16) {
-        self.path.mtu = mtu;
-        self.pump(now);
     }
 
     fn is_ending(&self) -> bool {
