@@ -192,7 +192,7 @@ impl Gateway {
         let tunnel = message.u16(Attribute::ASSIGNED_TUNNEL_ID).map(TunnelId);
         if message.message_type == MessageType::SCCRQ && tunnel != Some(self.channel.tunnel_id()) {
             self.channel = Channel::new(Retransmission::default(), 4);
-            self.ppp = Server { manner: self.ppp.manner, ..Server::default() };
+            self.ppp = Server::new(self.ppp.manner);
         }
     }
 
