@@ -54,6 +54,14 @@ fn a_ppp_that_is_gone_while_ike_answers_is_dialled_again_and_named() {
 }
 
 #[test]
+fn a_nat_is_reminded_only_where_nothing_else_is_sent() {
+    let mut world = World::new(&Setting::default());
+    world.assert_ready();
+    world.run(Duration::from_secs(600), |_| false);
+    assert_eq!(world.gateway().seen.keepalives, 0);
+}
+
+#[test]
 fn a_port_that_answers_with_somebody_elses_messages_is_no_peer() {
     let mut world = World::new(&Setting { weather: Weather { loss: 1.0, ..Weather::FAIR }, ..Setting::default() });
     let remote = "192.0.2.10:500".parse().expect("an address");
