@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use towline_tunnel::report::{Layer, Reason, State};
 
+use crate::gateway::Lns;
 use crate::network::Weather;
 use crate::ppp::Manner;
 use crate::world::{Setting, World};
@@ -51,6 +52,29 @@ fn a_ppp_that_is_gone_while_ike_answers_is_dialled_again_and_named() {
     let after = world.now.duration_since(gone).as_secs_f64();
     assert!(after < 80.0, "dead after {after} s");
     assert_ne!(world.reason(Layer::Peer).0, State::Down);
+}
+
+#[test]
+fn an_lns_that_is_gone_while_ike_answers_is_dialled_again_and_named() {
+    let mut world = World::new(&Setting { config: &[("/l2tp", r#"{"helloSeconds": 5}"#)], ..Setting::default() });
+    world.assert_ready();
+    world.gateway_mut().lns = Lns::Silent;
+    world.gateway_mut().ppp.manner = Manner::Silent;
+    assert!(world.run(Duration::from_secs(60), |world| world.reason(Layer::L2tp).0 == State::Down));
+    assert_eq!(world.reason(Layer::L2tp).1, Reason::L2tpTimeout);
+}
+
+#[test]
+fn a_hello_without_an_answer_is_no_verdict_on_a_gateway_that_is_gone() {
+    let config =
+        &[("/l2tp", r#"{"helloSeconds": 5}"#), ("/ike/dpd", r#"{"intervalSeconds": 10, "timeoutSeconds": 120}"#)];
+    let mut world = World::new(&Setting { config, ..Setting::default() });
+    world.assert_ready();
+    world.gateway = None;
+    world.run(Duration::from_secs(100), |_| false);
+    assert!(world.up, "{:?}", world.history);
+    assert!(world.run(Duration::from_secs(21), |world| world.reason(Layer::Peer).0 == State::Down));
+    assert_eq!(world.reason(Layer::Peer).1, Reason::DeadPeer);
 }
 
 #[test]
