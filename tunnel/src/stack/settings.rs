@@ -59,14 +59,17 @@ pub(super) fn esp_lifetime(config: &Config) -> esp::Lifetime {
     esp::Lifetime { packets: config.esp.lifetime_packets, octets: config.esp.lifetime_bytes }
 }
 
-pub(super) fn l2tp(config: &Config, path: &Path) -> l2tp::Config {
+/// The control connection and its one call.
+pub(super) fn l2tp(config: &Config, path: &Path, call_serial_number: u32) -> l2tp::Config {
     l2tp::Config {
         secret: path.credentials.tunnel_secret.clone(),
         hello: Duration::from_secs(config.l2tp.hello_seconds.into()),
+        call_serial_number,
         ..l2tp::Config::new(config.l2tp.host_name.clone())
     }
 }
 
+/// The link and who we are on it.
 pub(super) fn ppp(config: &Config, path: &Path) -> ppp::Config {
     ppp::Config {
         username: path.credentials.username.to_string(),
