@@ -29,7 +29,7 @@ pub use suite::{inner_udp_payload, packet_size};
 pub use udp::{Datagram, KEEPALIVE, NON_ESP_MARKER, classify};
 
 use crate::buffer::MAX_PACKET;
-use crate::crypto::{InvalidKey, cbc, hash};
+use crate::crypto::InvalidKey;
 use crate::suite::EspProposal;
 use lifetime::Meter;
 use replay::ReplayWindow;
@@ -53,17 +53,11 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Octets of keying material that one SA takes: of the cipher and of the HMAC.
-    pub fn sizes(proposal: &EspProposal) -> (usize, usize) {
-        let salt = if proposal.cipher.is_aead() { suite::SALT } else { 0 };
-        (cbc::key_size(proposal.cipher) + salt, proposal.integrity.map_or(0, hash::output_size))
-    }
-
-    /// Cuts the keys from keying material of exactly the sum of [`Keys::sizes`]: the key of the cipher is taken first (RFC 4301
+    /// Cuts the keys from keying material of exactly the sum of [`EspProposal::key_sizes`]: the key of the cipher is taken first (RFC 4301
     /// section 4.5.2).
     pub fn from_keymat(proposal: EspProposal, keymat: &[u8]) -> Result<Self, InvalidKey> {
-        let (encryption, integrity) = keymat.split_at_checked(Self::sizes(&proposal).0).ok_or(InvalidKey)?;
-        if integrity.len() != Self::sizes(&proposal).1 {
+        let (encryption, integrity) = keymat.split_at_checked(proposal.key_sizes().0).ok_or(InvalidKey)?;
+        if integrity.len() != proposal.key_sizes().1 {
             return Err(InvalidKey);
         }
         let [encryption, integrity] = [encryption, integrity].map(|key| Zeroizing::new(key.to_vec()));
@@ -183,6 +177,11 @@ impl OutboundSa {
         self.meter.usage()
     }
 
+    /// Lowers the most octets that the SA may carry.
+    pub fn limit_octets(&mut self, octets: u64) {
+        self.meter.limit_octets(octets);
+    }
+
     /// Whether it is time to negotiate a successor: the lifetime or the sequence numbers are used up for the most part.
     pub fn needs_rekey(&self) -> bool {
         self.meter.needs_rekey() || lifetime::is_low(self.sequence_number.into(), u32::MAX.into())
@@ -274,6 +273,11 @@ impl InboundSa {
         self.meter.usage()
     }
 
+    /// Lowers the most octets that the SA may carry.
+    pub fn limit_octets(&mut self, octets: u64) {
+        self.meter.limit_octets(octets);
+    }
+
     /// Whether it is time to negotiate a successor: the lifetime or the sequence numbers are used up for the most part.
     pub fn needs_rekey(&self) -> bool {
         self.meter.needs_rekey() || lifetime::is_low(self.window.highest().into(), u32::MAX.into())
@@ -317,7 +321,7 @@ mod tests {
     }
 
     fn keys(proposal: &EspProposal) -> Keys {
-        let (encryption, integrity) = Keys::sizes(proposal);
+        let (encryption, integrity) = proposal.key_sizes();
         let keymat: Vec<u8> = (0..encryption + integrity).map(|i| i as u8 ^ 0x5A).collect();
         Keys::from_keymat(*proposal, &keymat).unwrap()
     }
@@ -682,9 +686,9 @@ mod tests {
     #[test]
     fn keying_material_is_cut_with_the_cipher_first_and_nothing_left() {
         let proposal: EspProposal = "aes256gcm16".parse().unwrap();
-        assert_eq!(Keys::sizes(&proposal), (36, 0));
+        assert_eq!(proposal.key_sizes(), (36, 0));
         let proposal: EspProposal = "aes128-sha384".parse().unwrap();
-        assert_eq!(Keys::sizes(&proposal), (16, 48));
+        assert_eq!(proposal.key_sizes(), (16, 48));
         let keymat: Vec<u8> = (0..64).collect();
         let keys = Keys::from_keymat(proposal, &keymat).unwrap();
         assert_eq!((&keys.encryption[..], &keys.integrity[..]), keymat.split_at(16));

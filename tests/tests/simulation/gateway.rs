@@ -286,7 +286,10 @@ impl Gateway {
                 ike::Event::Notice(notice) if notice.contains("Quick Mode of the peer is refused") => {
                     self.seen.refused += 1;
                 }
-                ike::Event::RekeyFailed(_) | ike::Event::Keys(_) | ike::Event::Notice(_) => {}
+                ike::Event::Lifetime { .. }
+                | ike::Event::RekeyFailed(_)
+                | ike::Event::Keys(_)
+                | ike::Event::Notice(_) => {}
             }
         }
         while let Some(message) = self.channel.poll_transmit() {

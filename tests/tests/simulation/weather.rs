@@ -101,5 +101,7 @@ fn a_tunnel_comes_up_rekeys_and_goes_down_in_any_weather() {
     let lossless = |outcome: &Outcome| outcome.weather.loss == 0.0;
     assert!(share(&lossless) >= 10);
     assert_eq!(share(&|outcome| lossless(outcome) && !outcome.heard_goodbye), 0);
-    assert!(redialled.len() <= 10 && heard_goodbye >= 600 && left_nothing >= 600);
+    // At 30 % each way some 2 % of the tunnels lose all copies of one message that must not be lost; the goodbye has time for
+    // three copies; and both copies of a Delete may be lost, or be overtaken by that of the ISAKMP SA.
+    assert!(redialled.len() <= 25 && heard_goodbye >= 900 && left_nothing >= 750);
 }

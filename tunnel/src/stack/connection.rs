@@ -395,6 +395,7 @@ impl Connection {
                     self.fail(verdict::of_ike(&error));
                 }
             }
+            ike::Event::Lifetime { inbound_spi, kilobytes } => self.datapath.limit(inbound_spi, kilobytes),
             ike::Event::RekeyFailed(error) => {
                 tracing::warn!(%error, "a renewal failed; it is tried again while the old keys last")
             }

@@ -104,6 +104,15 @@ impl Datapath {
         Ok(())
     }
 
+    /// The peer carries no more than that much over a pair, in kilobytes of 1024 octets.
+    pub(super) fn limit(&mut self, inbound_spi: u32, kilobytes: u32) {
+        let octets = u64::from(kilobytes) * 1024;
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.spi == inbound_spi) {
+            pair.inbound.limit_octets(octets);
+            pair.outbound.iter_mut().for_each(|outbound| outbound.sa.limit_octets(octets));
+        }
+    }
+
     /// What one SA may carry: what the configuration says and what both ends agreed on, whichever is less.
     fn lifetime(&self, sa: &ike::Sa) -> esp::Lifetime {
         let agreed = sa.lifetime.kilobytes.map(|kilobytes| u64::from(kilobytes) * 1024);

@@ -37,6 +37,7 @@ pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys:
         local_port_ike: path.local_ike_port,
         local_port_nat_t: path.local_nat_t_port,
         keepalive: KEEPALIVE_INTERVAL,
+        initial_contact: config.ike.initial_contact,
         export_keys,
         ..ike::Config::new(path.local, path.remote, path.credentials.pre_shared_key.clone())
     }

@@ -95,7 +95,10 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
             Reason::NatTraversalUnsupported,
             "Switch NAT traversal (NAT-T) on at the gateway; ESP is sent in UDP only.",
         ),
-        ike::Error::Rejected { exchange: ExchangeType::QUICK_MODE, .. } | ike::Error::NotOffered { phase: 2, .. } => (
+        ike::Error::Rejected { exchange: ExchangeType::QUICK_MODE, .. }
+        | ike::Error::NotOffered { phase: 2, .. }
+        | ike::Error::InvalidSelectors { .. }
+        | ike::Error::SpiInUse => (
             Layer::Ipsec,
             Reason::QuickModeRejected,
             "The gateway's policy for L2TP (UDP 1701, transport mode) does not fit: look into its log.",
