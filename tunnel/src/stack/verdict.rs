@@ -281,4 +281,11 @@ mod tests {
         assert!(message.contains("in 37 s") && message.contains("when the Secret changes"), "{message}");
         assert!(message.chars().count() < crate::report::MAX_MESSAGE, "{message}");
     }
+
+    #[test]
+    fn a_gateway_that_asks_for_no_authentication_has_not_proved_itself() {
+        let failure = of_ppp(&ppp::Error::AuthenticationSkipped);
+        assert_eq!((failure.layer, failure.reason), (Layer::Ppp, Reason::AuthenticatorNotVerified));
+        assert!(failure.message.contains("ppp.auth") && !failure.refused, "{}", failure.message);
+    }
 }
