@@ -459,7 +459,8 @@ mod tests {
     /// key length equal to the output length of the hash functions") and RFC 2403 section 2 ("only 128-bit keys").
     #[test]
     fn packets_of_another_implementation_are_opened_and_made() {
-        let vectors: [(&str, &[u8], &[u8], &[u8]); 4] = [
+        type Vector = (&'static str, &'static [u8], &'static [u8], &'static [u8]);
+        let vectors: [Vector; 4] = [
             (
                 "aes192-sha384",
                 &hex!("7c9616269add9c9d2bc5a515fb156fdae3ca87b4dec8c457"),

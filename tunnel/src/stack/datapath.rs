@@ -252,12 +252,12 @@ fn udp_header(path: (IpAddr, IpAddr), peer_port: u16, parts: [&[u8]; 2]) -> [u8;
     let header = [port_high, port_low, to_high, to_low, length_high, length_low, 0, 0];
     let (IpAddr::V6(local), IpAddr::V6(remote)) = path else { return header };
     let pseudo_header = Checksum::default()
-        .add(&local.octets())
-        .add(&remote.octets())
-        .add(&u32::from(length).to_be_bytes())
-        .add(&[0, 0, 0, PROTOCOL_UDP]);
+        .with(&local.octets())
+        .with(&remote.octets())
+        .with(&u32::from(length).to_be_bytes())
+        .with(&[0, 0, 0, PROTOCOL_UDP]);
     // A sum of zero is sent as all ones (RFC 768).
-    let sum = match pseudo_header.add(&header).add(first).add(second).finish() {
+    let sum = match pseudo_header.with(&header).with(first).with(second).finish() {
         0 => u16::MAX,
         sum => sum,
     };
