@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use super::error::{Error, rfc_name};
-use super::key::Keys;
 use super::main_mode::message_id;
 use super::message::{Chain, Cookies, Header, Payloads};
 use super::payload::{Delete, Notification};
@@ -12,7 +11,6 @@ use super::proposal::StatedLife;
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
 use super::{Ike, Timer};
 use crate::buffer::Port;
-use crate::crypto::hash;
 
 /// How long a suspicion that nothing proves may ripen before it is reported: time for a true answer to arrive.
 const HINT_PATIENCE: Duration = Duration::from_secs(2);
@@ -64,17 +62,7 @@ impl Ike {
         if sa.is_stale(port) || sa.refuses(header.message_id) {
             return;
         }
-        let iv = sa.keys.exchange_iv(&sa.last_block, header.message_id);
-        let opened = sa.keys.open(&iv, body).and_then(|(plain, _)| {
-            let payloads = Keys::payloads(header.next_payload, &plain)?;
-            let (hash, covered) = payloads.hashed().ok_or(Error::Undecryptable)?;
-            if hash::eq(hash, &sa.keys.hash(&[&header.message_id.to_be_bytes(), covered])) {
-                Ok(plain)
-            } else {
-                Err(Error::InvalidHash(ExchangeType::INFORMATIONAL))
-            }
-        });
-        let plain = match opened {
+        let plain = match sa.keys.open_informational(&sa.last_block, header, body) {
             Ok(plain) => plain,
             Err(error) => return self.notice(format!("an Informational message is ignored: {error}")),
         };

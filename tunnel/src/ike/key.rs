@@ -98,6 +98,23 @@ impl Keys {
         self.seal(header, &chain.behind_hash(&hash), &mut iv)
     }
 
+    /// Decrypts an Informational message and checks its hash.
+    pub(super) fn open_informational(
+        &self,
+        last_block: &[u8],
+        header: &Header,
+        body: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let (plain, _) = self.open(&self.exchange_iv(last_block, header.message_id), body)?;
+        let payloads = Self::payloads(header.next_payload, &plain)?;
+        let (hash, covered) = payloads.hashed().ok_or(Error::Undecryptable)?;
+        if hash::eq(hash, &self.hash(&[&header.message_id.to_be_bytes(), covered])) {
+            Ok(plain)
+        } else {
+            Err(Error::InvalidHash(ExchangeType::INFORMATIONAL))
+        }
+    }
+
     /// Encrypts a message; `iv` moves on to its last block.
     pub(super) fn seal(&self, mut header: Header, chain: &Chain, iv: &mut Vec<u8>) -> Vec<u8> {
         let block = self.cipher.block_size();

@@ -539,13 +539,8 @@ impl MainMode {
         let (State::Id { exchanged, iv, .. } | State::InitiatorId { exchanged, iv, .. }) = &self.state else {
             return None;
         };
-        let iv = exchanged.keys.exchange_iv(iv, header.message_id);
-        let (plain, _) = exchanged.keys.open(&iv, body).ok()?;
+        let plain = exchanged.keys.open_informational(iv, header, body).ok()?;
         let payloads = Payloads::read(header.next_payload, &plain).ok()?;
-        let (hash, covered) = payloads.hashed()?;
-        if !hash::eq(hash, &exchanged.keys.hash(&[&header.message_id.to_be_bytes(), covered])) {
-            return None;
-        }
         payloads
             .first(PayloadType::N)
             .and_then(|body| Notification::read(body).ok())

@@ -250,3 +250,17 @@ fn a_message_that_cannot_be_remembered_is_refused() {
     link.run(Duration::from_millis(30));
     assert_eq!(link.peers[CLIENT].ike.last_heard(), heard);
 }
+
+#[test]
+fn a_message_6_on_port_500_is_old() {
+    let mut link = Link::pair(&fast(), 98);
+    link.connect();
+    // Messages 1 to 5 have arrived, and message 6 is under way.
+    link.run(Duration::from_millis(110));
+    let message_6 = link.sent[5].2.clone();
+    link.under_way.clear();
+    link.peers[CLIENT].ike.handle_message(link.now, Port::Ike, &message_6);
+    assert!(!link.peers[CLIENT].ike.is_established());
+    link.peers[CLIENT].ike.handle_message(link.now, Port::NatT, &message_6);
+    assert!(link.peers[CLIENT].ike.is_established());
+}

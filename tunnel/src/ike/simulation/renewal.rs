@@ -311,3 +311,23 @@ fn a_life_of_a_second_makes_no_storm_of_renewals() {
     link.run(seconds(10));
     assert_eq!(link.peers[CLIENT].count(is_install), 2);
 }
+
+#[test]
+fn a_replaced_isakmp_sa_stays_as_long_as_it_is_used() {
+    let mut link = Link::connected(&fast(), 108);
+    let old = link.peers[SERVER].ike.isakmp[0].id;
+    let now = link.now;
+    link.peers[CLIENT].ike.begin_main_mode(now);
+    link.drain();
+    let body =
+        payload::Notification { protocol: ProtocolId::ISAKMP, spi: &[], kind: NotifyType::CONNECTED, data: &[] }.body();
+    for _ in 0..5 {
+        link.run(seconds(11));
+        link.peers[SERVER].ike.inform(old, None, PayloadType::N, &body, 1);
+        link.drain();
+    }
+    assert_eq!(link.peers[CLIENT].ike.isakmp.len(), 2);
+    link.run(seconds(70));
+    assert!(link.peers.iter().all(|peer| peer.ike.isakmp.len() == 1));
+    link.assert_established();
+}
