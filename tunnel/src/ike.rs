@@ -50,6 +50,7 @@ mod simulation;
 pub use config::{Config, Dpd, Lifetime};
 pub use error::Error;
 pub use nat::Nat;
+pub use pairs::MAX_PAIRS;
 pub use payload::Identity;
 
 use main_mode::MainMode;

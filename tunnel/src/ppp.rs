@@ -507,6 +507,11 @@ impl Ppp {
         self.lcp.options.peer_mru()
     }
 
+    /// Announces another MRU, in octets; before [`Ppp::open`].
+    pub fn set_mru(&mut self, mru: u16) {
+        self.lcp.options.set_mru(mru);
+    }
+
     /// The number of lost echoes that is too many.
     pub fn echo_failures(&self) -> u32 {
         self.config.echo_failures

@@ -14,7 +14,7 @@ use super::{Event, Ike, Sa, Timer};
 
 /// The most pairs of ESP SAs with one peer: the one in use, the one before it and collisions, with room for a peer that renews
 /// every few seconds.
-const MAX_PAIRS: usize = 16;
+pub const MAX_PAIRS: usize = 16;
 
 impl Ike {
     /// Takes a new pair into use; the outbound SA at once if the peer has confirmed.

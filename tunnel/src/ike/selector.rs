@@ -9,17 +9,12 @@ use super::main_mode::Role;
 use super::message::Payloads;
 use super::payload::Identity;
 use super::registry::PayloadType;
+use crate::inet::{L2TP_PORT, PROTOCOL_UDP};
 use crate::wire::Reader;
-
-/// The protocol number of UDP.
-const UDP: u8 = 17;
-
-/// The port of L2TP (RFC 2661 section 8.1).
-const L2TP_PORT: u16 = 1701;
 
 /// IDci and IDcr of the initiator: L2TP between both ends.
 pub(super) fn offer(config: &Config) -> [Vec<u8>; 2] {
-    [config.local, config.remote].map(|address| Identity::Address(address).body(UDP, L2TP_PORT))
+    [config.local, config.remote].map(|address| Identity::Address(address).body(PROTOCOL_UDP, L2TP_PORT))
 }
 
 /// Judges the peer's IDci and IDcr; `role` is ours. Without any the SAs are for the two ends themselves.
@@ -41,7 +36,7 @@ fn suits(body: &[u8], port_suits: impl Fn(u16) -> bool) -> Result<(), Error> {
     let mut reader = Reader::new(body);
     reader.u8("identification type")?;
     let (protocol, port) = (reader.u8("identification protocol")?, reader.u16("identification port")?);
-    if (protocol == 0 || protocol == UDP) && port_suits(port) {
+    if (protocol == 0 || protocol == PROTOCOL_UDP) && port_suits(port) {
         Ok(())
     } else {
         Err(Error::InvalidSelectors { protocol, port })

@@ -80,6 +80,11 @@ impl Lcp {
         Self { auth, mru: Some(mru), magic, rng, peer_mru: DEFAULT_MRU, wanted: None, refused: None, proposed: 0 }
     }
 
+    /// Our MRU from the next Configure-Request on.
+    pub(super) fn set_mru(&mut self, mru: u16) {
+        self.mru = Some(mru);
+    }
+
     /// The largest packet that the peer takes.
     pub(super) fn peer_mru(&self) -> u16 {
         self.peer_mru
