@@ -26,3 +26,5 @@ pub mod webhook;
 
 #[cfg(test)]
 mod mock;
+#[cfg(test)]
+mod rbac;
