@@ -1,9 +1,9 @@
 //! The mutating webhook of `attachment: Sidecar`: puts the tunnel as a native sidecar in front of every other container of a
 //! pod that carries the label `towline.dev/tunnel`. No other pod is sent here (`objectSelector` of the configuration).
 
-use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use kube::{Api, Client};
@@ -22,6 +22,10 @@ pub struct Webhook {
     /// Image and the like.
     pub settings: Settings,
 }
+
+/// Goes with the answer to a pod that was refused, for whoever counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Denied;
 
 /// Answers one AdmissionReview.
 pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response {
@@ -57,7 +61,7 @@ pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response
         }
         Err(message) => {
             info!(namespace, tunnel = name, message, "pod refused");
-            response.deny(message)
+            return (Extension(Denied), Json(response.deny(message).into_review())).into_response();
         }
     };
     Json(response.into_review()).into_response()

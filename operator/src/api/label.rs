@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+/// What the names of our labels and annotations begin with.
+pub const PREFIX: &str = "towline.dev/";
 /// Name of the tunnel that an object belongs to. On a pod of a user it asks for a sidecar of that tunnel.
 pub const TUNNEL: &str = "towline.dev/tunnel";
 /// What a pod does for its tunnel: [`ROLE_GATEWAY`] or [`ROLE_SIDECAR`].
@@ -10,6 +12,8 @@ pub const ROLE: &str = "towline.dev/role";
 pub const ROLE_GATEWAY: &str = "gateway";
 /// Role of a user's pod that carries the tunnel as a sidecar.
 pub const ROLE_SIDECAR: &str = "sidecar";
+/// Digest of what a pod cannot change while it runs: of its mounts, resources, image and rights.
+pub const TEMPLATE: &str = "towline.dev/template";
 /// Name of the export that a Service stands for.
 pub const EXPORT: &str = "towline.dev/export";
 
