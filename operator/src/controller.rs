@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod as KubePod;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
@@ -241,9 +240,8 @@ async fn run_once(tunnel: &VpnTunnel, context: &Context, memory: &mut Memory) ->
     let outcome = match build::objects(tunnel, &context.settings, &ca_bundle) {
         Err(invalid) => Outcome::Invalid(invalid.to_string()),
         Ok(objects) => {
-            let template = objects.gateway.as_ref().and_then(|gateway| stamp(&gateway.deployment));
             let problems = apply::all(tunnel, context, &namespace, &objects, &mut memory.applied).await;
-            Outcome::Applied { revision: objects.revision, template, problems }
+            Outcome::Applied { revision: objects.revision, template: objects.template, problems }
         }
     };
     let pods = pods::of(tunnel, context, &namespace, now);
@@ -259,11 +257,6 @@ async fn run_once(tunnel: &VpnTunnel, context: &Context, memory: &mut Memory) ->
         }
         _ => Ok(Action::requeue(next_look(&pods))),
     }
-}
-
-/// The digest that the Deployment stamps on its pods.
-fn stamp(deployment: &Deployment) -> Option<String> {
-    deployment.spec.template.metadata.as_ref()?.annotations.as_ref()?.get(label::TEMPLATE).cloned()
 }
 
 /// When to look again at what causes no event.

@@ -27,3 +27,5 @@ pub mod webhook;
 
 #[cfg(test)]
 mod mock;
+#[cfg(test)]
+mod rbac;

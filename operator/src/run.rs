@@ -56,6 +56,9 @@ pub struct Run {
     /// When that image is pulled
     #[arg(long, env = "TOWLINE_TUNNEL_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
     tunnel_image_pull_policy: String,
+    /// Names of Secrets with registry credentials for gateway pods, in the namespaces of their tunnels
+    #[arg(long, env = "TOWLINE_TUNNEL_IMAGE_PULL_SECRETS", value_delimiter = ',')]
+    tunnel_image_pull_secrets: Vec<String>,
     /// Whether the installation has the webhook
     #[arg(long, env = "TOWLINE_WEBHOOK", default_value_t = true, action = clap::ArgAction::Set)]
     webhook: bool,
@@ -66,6 +69,7 @@ impl Run {
         Settings {
             image: self.tunnel_image.clone(),
             pull_policy: self.tunnel_image_pull_policy.clone(),
+            pull_secrets: self.tunnel_image_pull_secrets.clone(),
             report_url: format!("https://{}.{}.svc", leader::reports_service(&self.name), self.namespace),
         }
     }

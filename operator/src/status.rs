@@ -60,8 +60,8 @@ pub enum Outcome {
     Applied {
         /// Of the configuration.
         revision: String,
-        /// Of what pods are made from, where it is stamped on them.
-        template: Option<String>,
+        /// Of what pods are made from.
+        template: String,
         /// What could not be written.
         problems: Vec<Problem>,
     },
@@ -262,7 +262,7 @@ fn provisioned(input: &Input<'_>, outcome: &Outcome, worst: Option<&Pod>) -> Opt
     if let Some((pod, report)) = behind {
         return Some(rolling_out(pod, report, revision));
     }
-    let made_before = |pod: &&Pod| template.is_some() && pod.template != *template;
+    let made_before = |pod: &&Pod| pod.template.as_ref() != Some(template);
     if let Some(pod) = input.pods.iter().find(made_before) {
         let remedy = match input.tunnel.spec.attachment {
             Attachment::Gateway => "its Deployment replaces it",
@@ -438,7 +438,7 @@ mod tests {
     }
 
     fn outcome(revision: &str, problems: Vec<Problem>) -> Outcome {
-        Outcome::Applied { revision: revision.to_owned(), template: Some("t1".to_owned()), problems }
+        Outcome::Applied { revision: revision.to_owned(), template: "t1".to_owned(), problems }
     }
 
     fn applied() -> Outcome {

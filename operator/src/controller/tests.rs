@@ -112,9 +112,11 @@ impl World {
 
     /// A pod of the tunnel runs, and reports.
     fn watch_pod(&mut self) {
+        let template = built(&tunnel("Gateway")).template;
         self.writers.pods.apply_watcher_event(&Event::Apply(
             serde_json::from_value(json!({
                 "metadata": {
+                    "annotations": {"towline.dev/template": template},
                     "name": "oslo-1", "namespace": "erp", "uid": "p-1",
                     "labels": {"towline.dev/tunnel": "oslo", "towline.dev/role": "gateway"},
                     "ownerReferences": [{
@@ -190,6 +192,7 @@ async fn a_second_run_with_nothing_changed_writes_nothing_and_reads_nothing() {
     world.report(&oslo);
     world.run(&oslo).await.unwrap();
     assert!(condition(&world.written(STATUS), "Ready").starts_with("True "));
+    assert!(condition(&world.written(STATUS), "Provisioned").starts_with("True "));
     world.watch_objects(&oslo, "1");
     world.asked();
     // The watch has not brought the status yet, and then it has.

@@ -25,6 +25,18 @@ fn bad_specifications_are_refused_with_the_field_and_the_remedy() {
             "attachment Gateway",
         ),
         (good.clone() + "  unknown: {field: 1}\n", "unknown"),
+        (good.replace("{address: 192.0.2.99}", "{address: https://192.0.2.99}"), "client.peers[].address must be"),
+        (good.replace("key: psk", "key: '..'"), "client.preSharedKey.key must be"),
+        (good.replace("secretName: some-vpn", "secretName: Some_VPN"), "client.user.secretName must be"),
+        (good.clone() + "  pod: {resources: {requests: {cpu: abc}}}\n", "cpu must be a quantity"),
+        (good.clone() + "  pod: {resources: {requests: {cpu: 2}, limits: {cpu: 100m}}}\n", "must not be above"),
+        (good.clone() + "  ike: {proposals: [aes256-sha3-modp2048]}\n", "ike.proposals must be CIPHER-HASH-GROUP"),
+        (
+            sidecar_tunnel("good", "192.0.2.99", "some-vpn")
+                .replace("  network: {remoteCIDRs: [10.20.4.0/24]}\n", "")
+                .replace(&format!("  healthCheck: {{type: Icmp, host: {INNER}, intervalSeconds: 2}}\n"), ""),
+            "needs network.remoteCIDRs",
+        ),
     ];
     for (manifest, words) in cases {
         let refused = cluster.apply(&manifest).map(|_| manifest.clone()).unwrap_err();
