@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use super::{API_LIMIT, AUDIENCE, Refusal};
 use crate::metrics::Refused;
 
-/// How long the answer to a TokenReview is remembered: for as long a token of a deleted pod is believed, save that its pod is
-/// looked up for each report.
+/// How long the answer to a TokenReview is remembered. The pod is looked up for each report all the same, so the token of a
+/// deleted one is worth nothing.
 const TOKEN_MEMORY: Duration = Duration::from_secs(60);
 /// How many tokens are remembered; beyond them each report costs a TokenReview.
 const MAX_TOKENS: usize = 4_096;
