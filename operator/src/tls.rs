@@ -507,8 +507,7 @@ pub(crate) mod tests {
         assert!(!trusts(first_certificate(&before.authorities), &signing));
         let since = published.next.as_ref().unwrap().since;
         let early = since + AUTHORITY_OVERLAP - SignedDuration::from_secs(1);
-        let bundle = before.authorities.clone();
-        assert!(trusts(&bundle, &Material::renewed(Some(published), early, &names()).unwrap()));
+        assert!(trusts(&before.authorities, &Material::renewed(Some(published), early, &names()).unwrap()));
     }
 
     #[test]

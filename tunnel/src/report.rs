@@ -265,7 +265,7 @@ pub struct Report {
 
 /// One export's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct ExportReport {
     /// Its name.
     pub name: String,

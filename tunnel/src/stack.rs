@@ -282,6 +282,14 @@ impl Tunnel {
         }
     }
 
+    /// The path takes IP packets of at most `mtu` octets, says the network.
+    pub fn handle_path_mtu(&mut self, now: Instant, mtu: u16) {
+        if let State::Connected(connection) = &mut self.state {
+            connection.handle_path_mtu(mtu);
+            self.advance(now);
+        }
+    }
+
     /// The result of a probe that the process made through the tunnel: its round trip, or why it failed.
     pub fn handle_probe(&mut self, now: Instant, result: Result<Duration, String>) {
         if self.up && self.config.health_check.kind != ProbeKind::Lcp {
@@ -306,7 +314,7 @@ impl Tunnel {
 
     /// Takes on a new configuration: live where the protocols allow, else by dialling again.
     pub fn apply(&mut self, now: Instant, config: &Config) {
-        let live = self.config.is_live_change(config);
+        let live = self.config.is_live_change(config, self.recovery.peer());
         self.config = config.clone();
         self.report.revision.clone_from(&config.revision);
         self.report.rejected_revision = None;

@@ -565,6 +565,11 @@ impl Connection {
         self.path.remote
     }
 
+    /// The path takes IP packets of at most `mtu` octets.
+    pub(super) fn handle_path_mtu(&mut self, mtu: u16) {
+        self.path.mtu = mtu;
+    }
+
     /// The network says that a datagram did not arrive. Only a hint, and only believed while the peer has never answered.
     pub(super) fn handle_unreachable(&mut self, error: &str) {
         if !self.answered {
