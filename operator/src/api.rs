@@ -59,6 +59,19 @@ mod tests {
     }
 
     #[test]
+    fn the_first_tunnel_is_the_same_in_the_readme_and_in_the_charts_notes_and_can_be_copied() {
+        let example = |path: &str| {
+            let text = std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            let begun = text.split("\nkubectl apply -f - <<END\n").nth(1).unwrap().to_owned();
+            begun.split("\nEND\n").next().unwrap().to_owned()
+        };
+        let readme = example("README.md");
+        assert_eq!(readme, example("charts/towline/templates/NOTES.txt"));
+        let tunnel: VpnTunnel = serde_saphyr::from_str(&readme).unwrap();
+        assert_eq!(tunnel.spec.exports[0].name, "web");
+    }
+
+    #[test]
     fn the_readme_explains_every_reason_and_no_other() {
         let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
         let table = readme.split("| reason | what it means | what to do |\n|---|---|---|\n").nth(1).unwrap();

@@ -121,6 +121,14 @@ fn paths(config: &Config) -> Vec<PathBuf> {
     all.into_iter().flatten().map(|file| file.path.clone()).collect()
 }
 
+fn secrets(config: &Config) -> Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)> {
+    let read = |path: PathBuf| {
+        let secret = read_bounded(&path, MAX_SECRET_FILE).ok();
+        (path, secret)
+    };
+    paths(config).into_iter().map(read).collect()
+}
+
 /// A pod keeps the volumes that it was made with: a configuration whose secrets lie in others cannot be taken on, and the
 /// tunnel that runs is better than none. A folder that is there and has no such file is another matter: the file may come.
 fn within_reach(config: Config) -> Result<Config, String> {
@@ -132,14 +140,6 @@ fn within_reach(config: Config) -> Result<Config, String> {
             path.display()
         )),
     }
-}
-
-fn secrets(config: &Config) -> Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)> {
-    let read = |path: PathBuf| {
-        let secret = read_bounded(&path, MAX_SECRET_FILE).ok();
-        (path, secret)
-    };
-    paths(config).into_iter().map(read).collect()
 }
 
 /// The revision of a configuration that cannot be used, as far as it can be read.
@@ -178,24 +178,6 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_whose_secrets_are_not_mounted_is_rejected_and_those_of_before_are_watched_on() {
-        let scratch = Scratch::new();
-        let first = text(scratch.path(), "1", 60);
-        publish(&scratch, "a", &first, "secret");
-        let path = scratch.path().join("current").join("config.json");
-        let mut watcher = Watcher::new(path, first.clone(), &config::parse(&first).unwrap());
-
-        publish(&scratch, "b", &text(&scratch.path().join("other"), "2", 60), "secret");
-        let changes = watcher.poll();
-        let [Change::Rejected(rejected)] = changes.as_slice() else { panic!("{changes:?}") };
-        assert_eq!(rejected.revision, "2");
-        assert!(rejected.message.contains("other/current/psk"), "{}", rejected.message);
-
-        publish(&scratch, "c", &text(&scratch.path().join("other"), "2", 60), "changed");
-        assert_eq!(watcher.poll(), [Change::Credentials]);
-    }
-
-    #[test]
     fn a_configuration_that_is_too_long_is_not_cut() {
         let scratch = Scratch::new();
         let path = scratch.write("config.json", &vec![b' '; MAX_CONFIG + 1]);
@@ -230,5 +212,23 @@ mod tests {
         assert_eq!(watcher.poll(), [Change::Credentials]);
         publish(&scratch, "e", &second, "third");
         assert_eq!(watcher.poll().len(), 2);
+    }
+
+    #[test]
+    fn a_configuration_whose_secrets_are_not_mounted_is_rejected_and_those_of_before_are_watched_on() {
+        let scratch = Scratch::new();
+        let first = text(scratch.path(), "1", 60);
+        publish(&scratch, "a", &first, "secret");
+        let path = scratch.path().join("current").join("config.json");
+        let mut watcher = Watcher::new(path, first.clone(), &config::parse(&first).unwrap());
+
+        publish(&scratch, "b", &text(&scratch.path().join("other"), "2", 60), "secret");
+        let changes = watcher.poll();
+        let [Change::Rejected(rejected)] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!(rejected.revision, "2");
+        assert!(rejected.message.contains("other/current/psk"), "{}", rejected.message);
+
+        publish(&scratch, "c", &text(&scratch.path().join("other"), "2", 60), "changed");
+        assert_eq!(watcher.poll(), [Change::Credentials]);
     }
 }
