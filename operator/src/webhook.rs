@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use kube::{Api, Client, ResourceExt};
@@ -25,6 +25,10 @@ pub struct Webhook {
     /// Image and the like.
     pub settings: Settings,
 }
+
+/// Goes with the answer to a pod that was refused, for whoever counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Denied;
 
 /// Answers one AdmissionReview.
 pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response {
@@ -63,7 +67,7 @@ pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response
         }
         Err(message) => {
             info!(namespace, tunnel = name, message, "pod refused");
-            response.deny(message)
+            return (Extension(Denied), Json(response.deny(message).into_review())).into_response();
         }
     };
     Json(response.into_review()).into_response()

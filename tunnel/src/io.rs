@@ -7,6 +7,7 @@
 //!     ├ probe     through the tunnel               ├ tun       packets of the kernel
 //!     ├ watch     configuration and secrets        ├ relay     exports
 //!     └ admin     health, metrics, control socket  └ report    to the operator
+//!   standby                                        without a VpnTunnel
 //!   status, metrics, telemetry, keys               what they say
 //! ```
 
@@ -20,6 +21,7 @@ pub mod process;
 pub mod relay;
 pub mod report;
 pub mod routing;
+pub mod standby;
 pub mod status;
 pub mod telemetry;
 pub mod tun;

@@ -176,7 +176,7 @@ impl fmt::Display for Reason {
 
 /// One layer's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct LayerReport {
     /// Which layer.
     pub layer: Layer,
@@ -203,7 +203,7 @@ pub enum Nat {
 
 /// What both ends agreed on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct Negotiated {
     /// Phase 1.
     pub ike: IkeProposal,
@@ -223,9 +223,9 @@ pub struct Negotiated {
     pub weakness: Option<String>,
 }
 
-/// The state of one tunnel process.
+/// The state of one tunnel process. Unknown fields are no error: the operator may be older than the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The `revision` of the configuration that the process runs.
     pub revision: String,
@@ -265,7 +265,7 @@ pub struct Report {
 
 /// One export's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct ExportReport {
     /// Its name.
     pub name: String,
@@ -276,7 +276,7 @@ pub struct ExportReport {
 
 /// A configuration that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct RejectedRevision {
     /// Its revision, if it could be read.
     pub revision: String,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+/// What the names of our labels and annotations begin with.
+pub const PREFIX: &str = "towline.dev/";
 /// Name of the tunnel that an object belongs to. On a pod of a user it asks for a sidecar of that tunnel.
 pub const TUNNEL: &str = "towline.dev/tunnel";
 /// What a pod does for its tunnel: [`ROLE_GATEWAY`] or [`ROLE_SIDECAR`].

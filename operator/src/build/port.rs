@@ -137,7 +137,7 @@ mod tests {
         let mut udp = web.clone();
         udp.protocol = Protocol::Udp;
         for changed in [export("web", 12, 80), export("web", 11, 8080), export("mail", 11, 80), udp] {
-            assert_never_wrong(&[web.clone()], &[changed.clone()]);
+            assert_never_wrong(std::slice::from_ref(&web), std::slice::from_ref(&changed));
             assert_ne!(candidates(&web), candidates(&changed));
         }
     }

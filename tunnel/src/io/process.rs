@@ -28,6 +28,7 @@ use super::netlink::Netlink;
 use super::probe::{Probe, Prober};
 use super::relay::Relays;
 use super::routing::{self, Routing};
+use super::standby::{Existence, Standby, Step};
 use super::telemetry::Verbosity;
 use super::tun::Device;
 use super::udp::{ReceiveBuffer, Sockets};
@@ -72,6 +73,13 @@ enum Message {
     Change(Change),
     Probe(u64, Probe),
     Dialled(u64, Box<Result<Dialled, PathError>>),
+    Existence(Existence),
+}
+
+impl From<Existence> for Message {
+    fn from(existence: Existence) -> Self {
+        Self::Existence(existence)
+    }
 }
 
 impl From<Ask> for Message {
@@ -156,6 +164,16 @@ async fn readable(sockets: Option<&Sockets>) -> Port {
     }
 }
 
+/// A tunnel that dials.
+fn new_tunnel(config: &Config, export_keys: bool) -> anyhow::Result<Tunnel> {
+    let mut seed = Zeroizing::new([0; 32]);
+    SysRng.try_fill_bytes(seed.as_mut_slice()).context("the system gives no random numbers")?;
+    let mut tunnel = Tunnel::new(config, seed);
+    tunnel.export_keys(export_keys);
+    tunnel.start();
+    Ok(tunnel)
+}
+
 struct Process {
     config: Config,
     tunnel: Tunnel,
@@ -191,6 +209,7 @@ struct Process {
     started: bool,
     closing: Option<Instant>,
     closed: bool,
+    standby: Standby,
     batch: PacketBatch,
     buffer: ReceiveBuffer,
 }
@@ -203,10 +222,7 @@ impl Process {
         (netlink, routing, lock): (Netlink, Routing, UnixDatagram),
     ) -> anyhow::Result<Self> {
         let Options { path, text, config, keys, leave_routes } = options;
-        let mut seed = Zeroizing::new([0; 32]);
-        SysRng.try_fill_bytes(seed.as_mut_slice()).context("the system gives no random numbers")?;
-        let mut tunnel = Tunnel::new(&config, seed);
-        tunnel.export_keys(keys.is_some());
+        let tunnel = new_tunnel(&config, keys.is_some())?;
         let device = Device::open(&config.network.device).map_err(anyhow::Error::msg)?;
         serve_admin(&config.admin, &sender).await?;
         tokio::spawn(Watcher::new(path, text, &config).run(sender.clone()));
@@ -214,10 +230,9 @@ impl Process {
         let (link_state, link) = watch::channel(None);
         let (reports, to_report) = watch::channel(tunnel.report().clone());
         let (report_to, target) = watch::channel(config.report.clone());
-        let reporter = tokio::spawn(report::run(target, to_report));
+        let reporter = tokio::spawn(report::run(target, to_report, sender.clone()));
         let relays = Relays::new(link);
         let instruments = metrics::Instruments::new(relays.instruments().clone());
-        tunnel.start();
         let mut process = Self {
             config,
             tunnel,
@@ -247,6 +262,7 @@ impl Process {
             started: false,
             closing: None,
             closed: false,
+            standby: Standby::default(),
             batch: PacketBatch::new(),
             buffer: ReceiveBuffer::default(),
         };
@@ -287,6 +303,8 @@ impl Process {
     fn close(&mut self) {
         if self.closing.is_none() {
             tracing::info!("the process was told to end");
+            // Its goodbyes are said already.
+            self.closed = self.standby.is_gone();
             self.closing = Some(Instant::now() + CLOSE_LIMIT);
             self.tunnel.close(Instant::now());
         }
@@ -304,8 +322,25 @@ impl Process {
             Message::Change(Change::Config(config)) => self.apply(*config).await,
             Message::Probe(generation, probe) if generation == self.probers => self.handle_probe(probe),
             Message::Dialled(generation, dialled) if generation == self.dials => self.handle_dialled(*dialled).await,
+            Message::Existence(existence) => match self.standby.hear(existence) {
+                Step::Stay => {}
+                Step::Close => self.tunnel.close(Instant::now()),
+                Step::Dial => self.begin_anew().await,
+            },
             // Of a link or a dial that is over.
             Message::Probe(..) | Message::Dialled(..) => {}
+        }
+    }
+
+    /// Dials with a stack that knows nothing of the tunnel before.
+    async fn begin_anew(&mut self) {
+        self.down().await;
+        match new_tunnel(&self.config, self.keys.is_some()) {
+            Ok(tunnel) => self.tunnel = tunnel,
+            Err(error) => {
+                tracing::error!(%error, "the tunnel cannot be dialled; the process ends");
+                self.closed = true;
+            }
         }
     }
 
@@ -426,7 +461,7 @@ impl Process {
                     tracing::warn!(%error, "keys cannot be written");
                 }
             }
-            Event::Closed => self.closed = true,
+            Event::Closed => self.closed = self.closing.is_some() || !self.standby.is_gone(),
         }
     }
 
@@ -441,10 +476,10 @@ impl Process {
         self.reports.send_replace(report);
     }
 
-    /// What the stack says about itself, with the wall clock's time, and the exports.
+    /// What the stack says about itself, with the wall clock's time, the exports, and whether anybody wants the tunnel.
     fn report(&self) -> Report {
         let established_at = self.established.map(|(_, seconds)| seconds);
-        Report { exports: self.relays.report(), established_at, ..self.tunnel.report().clone() }
+        self.standby.report(Report { exports: self.relays.report(), established_at, ..self.tunnel.report().clone() })
     }
 
     // The probe.
