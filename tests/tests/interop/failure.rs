@@ -3,20 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use towline_tests::peer::{Guest, INNER, Lns};
+use towline_tests::peer::{Guest, INNER, Lns, PppAuth};
 use towline_tests::process::run;
 use towline_tests::site::{Side, Site};
 use towline_tests::tunnel::{Tunnel, config, pings};
-use towline_tunnel::report::{Layer, LayerReport, Reason};
+use towline_tunnel::report::{Layer, Reason};
 
-const GATEWAY: &str = "192.0.2.10";
-
-fn assert_failed(failed: &LayerReport, reason: Reason, words: &[&str]) {
-    assert_eq!(failed.reason, reason, "{failed:?}");
-    for word in words {
-        assert!(failed.message.contains(word), "{word:?} is not in {:?}", failed.message);
-    }
-}
+use super::world::{GATEWAY, World, assert_failed};
 
 #[test]
 fn what_the_gateway_refuses_is_told_layer_by_layer_and_put_right_without_a_restart() {
@@ -58,6 +51,19 @@ fn what_the_gateway_refuses_is_told_layer_by_layer_and_put_right_without_a_resta
     let log = tunnel.log().unwrap();
     for secret in [&lns.psk, &lns.password, "not the key", "looking-glass"] {
         assert!(!log.contains(secret), "a secret is in the log");
+    }
+}
+
+#[test]
+fn a_wrong_password_is_told_with_each_protocol() {
+    let world = World::new(Lns::default(), Side::Wan);
+    let wrong = Lns { password: "looking-glass".to_owned(), ..Lns::default() };
+    for (auth, name) in [(PppAuth::Pap, "PAP"), (PppAuth::Chap, "CHAP")] {
+        world.gateway.demand(auth).unwrap();
+        let mut tunnel = Tunnel::start(&world.host, config(GATEWAY), &wrong).unwrap();
+        let failed = tunnel.wait_down(Layer::Ppp).unwrap_or_else(|error| panic!("{error:#}\n{}", world.logs()));
+        assert_failed(&failed, Reason::PppAuthenticationFailed, &[name, "password"]);
+        tunnel.stop().unwrap();
     }
 }
 
