@@ -101,15 +101,6 @@ impl Namespace {
         })
     }
 
-    /// Connects two namespaces by a cable. An end is its namespace, the name of its interface and its address with
-    /// prefix length, as `("eth0", "192.0.2.1/24")`.
-    pub fn connect(&self, end: (&str, &str), other: &Self, other_end: (&str, &str)) -> Result<()> {
-        let (link, other_link) = (end.0, other_end.0);
-        self.ip(&["link", "add", link, "type", "veth", "peer", "name", other_link, "netns", &other.name])?;
-        self.set_address(link, end.1)?;
-        other.set_address(other_link, other_end.1)
-    }
-
     /// Gives an interface its address and sets it up.
     fn set_address(&self, link: &str, address: &str) -> Result<()> {
         self.ip(&["address", "add", address, "dev", link])?;
@@ -333,7 +324,7 @@ mod tests {
         let inhabited = || !ip(&["netns", "pids", &lost.name]).unwrap().is_empty();
         wait_until("the process in its namespace", Duration::from_secs(5), inhabited).unwrap();
         let swept = sweep_names(&prefix).unwrap();
-        assert_eq!(swept, [lost.name.clone()]);
+        assert_eq!(swept, std::slice::from_ref(&lost.name));
         assert!(living.exists() && !lost.exists());
         wait_until("the end of what ran there", Duration::from_secs(5), || !left.identity().is_alive()).unwrap();
         living.delete().unwrap();

@@ -148,6 +148,12 @@ impl Tunnel {
         resident_memory(&status).context("no VmRSS")
     }
 
+    /// Waits until it ends by itself; returns its status and its log.
+    pub fn wait_end(mut self) -> Result<(ExitStatus, String)> {
+        let status = self.process.wait(Duration::from_secs(20))?;
+        Ok((status, self.process.output()?))
+    }
+
     /// Ends it with SIGTERM; returns its status, how long it took and its log.
     pub fn stop(self) -> Result<(ExitStatus, Duration, String)> {
         let log = self.process.log().to_owned();

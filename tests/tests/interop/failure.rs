@@ -1,5 +1,6 @@
 //! What goes wrong has a reason of its own, and a message that says what to do.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::json;
@@ -114,4 +115,17 @@ fn a_name_without_an_address_and_a_missing_secret_are_told() {
     assert_failed(&tunnel.wait_down(Layer::Peer).unwrap(), Reason::PeerUnresolvable, &["gateway.invalid"]);
     std::fs::remove_file(tunnel.folder().join("preSharedKey")).unwrap();
     assert_failed(&tunnel.wait_down(Layer::Credentials).unwrap(), Reason::CredentialsMissing, &["preSharedKey"]);
+}
+
+#[test]
+fn a_tunnel_that_cannot_start_says_why_and_leaves_nothing() {
+    let site = Site::new().unwrap();
+    let host = site.host("client", Side::Wan, "192.0.2.20").unwrap();
+    let state = || (host.ip(&["route", "show", "table", "all"]).unwrap(), host.ip(&["rule", "show"]).unwrap());
+    let before = state();
+    let _taken = host.inside(|| TcpListener::bind("127.0.0.1:9090")).unwrap().unwrap();
+    let (status, log) = Tunnel::start(&host, config(GATEWAY), &Lns::default()).unwrap().wait_end().unwrap();
+    assert!(!status.success(), "{log}");
+    assert!(log.contains("127.0.0.1:9090"), "{log}");
+    assert_eq!(state(), before);
 }
