@@ -99,6 +99,9 @@ fn a_gateway_that_demands_perfect_forward_secrecy_gets_it_without_being_asked_fo
     let world = World::new(Lns { esp: "aes256-sha256-modp2048".to_owned(), ..Lns::default() }, Side::Wan);
     let (_tunnel, report) = world.connect(|_| {});
     assert_eq!(agreed(&report), words("aes256-sha256-modp2048", "aes256-sha256-modp2048", "MS-CHAPv2"));
+    // Without a second dial: the same ISAKMP SA serves.
+    let seen = world.gateway.exchanges();
+    assert_eq!((seen.main_mode_of_client, seen.quick_mode_of_client), (1, 2), "{seen:?}");
 }
 
 #[test]
