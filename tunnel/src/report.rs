@@ -260,6 +260,20 @@ pub struct Report {
     /// How many attempts failed since the tunnel was last up.
     #[serde(default)]
     pub failed_attempts: u32,
+    /// Each export of the configuration, at most [`crate::config::MAX_EXPORTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<ExportReport>,
+}
+
+/// One export's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ExportReport {
+    /// Its name.
+    pub name: String,
+    /// Why it does not listen, in a sentence of at most [`MAX_MESSAGE`] characters; none while it does. It is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A configuration that was refused.
@@ -293,6 +307,7 @@ impl Report {
             negotiated: None,
             established_at: None,
             failed_attempts: 0,
+            exports: Vec::new(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::dial::{MAX_SECRET, read_bounded};
+use super::dial::{MAX_SECRET_FILE, read_bounded};
 use crate::config::{self, Config};
 use crate::report::RejectedRevision;
 
@@ -40,7 +40,7 @@ pub struct Watcher {
 /// Reads the configuration's text.
 ///
 /// # Errors
-/// The system's, and when it is not text.
+/// The system's, when it is not text, and when it is longer than a mebibyte.
 pub fn read_config(path: &Path) -> std::io::Result<String> {
     let octets = read_bounded(path, MAX_CONFIG)?;
     String::from_utf8(octets.to_vec()).map_err(std::io::Error::other)
@@ -79,7 +79,7 @@ impl Watcher {
         }
         let mut changed = false;
         for (path, secret) in &mut self.secrets {
-            let new = read_bounded(path, MAX_SECRET + 2).ok();
+            let new = read_bounded(path, MAX_SECRET_FILE).ok();
             if new != *secret {
                 *secret = new;
                 changed = true;
@@ -125,7 +125,7 @@ fn paths(config: &Config) -> Vec<PathBuf> {
 
 fn secrets(config: &Config) -> Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)> {
     let read = |path: PathBuf| {
-        let secret = read_bounded(&path, MAX_SECRET + 2).ok();
+        let secret = read_bounded(&path, MAX_SECRET_FILE).ok();
         (path, secret)
     };
     paths(config).into_iter().map(read).collect()
@@ -164,6 +164,13 @@ mod tests {
         }
         symlink(generation, scratch.path().join("next")).unwrap();
         std::fs::rename(scratch.path().join("next"), scratch.path().join("current")).unwrap();
+    }
+
+    #[test]
+    fn a_configuration_that_is_too_long_is_not_cut() {
+        let scratch = Scratch::new();
+        let path = scratch.write("config.json", &vec![b' '; MAX_CONFIG + 1]);
+        assert_eq!(read_config(&path).unwrap_err().to_string(), "it is longer than 1048576 octets");
     }
 
     #[test]
