@@ -499,9 +499,8 @@ impl Files {
             "nodefaultroute",
             "noipv6",
         ]);
-        if !lns.compression {
-            options.push("noccp");
-        }
+        // The plugin for L2TP switches off what is not asked for.
+        options.extend(if lns.compression { ["deflate 15,15", "bsdcomp 15,15"].as_slice() } else { &["noccp"] });
         options.extend(["debug", "logfile /mnt/pppd.log"]);
         options.extend(more);
         self.0.push(("ppp/options.l2tp", options.join("\n") + "\n"));
