@@ -145,6 +145,9 @@ pub struct Ike {
     /// The identity that the peer must have; any unless named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<Identity>,
+    /// Whether the first contact tells the peer to forget what it has of an earlier connection with the same identity
+    /// (INITIAL-CONTACT, RFC 2407 section 4.6.3.3). Must be false where several tunnels with one identity are up at a time.
+    pub initial_contact: bool,
     /// Dead peer detection (RFC 3706).
     pub dpd: Dpd,
 }
@@ -157,6 +160,7 @@ impl Default for Ike {
             lifetime_seconds: 28_800,
             local_id: None,
             remote_id: None,
+            initial_contact: true,
             dpd: Dpd::default(),
         }
     }
@@ -511,6 +515,7 @@ mod tests {
         let config = parse(SMALLEST).unwrap();
         assert_eq!(config.ike_proposals().len(), 9);
         assert_eq!(config.health_check.kind, ProbeKind::Lcp);
+        assert!(config.ike.initial_contact);
         assert_eq!(parse(&serde_json::to_string(&config).unwrap()).unwrap(), config);
     }
 

@@ -29,7 +29,7 @@ pub use suite::{inner_udp_payload, packet_size};
 pub use udp::{Datagram, KEEPALIVE, NON_ESP_MARKER, classify};
 
 use crate::buffer::MAX_PACKET;
-use crate::crypto::{InvalidKey, cbc, hash};
+use crate::crypto::InvalidKey;
 use crate::suite::EspProposal;
 use lifetime::Meter;
 use replay::ReplayWindow;
@@ -53,17 +53,11 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Octets of keying material that one SA takes: of the cipher and of the HMAC.
-    pub fn sizes(proposal: &EspProposal) -> (usize, usize) {
-        let salt = if proposal.cipher.is_aead() { suite::SALT } else { 0 };
-        (cbc::key_size(proposal.cipher) + salt, proposal.integrity.map_or(0, hash::output_size))
-    }
-
-    /// Cuts the keys from keying material of exactly the sum of [`Keys::sizes`]: the key of the cipher is taken first (RFC 4301
+    /// Cuts the keys from keying material of exactly the sum of [`EspProposal::key_sizes`]: the key of the cipher is taken first (RFC 4301
     /// section 4.5.2).
     pub fn from_keymat(proposal: EspProposal, keymat: &[u8]) -> Result<Self, InvalidKey> {
-        let (encryption, integrity) = keymat.split_at_checked(Self::sizes(&proposal).0).ok_or(InvalidKey)?;
-        if integrity.len() != Self::sizes(&proposal).1 {
+        let (encryption, integrity) = keymat.split_at_checked(proposal.key_sizes().0).ok_or(InvalidKey)?;
+        if integrity.len() != proposal.key_sizes().1 {
             return Err(InvalidKey);
         }
         let [encryption, integrity] = [encryption, integrity].map(|key| Zeroizing::new(key.to_vec()));
@@ -183,6 +177,11 @@ impl OutboundSa {
         self.meter.usage()
     }
 
+    /// Lowers the most octets that the SA may carry.
+    pub fn limit_octets(&mut self, octets: u64) {
+        self.meter.limit_octets(octets);
+    }
+
     /// Whether it is time to negotiate a successor: the lifetime or the sequence numbers are used up for the most part.
     pub fn needs_rekey(&self) -> bool {
         self.meter.needs_rekey() || lifetime::is_low(self.sequence_number.into(), u32::MAX.into())
@@ -274,6 +273,11 @@ impl InboundSa {
         self.meter.usage()
     }
 
+    /// Lowers the most octets that the SA may carry.
+    pub fn limit_octets(&mut self, octets: u64) {
+        self.meter.limit_octets(octets);
+    }
+
     /// Whether it is time to negotiate a successor: the lifetime or the sequence numbers are used up for the most part.
     pub fn needs_rekey(&self) -> bool {
         self.meter.needs_rekey() || lifetime::is_low(self.window.highest().into(), u32::MAX.into())
@@ -317,7 +321,7 @@ mod tests {
     }
 
     fn keys(proposal: &EspProposal) -> Keys {
-        let (encryption, integrity) = Keys::sizes(proposal);
+        let (encryption, integrity) = proposal.key_sizes();
         let keymat: Vec<u8> = (0..encryption + integrity).map(|i| i as u8 ^ 0x5A).collect();
         Keys::from_keymat(*proposal, &keymat).unwrap()
     }
@@ -448,6 +452,66 @@ mod tests {
             17,
             &hex!("06a506a500140000c802000cf286000000010002"),
         );
+    }
+
+    /// Computed with Python's `hmac` and `hashlib` and with `cryptography` 48.0.0 (OpenSSL) from the forms of RFC 4303 section 2
+    /// and RFC 3602: suites of which no capture is at hand. The integrity keys have the sizes of RFC 4868 section 2.1.1 ("a fixed
+    /// key length equal to the output length of the hash functions") and RFC 2403 section 2 ("only 128-bit keys").
+    #[test]
+    fn packets_of_another_implementation_are_opened_and_made() {
+        type Vector = (&'static str, &'static [u8], &'static [u8], &'static [u8]);
+        let vectors: [Vector; 4] = [
+            (
+                "aes192-sha384",
+                &hex!("7c9616269add9c9d2bc5a515fb156fdae3ca87b4dec8c457"),
+                &hex!(
+                    "41f66e726491708a50227bea43de5fddf780e1f233c416fa"
+                    "00f9428379e391ce144856c335a05bde315d06bc72cf54f7"
+                ),
+                &hex!(
+                    "c0ffee0100000001fa05251bfdb747e870344d2ea3d61147"
+                    "886e2536d33a7aae9dc6f8f90810e4bfba6a276292fb18456678dbd37041e332"
+                    "b59e6f45d3dd7eb0e0339e0881417e77d7ece2803eac579e"
+                ),
+            ),
+            (
+                "aes256-sha512",
+                &hex!("295d3f357ebe574a1c59e2c529e124983f30c87e6500a1f12403c4bc88e8d667"),
+                &hex!(
+                    "96e01bb67340262bf0974487a87b68bcf4c669947f5ca51a11e6dad540fffea2"
+                    "7a70f80f7e839f8b6ba2014659f25e2f96b68d8b39a26d9b57da5a6ed6a11fc0"
+                ),
+                &hex!(
+                    "c0ffee0201020304017ef86c33a34345e8305273ad701b33"
+                    "95558f1a0d89e66e3b5105931c0e8ca539dc7c5c4b8a113910c22652057dc229"
+                    "7736842248754caf34b9e645923e75762e044c2d254cbe686b78bdc91e49cf2a"
+                ),
+            ),
+            (
+                "aes128-md5",
+                &hex!("bd42cff67a7e1b38da5f36a4be41df2e"),
+                &hex!("e51f343d810c56787af81eb54e7fd537"),
+                &hex!(
+                    "c0ffee0300000007ec6c2a45f75b8f642e9704111d761fab"
+                    "c83d09c512c1dae97fd94a2fd11bb9c4ce8797c2a668b7647a967da2c9d45a82"
+                    "458caa61c00b42ad14748b7f"
+                ),
+            ),
+            (
+                "aes192-sha1",
+                &hex!("884e532f18339f00e51c239e906e212545f7541d8b0d571a"),
+                &hex!("f28f903f7034b6978a8beb47eea23c5a4d010bd8"),
+                &hex!(
+                    "c0ffee040000000929125a8a61de52dfa50f1fd0090d03a5"
+                    "eb3dc9584b1dcfba0e5edc2e7b8098482ab37c9d0a7c0c417f53a42c7ac410aa"
+                    "11e8a717c43f60c85be28c7e"
+                ),
+            ),
+        ];
+        let payload = hex!("06a506a5001c0000c8020014414c0000000100018008000000000003");
+        for (suite, encryption, integrity, packet) in vectors {
+            agree(&foreign(suite, encryption, integrity), packet, 17, &payload);
+        }
     }
 
     /// As above, 3des-sha1.
@@ -682,9 +746,9 @@ mod tests {
     #[test]
     fn keying_material_is_cut_with_the_cipher_first_and_nothing_left() {
         let proposal: EspProposal = "aes256gcm16".parse().unwrap();
-        assert_eq!(Keys::sizes(&proposal), (36, 0));
+        assert_eq!(proposal.key_sizes(), (36, 0));
         let proposal: EspProposal = "aes128-sha384".parse().unwrap();
-        assert_eq!(Keys::sizes(&proposal), (16, 48));
+        assert_eq!(proposal.key_sizes(), (16, 48));
         let keymat: Vec<u8> = (0..64).collect();
         let keys = Keys::from_keymat(proposal, &keymat).unwrap();
         assert_eq!((&keys.encryption[..], &keys.integrity[..]), keymat.split_at(16));

@@ -2,10 +2,10 @@
 //! both phases. RFC 2407, 2408, 2409, 3706, 3947, 4109.
 //!
 //! ```text
-//!              +-- main_mode ------- negotiates the ISAKMP SA ----+
-//!   ISAKMP ----+-- quick_mode ------ negotiates pairs of ESP SAs -+--> sa <-- rekey: what follows what
-//!   messages   +-- informational --- notifications, Delete -------+
-//!                    message, payload, proposal, registry: the wire; key: what is computed; nat: RFC 3947
+//!              +-- main_mode -------- negotiates the ISAKMP SA ----> phase1: what follows what
+//!   ISAKMP ----+-- quick_mode ------- negotiates a pair of ESP SAs -> phase2, pairs: the same
+//!   messages   +-- informational ---- notifications, Delete; detection: RFC 3706
+//!                message, payload, proposal, registry: the wire; key: what is computed; nat: RFC 3947
 //! ```
 //!
 //! [`Ike`] speaks with one peer. It is the initiator after [`Ike::connect`] and answers in any case. After each call the owner
@@ -14,9 +14,8 @@
 //! Left out: Aggressive Mode (it hands a hash of the pre-shared key to anyone), signatures, XAUTH, IKE fragmentation, and ESP
 //! outside of UDP.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -24,10 +23,10 @@ use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
 use crate::buffer::Port;
-use crate::inet::{L2TP_PORT, PROTOCOL_UDP as UDP};
 use crate::suite::{EspProposal, IkeProposal};
 use crate::timer::Timers;
 
+mod config;
 mod detection;
 mod error;
 mod informational;
@@ -35,128 +34,31 @@ mod key;
 mod main_mode;
 mod message;
 mod nat;
+mod pairs;
 mod payload;
+mod phase1;
+mod phase2;
 mod proposal;
 mod quick_mode;
 pub mod registry;
-mod rekey;
 mod retransmission;
 mod sa;
+mod selector;
 #[cfg(test)]
 mod simulation;
 
+pub use config::{Config, Dpd, Lifetime};
 pub use error::Error;
 pub use nat::Nat;
+pub use pairs::MAX_PAIRS;
 pub use payload::Identity;
-pub use rekey::MAX_PAIRS;
 
-use main_mode::{Context, MainMode};
+use main_mode::MainMode;
 use message::Header;
+use phase1::Complaints;
 use quick_mode::QuickMode;
 use registry::{ExchangeType, ProtocolId};
-use sa::{IsakmpSa, Pair};
-
-/// How long ESP SAs may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lifetime {
-    /// In time.
-    pub seconds: Duration,
-    /// In kilobytes of 1024 octets; counting them is up to the owner of the SA.
-    pub kilobytes: Option<u32>,
-}
-
-/// Dead peer detection (RFC 3706).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dpd {
-    /// The peer is asked after this time without any sign of life; zero leaves the verdict to the owner.
-    pub interval: Duration,
-    /// The peer is dead after this time without any sign of life; at least twice the interval.
-    pub timeout: Duration,
-}
-
-/// What an [`Ike`] is to agree on with its peer, and where both are.
-#[derive(Clone)]
-pub struct Config {
-    /// The proposals of phase 1, the preferred first. Ciphers that only ESP has are left out.
-    pub proposals: Vec<IkeProposal>,
-    /// The longest life of an ISAKMP SA.
-    pub lifetime: Duration,
-    /// The proposals of phase 2, the preferred first; all have the same group.
-    pub esp_proposals: Vec<EspProposal>,
-    /// The longest life of an ESP SA.
-    pub esp_lifetime: Lifetime,
-    /// The pre-shared key.
-    pub pre_shared_key: Zeroizing<Vec<u8>>,
-    /// Who this end is; its address if none is given.
-    pub local_id: Option<Identity>,
-    /// Who the peer has to be; anyone who knows the pre-shared key if none is given.
-    pub remote_id: Option<Identity>,
-    /// Dead peer detection.
-    pub dpd: Dpd,
-    /// The pause after which a NAT is reminded of the mapping; zero switches it off.
-    pub keepalive: Duration,
-    /// The address of this end, as it sees it.
-    pub local: IpAddr,
-    /// The address of the peer, as this end sees it.
-    pub remote: IpAddr,
-    /// The port of this end's socket that speaks to the peer's port 500.
-    pub local_port_ike: u16,
-    /// The port of this end's socket that speaks to the peer's port 4500.
-    pub local_port_nat_t: u16,
-    /// The port that the peer is at for [`Port::Ike`].
-    pub remote_port_ike: u16,
-    /// The port that the peer is at for [`Port::NatT`].
-    pub remote_port_nat_t: u16,
-    /// Where the first Main Mode begins; on port 4500 it needs no float (RFC 3947 section 4).
-    pub begin_on: Port,
-    /// Whether the first Main Mode says INITIAL-CONTACT, so that the peer drops what is left of an earlier connection.
-    pub initial_contact: bool,
-    /// Whether the keys of phase 1 are handed out in [`Event::Keys`].
-    pub export_keys: bool,
-}
-
-impl Config {
-    /// The usual values around what has to be known.
-    pub fn new(local: IpAddr, remote: IpAddr, pre_shared_key: Zeroizing<Vec<u8>>) -> Self {
-        let security = crate::suite::Security::default();
-        Self {
-            proposals: security.ike_proposals(),
-            lifetime: Duration::from_secs(28_800),
-            esp_proposals: security.esp_proposals(),
-            esp_lifetime: Lifetime { seconds: Duration::from_secs(3600), kilobytes: None },
-            pre_shared_key,
-            local_id: None,
-            remote_id: None,
-            dpd: Dpd { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) },
-            keepalive: Duration::from_secs(20),
-            local,
-            remote,
-            local_port_ike: 500,
-            local_port_nat_t: 4500,
-            remote_port_ike: 500,
-            remote_port_nat_t: 4500,
-            begin_on: Port::Ike,
-            initial_contact: true,
-            export_keys: false,
-        }
-    }
-
-    fn local_end(&self, port: Port) -> nat::Endpoint {
-        let port = match port {
-            Port::Ike => self.local_port_ike,
-            Port::NatT => self.local_port_nat_t,
-        };
-        nat::Endpoint { address: self.local, port }
-    }
-
-    fn remote_end(&self, port: Port) -> nat::Endpoint {
-        let port = match port {
-            Port::Ike => self.remote_port_ike,
-            Port::NatT => self.remote_port_nat_t,
-        };
-        nat::Endpoint { address: self.remote, port }
-    }
-}
+use sa::{Backoff, IsakmpSa, Pair};
 
 /// What has to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,6 +147,13 @@ pub enum Event {
         /// Its SPI towards the peer.
         outbound_spi: u32,
     },
+    /// The peer says that a pair may carry less than was agreed (RESPONDER-LIFETIME, RFC 2407 section 4.6.3.1).
+    Lifetime {
+        /// The SPI of the pair towards this end.
+        inbound_spi: u32,
+        /// How much each of its SAs may carry, in kilobytes of 1024 octets.
+        kilobytes: u32,
+    },
     /// A renewal failed; what exists goes on, and the renewal is tried again.
     RekeyFailed(Error),
     /// The peer hung up: it deleted the ISAKMP SA when no ESP SA was left. This is the end.
@@ -269,6 +178,7 @@ enum Timer {
     ExpireIsakmp(u32),
     RenewIpsec(u32),
     ExpireIpsec(u32),
+    Abandoned,
     Recover,
     Dpd,
     Keepalive,
@@ -288,8 +198,8 @@ pub struct Ike {
     quick_modes: Vec<QuickMode>,
     /// Pairs of ESP SAs in the order in which they were agreed on.
     pairs: Vec<Pair>,
-    /// A Quick Mode that waits for an ISAKMP SA, with the pair that it is to replace.
-    waiting: Option<Option<u32>>,
+    /// Quick Modes that wait for an ISAKMP SA: the pair that each is to replace. At most one per pair, and one for a first pair.
+    waiting: BTreeSet<Option<u32>>,
     /// The peer has been reached on port 4500.
     floated: bool,
     /// A Main Mode has been complete.
@@ -298,6 +208,10 @@ pub struct Ike {
     /// A question of dead peer detection was asked since [`Self::last_heard`].
     asked: bool,
     last_sent: Option<Instant>,
+    /// The pause before what the peer took away is begun anew.
+    backoff: Backoff,
+    /// Unprotected notifications of the last minute.
+    complaints: Complaints,
     last_id: u32,
     retransmissions: u64,
     timers: Timers<Timer>,
@@ -317,12 +231,14 @@ impl Ike {
             isakmp: Vec::new(),
             quick_modes: Vec::new(),
             pairs: Vec::new(),
-            waiting: None,
+            waiting: BTreeSet::new(),
             floated: false,
             contacted: false,
             last_heard: None,
             asked: false,
             last_sent: None,
+            backoff: Backoff::default(),
+            complaints: Complaints::default(),
             last_id: 0,
             retransmissions: 0,
             timers: Timers::default(),
@@ -375,97 +291,7 @@ impl Ike {
             ExchangeType::INFORMATIONAL => self.handle_informational(now, port, &header, body),
             other => self.notice(format!("a message of exchange {other} is ignored")),
         }
-    }
-
-    fn handle_main_mode(&mut self, now: Instant, port: Port, header: &Header, parts: [&[u8]; 2]) {
-        let found = self.negotiations.iter().position(|negotiation| negotiation.is_for(header));
-        let Some(index) = found else {
-            if header.cookies.responder == [0; 8] && !header.is_encrypted() {
-                return self.answer_main_mode(now, port, header, parts);
-            }
-            // The peer has not seen our message 6.
-            let sa = self.isakmp.iter().find(|sa| sa.cookies == header.cookies);
-            let answered = sa.and_then(|sa| sa.answered.as_ref()).filter(|[request, _]| request == parts[1]);
-            if let Some(answer) = answered.map(|[_, answer]| answer.clone()) {
-                self.transmit(port, answer);
-            }
-            return;
-        };
-        let Some(negotiation) = self.negotiations.get_mut(index) else { return };
-        if let Some(again) = negotiation.duplicate(parts[1]).map(<[u8]>::to_vec) {
-            return self.transmit(port, again);
-        }
-        let (id, role, cookies) = (negotiation.id, negotiation.role, negotiation.cookies);
-        let mut context = Context { config: &self.config, rng: &mut self.rng };
-        match negotiation.handle(&mut context, now, port, header, parts) {
-            Ok(main_mode::Step::Send(reply)) => {
-                let port = negotiation.port;
-                self.rearm_main_mode(index);
-                self.transmit(port, reply);
-            }
-            Ok(main_mode::Step::Established(established)) => {
-                let reply = established.answered.as_ref().map(|[_, reply]| reply.clone());
-                if let Some(reply) = reply {
-                    self.transmit(port, reply);
-                }
-                self.main_mode_established(now, id, *established);
-            }
-            // The identity is proved, so there is nothing to wait for.
-            Err(error @ Error::InvalidId { .. }) => self.fail_main_mode(now, id, error),
-            Err(Error::Malformed(error)) => self.notice(format!("a Main Mode message is ignored: {error}")),
-            Err(error) if role == main_mode::Role::Initiator => {
-                let error = match error {
-                    Error::Undecryptable => Error::AuthenticationFailed { notification: None },
-                    other => other,
-                };
-                self.suspect(now, id, error);
-            }
-            Err(error) => {
-                if let Some(kind) = error.notification() {
-                    self.inform_plain(cookies, port, kind);
-                }
-                self.notice(format!("a Main Mode message of the peer is refused: {error}"));
-            }
-        }
-    }
-
-    fn handle_quick_mode(&mut self, now: Instant, port: Port, header: &Header, parts: [&[u8]; 2]) {
-        let Some(index) = self.isakmp.iter().position(|sa| sa.cookies == header.cookies) else { return };
-        let Some(sa) = self.isakmp.get(index) else { return };
-        if !header.is_encrypted() || header.message_id == 0 {
-            return self.notice("an unprotected Quick Mode message is ignored".to_owned());
-        }
-        let known =
-            |quick_mode: &&mut QuickMode| quick_mode.isakmp == sa.id && quick_mode.message_id == header.message_id;
-        let Some(quick_mode) = self.quick_modes.iter_mut().find(known) else {
-            if sa.has_seen(header.message_id) {
-                return;
-            }
-            return self.answer_quick_mode(now, port, index, header, parts);
-        };
-        let (id, begun) = (quick_mode.id, quick_mode.begun);
-        let context = Context { config: &self.config, rng: &mut self.rng };
-        match quick_mode.handle(&context, sa, header, parts) {
-            Ok(quick_mode::Step::Agreed { pair, confirmation }) => {
-                self.quick_mode_done(now, id);
-                self.heard(now);
-                // Message 3 leaves before the first ESP packet, which shortens the time in which the peer drops it.
-                self.transmit(port, confirmation);
-                self.install(now, *pair, true, begun);
-            }
-            Ok(quick_mode::Step::Confirmed(outbound)) => {
-                self.quick_mode_done(now, id);
-                self.heard(now);
-                self.install_outbound(now, *outbound);
-            }
-            Ok(quick_mode::Step::Again(message)) => self.transmit(port, message),
-            Ok(quick_mode::Step::Nothing) => {}
-            Err(error @ (Error::Undecryptable | Error::InvalidHash(_) | Error::Malformed(_))) => {
-                self.notice(format!("a Quick Mode message is ignored: {error}"));
-            }
-            // Everything else is the peer's word: its hash was right.
-            Err(error) => self.fail_quick_mode(now, id, error),
-        }
+        self.renew_worn_isakmp(now);
     }
 
     /// Does what is due.
@@ -478,7 +304,8 @@ impl Ike {
                 Timer::RenewIsakmp(id) => self.renew_isakmp(now, id),
                 Timer::ExpireIsakmp(id) => self.expire_isakmp(now, id),
                 Timer::RenewIpsec(spi) => self.renew_pair(now, spi),
-                Timer::ExpireIpsec(spi) => self.expire_pair(spi),
+                Timer::ExpireIpsec(spi) => self.expire_pair(now, spi),
+                Timer::Abandoned => self.close(now),
                 Timer::Recover => self.recover(now),
                 Timer::Dpd => self.detect(now),
                 Timer::Keepalive => self.keep_alive(now),
@@ -489,6 +316,9 @@ impl Ike {
     /// An ESP packet of this SA was authenticated: a sign of life, and the confirmation of a new pair.
     pub fn handle_esp_activity(&mut self, now: Instant, inbound_spi: u32) {
         self.heard(now);
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.inbound == inbound_spi) {
+            pair.used = Some(now);
+        }
         let waits = |quick_mode: &&mut QuickMode| quick_mode.unconfirmed() == Some(inbound_spi);
         if let Some(quick_mode) = self.quick_modes.iter_mut().find(waits)
             && let Some(outbound) = quick_mode.confirm()
@@ -513,16 +343,10 @@ impl Ike {
         }
     }
 
-    /// Renews phase 1 ahead of time.
-    pub fn rekey_isakmp(&mut self, now: Instant) {
-        if let Some(id) = self.current().map(|sa| sa.id) {
-            self.renew_isakmp(now, id);
-        }
-    }
-
-    /// Begins another Quick Mode with other proposals after [`Event::Failed`] of phase 2.
+    /// Begins another Quick Mode with other proposals after [`Event::Failed`] of phase 2. The ISAKMP SA waits 30 s for it.
     pub fn retry_quick_mode(&mut self, now: Instant, esp_proposals: Vec<EspProposal>) {
         if !self.closed && !esp_proposals.is_empty() {
+            self.timers.stop(Timer::Abandoned);
             self.config.esp_proposals = esp_proposals;
             self.begin_quick_mode(now, None);
         }
@@ -548,24 +372,9 @@ impl Ike {
         !self.isakmp.is_empty()
     }
 
-    /// Whether nothing will happen any more.
-    pub fn is_closed(&self) -> bool {
-        self.closed
-    }
-
     /// What phase 1 agreed on.
     pub fn proposal(&self) -> Option<IkeProposal> {
         self.current().map(|sa| sa.proposal)
-    }
-
-    /// Who is behind a NAT.
-    pub fn nat(&self) -> Option<Nat> {
-        self.current().map(|sa| sa.nat)
-    }
-
-    /// Who the peer says it is.
-    pub fn peer_id(&self) -> Option<&Identity> {
-        self.current().map(|sa| &sa.peer_id)
     }
 
     /// How many messages had to be sent again.
@@ -589,7 +398,7 @@ impl Ike {
 
     fn shut(&mut self) {
         self.closed = true;
-        self.waiting = None;
+        self.waiting.clear();
         self.timers.clear();
         self.negotiations.clear();
         self.quick_modes.clear();
@@ -619,9 +428,20 @@ impl Ike {
         self.last_id
     }
 
-    /// A Message ID: never zero, which is that of phase 1.
-    fn message_id(&mut self) -> u32 {
-        self.rng.next_u32().max(1)
+    /// A Message ID that nobody has used under the ISAKMP SA; it counts as used from here on, so that a message of ours is a
+    /// replay when it comes back.
+    fn message_id(&mut self, isakmp: u32) -> u32 {
+        loop {
+            let message_id = main_mode::message_id(&mut self.rng);
+            match self.isakmp.iter_mut().find(|sa| sa.id == isakmp) {
+                Some(sa) if sa.has_seen(message_id) => {}
+                Some(sa) => {
+                    sa.remember(message_id);
+                    return message_id;
+                }
+                None => return message_id,
+            }
+        }
     }
 
     /// An SPI for this end to receive on; 0 to 255 are reserved (RFC 4303 section 2.1).

@@ -31,7 +31,7 @@ pub struct Checksum {
 impl Checksum {
     /// Goes on with `octets`.
     #[must_use]
-    pub fn add(mut self, octets: &[u8]) -> Self {
+    pub fn with(mut self, octets: &[u8]) -> Self {
         for &octet in octets {
             let value = u64::from(octet);
             // No packet is so long that it would overflow.
@@ -53,7 +53,7 @@ impl Checksum {
 
 /// The Internet checksum of `octets`.
 pub fn checksum(octets: &[u8]) -> u16 {
-    Checksum::default().add(octets).finish()
+    Checksum::default().with(octets).finish()
 }
 
 #[cfg(test)]
@@ -71,6 +71,6 @@ mod tests {
     fn parts_of_odd_lengths_count_as_one() {
         let whole = [1, 2, 3, 4, 5, 6, 7];
         let [first, second] = [&whole[..3], &whole[3..]];
-        assert_eq!(Checksum::default().add(first).add(second).finish(), checksum(&whole));
+        assert_eq!(Checksum::default().with(first).with(second).finish(), checksum(&whole));
     }
 }

@@ -184,7 +184,9 @@ impl Tunnel {
                 self.progress(Layer::Peer, Reason::Negotiating, &format!("Asking {}.", path.remote));
                 self.report.peer_endpoint = Some(path.remote);
                 let pfs = self.pfs.get(&self.peer()).copied();
-                let mut connection = Connection::new(&self.config, path, pfs, self.export_keys, &mut self.rng, now);
+                let call = u32::try_from(self.counters.dials).unwrap_or(u32::MAX);
+                let mut connection =
+                    Connection::new(&self.config, path, pfs, self.export_keys, call, &mut self.rng, now);
                 connection.start(now);
                 self.state = State::Connected(Box::new(connection));
                 self.advance(now);

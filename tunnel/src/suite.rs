@@ -114,6 +114,29 @@ pub struct EspProposal {
     pub group: Option<Group>,
 }
 
+impl EspProposal {
+    /// Octets of keying material that one SA takes: of the cipher, with its salt (RFC 4106 section 8.1), and of the integrity
+    /// algorithm, whose key is as long as its hash (RFC 2403, 2404, 4868).
+    pub fn key_sizes(&self) -> (usize, usize) {
+        let encryption = match self.cipher {
+            Cipher::Aes256 => 32,
+            Cipher::Aes192 | Cipher::TripleDes => 24,
+            Cipher::Aes128 => 16,
+            Cipher::Aes256Gcm16 => 32 + 4,
+            Cipher::Aes128Gcm16 => 16 + 4,
+        };
+        let integrity = match self.integrity {
+            None => 0,
+            Some(Hash::Md5) => 16,
+            Some(Hash::Sha1) => 20,
+            Some(Hash::Sha256) => 32,
+            Some(Hash::Sha384) => 48,
+            Some(Hash::Sha512) => 64,
+        };
+        (encryption, integrity)
+    }
+}
+
 /// A combination that cannot be used, with the word that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidProposal {

@@ -92,6 +92,7 @@ pub fn config(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Resul
             lifetime_seconds: spec.ike.lifetime_seconds,
             local_id: spec.ike.local_id.as_ref().map(identity),
             remote_id: spec.ike.remote_id.as_ref().map(identity),
+            initial_contact: true,
             dpd: Dpd { interval_seconds: spec.ike.dpd.interval_seconds, timeout_seconds: spec.ike.dpd.timeout_seconds },
         },
         esp: Esp {

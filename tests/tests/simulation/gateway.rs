@@ -16,6 +16,7 @@ use towline_tunnel::l2tp::channel::{Channel, Retransmission};
 use towline_tunnel::l2tp::message::{
     Body, ControlHeader, DataHeader, Message, MessageType, Packet, SessionId, TunnelId,
 };
+use towline_tunnel::l2tp::outcome::Outcome;
 use zeroize::Zeroizing;
 
 use crate::ppp::Server;
@@ -42,6 +43,10 @@ pub(crate) enum Lns {
 pub(crate) struct Seen {
     pub(crate) stop_ccn: bool,
     pub(crate) cdn: bool,
+    /// The Result Codes of both, in order.
+    pub(crate) told: Vec<Outcome>,
+    /// Whether an LCP Terminate-Request came before them.
+    pub(crate) terminated: bool,
     /// Quick Modes that the gateway refused.
     pub(crate) refused: u32,
     pub(crate) phase1: u32,
@@ -138,6 +143,12 @@ impl Gateway {
         let mut frame = vec![0xff, 0x03, 0x00, 0x21];
         frame.extend(packet);
         self.send_frame(&frame);
+    }
+
+    /// Negotiates LCP and what follows from it anew.
+    pub(crate) fn renegotiate(&mut self, now: Instant) {
+        self.ppp = Server::new(self.ppp.manner);
+        self.ppp.start(now);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -239,14 +250,14 @@ impl Gateway {
                     self.ppp.start(now);
                     None
                 }
-                MessageType::CDN => {
-                    self.seen.cdn = true;
+                MessageType::CDN | MessageType::STOPCCN => {
                     self.session = false;
-                    None
-                }
-                MessageType::STOPCCN => {
-                    self.seen.stop_ccn = true;
-                    self.session = false;
+                    self.seen.cdn |= message.message_type == MessageType::CDN;
+                    self.seen.stop_ccn |= message.message_type == MessageType::STOPCCN;
+                    self.seen.terminated |= self.ppp.terminated;
+                    let outcome =
+                        message.value(Attribute::RESULT_CODE).and_then(|value| Outcome::read(value, |_| true));
+                    self.seen.told.extend(outcome);
                     None
                 }
                 _ => None,
@@ -286,7 +297,10 @@ impl Gateway {
                 ike::Event::Notice(notice) if notice.contains("Quick Mode of the peer is refused") => {
                     self.seen.refused += 1;
                 }
-                ike::Event::RekeyFailed(_) | ike::Event::Keys(_) | ike::Event::Notice(_) => {}
+                ike::Event::Lifetime { .. }
+                | ike::Event::RekeyFailed(_)
+                | ike::Event::Keys(_)
+                | ike::Event::Notice(_) => {}
             }
         }
         while let Some(message) = self.channel.poll_transmit() {

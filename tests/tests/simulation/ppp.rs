@@ -48,6 +48,8 @@ pub(crate) struct Server {
     authenticated: bool,
     ipcp_acked: bool,
     restart: Option<Instant>,
+    /// Whether the client asked to terminate the link.
+    pub(crate) terminated: bool,
 }
 
 impl Server {
@@ -116,7 +118,10 @@ impl Server {
                 self.restart = Some(if self.authenticated { now } else { now + RESTART });
             }
             (LCP, ECHO) => self.send(LCP, ECHO_REPLY, id, &[0, 0, 0, 0]),
-            (LCP, TERMINATE) => self.send(LCP, TERMINATE_ACK, id, &[]),
+            (LCP, TERMINATE) => {
+                self.terminated = true;
+                self.send(LCP, TERMINATE_ACK, id, &[]);
+            }
             (PAP, REQUEST) if self.manner == Manner::RefusesPassword => self.send(PAP, NAK, id, &[0]),
             (PAP, REQUEST) => {
                 self.authenticated = true;

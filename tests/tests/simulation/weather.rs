@@ -13,9 +13,11 @@ const WORST: u32 = 30;
 /// Long enough that every layer comes up at the worst: an attempt in which one of some ten messages is lost six times in a row
 /// (at 30 % each way in 1.8 % of the cases) is followed by another.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Up to this loss no verdict of death and no expiry is legitimate: all of some 15 questions of one silence lost (2e-7 at
-/// 20 %), all of 14 LCP echoes (6e-7), or the six copies of a renewal (2e-3) and what follows them on a new ISAKMP SA.
-const STEADY: f64 = 0.20;
+/// Lives of phase 1 and 2 in seconds.
+const LIVES: (u64, u64) = (480, 300);
+/// Up to this loss no end of a tunnel is legitimate: six copies of an ICCN without an acknowledgment (1e-4 at 12 % each way),
+/// six of a renewal and what follows them on a new ISAKMP SA, some 15 questions of one silence (2e-10), 14 LCP echoes (1e-9).
+const STEADY: f64 = 0.12;
 
 /// What became of one seed.
 #[derive(Debug)]
@@ -31,8 +33,9 @@ struct Outcome {
 
 fn live(seed: u64) -> Outcome {
     let weather = Weather::of(seed, WORST);
-    let mut world = World::new(&Setting { weather, seed, lives: (480, 300), ..Setting::default() });
+    let mut world = World::new(&Setting { weather, seed, lives: LIVES, ..Setting::default() });
     assert!(world.run(PATIENCE, |world| world.up), "seed {seed}: {:#?}", world.client.report());
+    let begin = world.now;
     assert!(world.exchange(), "seed {seed}: no packet before the rekeys");
     let (dials, falls) = (world.client.counters().dials, fell(&world).len());
     let first = world.gateway().seen.ping_spi;
@@ -46,6 +49,10 @@ fn live(seed: u64) -> Outcome {
 
     let done = world.run(PATIENCE, |world| world.up && world.client.counters().phase1_rekeys >= 1);
     assert!(done, "seed {seed}: no rekey of phase 1: {:#?}", world.client.report());
+    if weather.loss <= STEADY {
+        let age = world.now.duration_since(begin);
+        assert!(age < Duration::from_secs(LIVES.0), "seed {seed}: the ISAKMP SA had expired after {age:?}");
+    }
     assert!(world.exchange(), "seed {seed}: no packet after the rekey of phase 1");
     let redialled = fell(&world).split_off(falls);
     assert!(!redialled.is_empty() || world.client.counters().dials == dials, "seed {seed}: dialled for nothing");
@@ -94,5 +101,7 @@ fn a_tunnel_comes_up_rekeys_and_goes_down_in_any_weather() {
     let lossless = |outcome: &Outcome| outcome.weather.loss == 0.0;
     assert!(share(&lossless) >= 10);
     assert_eq!(share(&|outcome| lossless(outcome) && !outcome.heard_goodbye), 0);
-    assert!(redialled.len() <= 10 && heard_goodbye >= 600 && left_nothing >= 600);
+    // At 30 % each way some 2 % of the tunnels lose all copies of one message that must not be lost; the goodbye has time for
+    // three copies; and both copies of a Delete may be lost, or be overtaken by that of the ISAKMP SA.
+    assert!(redialled.len() <= 25 && heard_goodbye >= 900 && left_nothing >= 750);
 }

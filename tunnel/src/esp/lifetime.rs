@@ -38,6 +38,11 @@ impl Meter {
         Self { lifetime, usage: Usage::default() }
     }
 
+    /// Lowers the limit of octets.
+    pub(super) fn limit_octets(&mut self, octets: u64) {
+        self.lifetime.octets = self.lifetime.octets.into_iter().chain([octets]).min();
+    }
+
     pub(super) fn usage(&self) -> Usage {
         self.usage
     }

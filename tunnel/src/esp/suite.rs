@@ -107,7 +107,7 @@ impl Icv {
 impl Transform {
     pub(super) fn new(keys: &Keys) -> Result<Self, InvalidKey> {
         let proposal = &keys.proposal;
-        if (keys.encryption.len(), keys.integrity.len()) != Keys::sizes(proposal) {
+        if (keys.encryption.len(), keys.integrity.len()) != proposal.key_sizes() {
             return Err(InvalidKey);
         }
         let protection = match proposal.integrity {

@@ -53,6 +53,17 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The peer wants phase 2 for other traffic than L2TP.
+    #[error("the peer wants phase 2 for IP protocol {protocol} and port {port} instead of L2TP (UDP port 1701)")]
+    InvalidSelectors {
+        /// The IP protocol that it names.
+        protocol: u8,
+        /// The port that it names.
+        port: u16,
+    },
+    /// The peer names an SPI that another of its SAs has.
+    #[error("the peer's SPI is already in use")]
+    SpiInUse,
     /// A public value or a key cannot be used.
     #[error("the peer's {0} cannot be used")]
     InvalidKeyInformation(&'static str),
@@ -89,7 +100,8 @@ impl Error {
             Self::AuthenticationFailed { .. } => Some(NotifyType::AUTHENTICATION_FAILED),
             Self::Undecryptable => Some(NotifyType::PAYLOAD_MALFORMED),
             Self::InvalidHash(_) => Some(NotifyType::INVALID_HASH_INFORMATION),
-            Self::InvalidId { .. } => Some(NotifyType::INVALID_ID_INFORMATION),
+            Self::InvalidId { .. } | Self::InvalidSelectors { .. } => Some(NotifyType::INVALID_ID_INFORMATION),
+            Self::SpiInUse => Some(NotifyType::INVALID_SPI),
             Self::InvalidKeyInformation(_) => Some(NotifyType::INVALID_KEY_INFORMATION),
             Self::NoResponse { .. }
             | Self::NotOffered { .. }

@@ -4,32 +4,30 @@
 use std::time::{Duration, Instant};
 
 use super::error::{Error, rfc_name};
-use super::key::Keys;
+use super::main_mode::message_id;
 use super::message::{Chain, Cookies, Header, Payloads};
 use super::payload::{Delete, Notification};
 use super::proposal::StatedLife;
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
 use super::{Ike, Timer};
 use crate::buffer::Port;
-use crate::crypto::hash;
 
 /// How long a suspicion that nothing proves may ripen before it is reported: time for a true answer to arrive.
 const HINT_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Ike {
-    /// Sends an encrypted Informational message under the ISAKMP SA with the given id.
+    /// An encrypted Informational message under the ISAKMP SA with the given id, and the port that its SA is on.
+    pub(super) fn informational(&mut self, isakmp: u32, kind: PayloadType, body: &[u8]) -> Option<(Port, Vec<u8>)> {
+        let message_id = self.message_id(isakmp);
+        let sa = self.isakmp.iter().find(|sa| sa.id == isakmp)?;
+        Some((sa.port, sa.keys.informational(sa.cookies, &sa.last_block, message_id, kind, body)))
+    }
+
+    /// Sends an encrypted Informational message.
     pub(super) fn inform(&mut self, isakmp: u32, port: Option<Port>, kind: PayloadType, body: &[u8], times: usize) {
-        let message_id = self.message_id();
-        let Some(sa) = self.isakmp.iter().find(|sa| sa.id == isakmp) else { return };
-        let mut chain = Chain::new();
-        chain.push(kind, body);
-        let hash = sa.keys.hash(&[&message_id.to_be_bytes(), chain.octets()]);
-        let mut iv = sa.keys.exchange_iv(&sa.last_block, message_id);
-        let header = Header::new(sa.cookies, ExchangeType::INFORMATIONAL, message_id);
-        let message = sa.keys.seal(header, &chain.behind_hash(&hash), &mut iv);
-        let port = port.unwrap_or(sa.port);
+        let Some((usual, message)) = self.informational(isakmp, kind, body) else { return };
         for _ in 0..times {
-            self.transmit(port, message.clone());
+            self.transmit(port.unwrap_or(usual), message.clone());
         }
     }
 
@@ -38,13 +36,17 @@ impl Ike {
         self.inform(isakmp, None, PayloadType::D, &Delete::body(protocol, spi), 2);
     }
 
-    /// Tells the peer of a phase 1 that has no keys yet what is wrong with it.
-    pub(super) fn inform_plain(&mut self, cookies: Cookies, port: Port, kind: NotifyType) {
-        let message_id = self.message_id();
+    /// Tells the peer of a phase 1 that has no keys yet what is wrong with it. Anybody may have caused it, so that the number of
+    /// these messages is limited.
+    pub(super) fn inform_plain(&mut self, now: Instant, cookies: Cookies, port: Port, kind: NotifyType) {
+        if !self.complaints.allow(now) {
+            return;
+        }
         let spi = cookies.spi();
         let notification = Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind, data: &[] };
         let mut chain = Chain::new();
         chain.push(PayloadType::N, &notification.body());
+        let message_id = message_id(&mut self.rng);
         let message = Header::new(cookies, ExchangeType::INFORMATIONAL, message_id).write_plain(&chain);
         self.transmit(port, message);
     }
@@ -57,24 +59,15 @@ impl Ike {
             return self.handle_early(now, header, body);
         };
         let Some(sa) = self.isakmp.get_mut(index) else { return };
-        if sa.has_seen(header.message_id) {
+        if sa.is_stale(port) || sa.refuses(header.message_id) {
             return;
         }
-        let iv = sa.keys.exchange_iv(&sa.last_block, header.message_id);
-        let opened = sa.keys.open(&iv, body).and_then(|(plain, _)| {
-            let payloads = Keys::payloads(header.next_payload, &plain)?;
-            let (hash, covered) = payloads.hashed().ok_or(Error::Undecryptable)?;
-            if hash::eq(hash, &sa.keys.hash(&[&header.message_id.to_be_bytes(), covered])) {
-                Ok(plain)
-            } else {
-                Err(Error::InvalidHash(ExchangeType::INFORMATIONAL))
-            }
-        });
-        let plain = match opened {
+        let plain = match sa.keys.open_informational(&sa.last_block, header, body) {
             Ok(plain) => plain,
             Err(error) => return self.notice(format!("an Informational message is ignored: {error}")),
         };
         sa.remember(header.message_id);
+        sa.used = Some(now);
         let isakmp = sa.id;
         let Ok(payloads) = Payloads::read(header.next_payload, &plain) else { return };
         let mut alive = true;
@@ -147,36 +140,36 @@ impl Ike {
                 self.notice("the peer says that this is its first contact".to_owned());
             }
             NotifyType::CONNECTED | NotifyType::REPLAY_STATUS => {}
-            kind if kind.is_error() => {
-                let spi = <[u8; 4]>::try_from(notification.spi).ok().map(u32::from_be_bytes);
-                let open: Vec<u32> = self
-                    .quick_modes
-                    .iter()
-                    .filter(|quick_mode| quick_mode.isakmp == isakmp && quick_mode.is_open())
-                    .map(|quick_mode| quick_mode.id)
-                    .collect();
-                match open.as_slice() {
-                    // With one Quick Mode in flight the refusal is for it, whatever SPI the peer puts beside it.
-                    [only] => {
-                        let error = Error::from_notification(ExchangeType::QUICK_MODE, kind, true);
-                        self.fail_quick_mode(now, *only, error);
-                    }
-                    _ => self.notice(format!("the peer reports {} for SPI {spi:x?}", rfc_name(kind))),
-                }
-            }
+            kind if kind.is_error() => self.handle_error(now, isakmp, notification),
             kind => self.notice(format!("the peer reports {}", rfc_name(kind))),
         }
     }
 
-    fn handle_responder_lifetime(&mut self, now: Instant, isakmp: u32, notification: &Notification<'_>) {
-        if notification.protocol == ProtocolId::ESP {
-            let spi = <[u8; 4]>::try_from(notification.spi).ok().map(u32::from_be_bytes);
-            let Ok(life) = StatedLife::read_phase2(notification.data) else { return };
-            if let (Some(spi), Some(seconds)) = (spi, life.seconds) {
-                self.shorten_pair(now, spi, seconds);
+    /// An error is the refusal of the Quick Mode in flight, unless it is about an SA that exists: then it changes nothing.
+    fn handle_error(&mut self, now: Instant, isakmp: u32, notification: &Notification<'_>) {
+        let kind = notification.kind;
+        let spi = <[u8; 4]>::try_from(notification.spi).ok().map(u32::from_be_bytes);
+        let known = self.pairs.iter().any(|pair| spi == Some(pair.inbound) || spi == Some(pair.outbound));
+        let mut open = self.quick_modes.iter().filter(|quick_mode| quick_mode.isakmp == isakmp && quick_mode.is_open());
+        match (open.next().map(|quick_mode| quick_mode.id), open.next()) {
+            // With one in flight the refusal is for it, whatever unknown SPI the peer puts beside it.
+            (Some(only), None) if !known && kind != NotifyType::INVALID_SPI => {
+                let error = Error::from_notification(ExchangeType::QUICK_MODE, kind, true);
+                self.fail_quick_mode(now, only, error);
             }
-        } else if let Ok(StatedLife { seconds: Some(seconds), .. }) = StatedLife::read_phase1(notification.data) {
-            self.shorten_isakmp(now, isakmp, seconds);
+            _ => self.notice(format!("the peer reports {} for SPI {spi:x?}", rfc_name(kind))),
+        }
+    }
+
+    fn handle_responder_lifetime(&mut self, now: Instant, isakmp: u32, notification: &Notification<'_>) {
+        let protocol = if notification.protocol == ProtocolId::ESP { ProtocolId::ESP } else { ProtocolId::ISAKMP };
+        let Ok(life) = StatedLife::read(notification.data, protocol) else { return };
+        if protocol == ProtocolId::ISAKMP {
+            if let Some(seconds) = life.seconds {
+                self.shorten_isakmp(now, isakmp, seconds);
+            }
+        } else if let Ok(spi) = <[u8; 4]>::try_from(notification.spi).map(u32::from_be_bytes) {
+            self.shorten_pair(now, spi, life);
         }
     }
 

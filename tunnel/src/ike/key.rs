@@ -4,10 +4,10 @@ use zeroize::Zeroizing;
 
 use super::error::Error;
 use super::message::{Chain, Cookies, FLAG_ENCRYPTION, Header, Payloads};
-use super::registry::{PayloadType, ProtocolId};
+use super::registry::{ExchangeType, PayloadType, ProtocolId};
 use crate::crypto::cbc::{self, CbcKey};
 use crate::crypto::hash;
-use crate::suite::{Cipher, Hash, IkeProposal};
+use crate::suite::{Hash, IkeProposal};
 
 /// The key material of one ISAKMP SA.
 pub(super) struct Keys {
@@ -79,6 +79,40 @@ impl Keys {
         let secret = shared_secret.unwrap_or_default();
         let seed = [secret, &[ProtocolId::ESP.0], &spi.to_be_bytes(), nonce_i, nonce_r];
         expand(self.hash, &self.skeyid_d, &seed, length)
+    }
+
+    /// An Informational message with one payload; `last_block` is that of phase 1.
+    pub(super) fn informational(
+        &self,
+        cookies: Cookies,
+        last_block: &[u8],
+        message_id: u32,
+        kind: PayloadType,
+        body: &[u8],
+    ) -> Vec<u8> {
+        let mut chain = Chain::new();
+        chain.push(kind, body);
+        let hash = self.hash(&[&message_id.to_be_bytes(), chain.octets()]);
+        let mut iv = self.exchange_iv(last_block, message_id);
+        let header = Header::new(cookies, ExchangeType::INFORMATIONAL, message_id);
+        self.seal(header, &chain.behind_hash(&hash), &mut iv)
+    }
+
+    /// Decrypts an Informational message and checks its hash.
+    pub(super) fn open_informational(
+        &self,
+        last_block: &[u8],
+        header: &Header,
+        body: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let (plain, _) = self.open(&self.exchange_iv(last_block, header.message_id), body)?;
+        let payloads = Self::payloads(header.next_payload, &plain)?;
+        let (hash, covered) = payloads.hashed().ok_or(Error::Undecryptable)?;
+        if hash::eq(hash, &self.hash(&[&header.message_id.to_be_bytes(), covered])) {
+            Ok(plain)
+        } else {
+            Err(Error::InvalidHash(ExchangeType::INFORMATIONAL))
+        }
     }
 
     /// Encrypts a message; `iv` moves on to its last block.
@@ -153,20 +187,8 @@ fn encryption_key(hash: Hash, skeyid_e: &[u8], length: usize) -> Zeroizing<Vec<u
     key
 }
 
-/// The octets of KEYMAT that a cipher and an integrity algorithm of ESP take: cipher key, salt of AES-GCM, integrity key.
-pub(super) fn esp_key_sizes(cipher: Cipher, integrity: Option<Hash>) -> (usize, usize) {
-    // RFC 4106 section 8.1: KEYMAT has 4 octets of salt behind the key.
-    let encryption = match cipher {
-        Cipher::Aes256Gcm16 => 32 + 4,
-        Cipher::Aes128Gcm16 => 16 + 4,
-        Cipher::Aes256 => 32,
-        Cipher::Aes192 => 24,
-        Cipher::Aes128 => 16,
-        Cipher::TripleDes => 24,
-    };
-    // RFC 2403, 2404 and 4868: the key is as long as the hash.
-    (encryption, integrity.map_or(0, hash::output_size))
-}
+#[cfg(test)]
+mod recorded;
 
 #[cfg(test)]
 mod tests {
@@ -175,13 +197,65 @@ mod tests {
 
     // The values are those of NIST's samples for IKEv1 and, from appendix B on, those that NSS tests itself by.
 
+    /// What [`Keys::derive`] makes of a pre-shared key and two nonces, with whatever else.
+    fn skeyid(hash: &str, pre_shared_key: u8, nonces: [&[u8]; 2]) -> Vec<u8> {
+        let proposal = format!("aes128-{hash}-modp2048").parse().unwrap();
+        let cookies = Cookies { initiator: [1; 8], responder: [2; 8] };
+        Keys::derive(&proposal, &[pre_shared_key], nonces, &[3; 32], &cookies).unwrap().skeyid.to_vec()
+    }
+
     #[test]
     fn skeyid_with_a_pre_shared_key_is_that_of_the_samples() {
         let nonces: [&[u8]; 2] = [&hex!("03a6f25a83c8c2a3"), &hex!("9d958a6618f77e7f")];
-        assert_eq!(*hash::hmac(Hash::Sha1, &[0xc0], &nonces), hex!("ab3be41bc62f2ef0c41a3076d58768be77fadd2e"));
+        assert_eq!(skeyid("sha1", 0xc0, nonces), hex!("ab3be41bc62f2ef0c41a3076d58768be77fadd2e"));
         let nonces: [&[u8]; 2] = [&hex!("ead9ced494868f41"), &hex!("f1aff4f425a94f18")];
-        let skeyid = hex!("558a99b299773d267cf7c8ef073bf3b7af362c206c75a538403c5ef884d4cace");
-        assert_eq!(*hash::hmac(Hash::Sha256, &[0xa0], &nonces), skeyid);
+        let expected = hex!("558a99b299773d267cf7c8ef073bf3b7af362c206c75a538403c5ef884d4cace");
+        assert_eq!(skeyid("sha256", 0xa0, nonces), expected);
+        let nonces: [&[u8]; 2] = [&hex!("d6596b7e5b398534"), &hex!("136fbdfa8d0ceb8e")];
+        let expected =
+            hex!("b54fa27cb4251051e44a659d73591845691d11f1874bf4e4088e5df6462d28e57a3a2af3ab4f9b746a8f5766f8785f2b");
+        assert_eq!(skeyid("sha384", 0x9e, nonces), expected);
+        let nonces: [&[u8]; 2] = [&hex!("482a05eca86fba51"), &hex!("84ee19d02272de2e")];
+        let expected = hex!(
+            "5bcb5499ae4c1437ce6c195392bf26bf7980a59bcb787a0b58671771a3d4b06d"
+            "c1eb7809241b7e5931740b05bf8a9873bb493c5f067e28e4f58ab65c3dbe44cd"
+        );
+        assert_eq!(skeyid("sha512", 0x4c, nonces), expected);
+    }
+
+    #[test]
+    fn the_children_of_a_long_skeyid_are_those_of_the_samples() {
+        let skeyid =
+            hex!("6e4514610bf82d0ab7bf0260096f6146a153c712071abb633ced813c572156c783e36874a65a64690ca701d40d56ea18");
+        let secret = hex!("1724dbd893523764bfef8c6fa927856fccfb77ae254358cce29c2769a32915c1");
+        let [d, a, e] = children(Hash::Sha384, &skeyid, &secret, &hex!("1c8aba986a00af0f b049d9672f73c920"));
+        let expected = [
+            hex!("b083234e9ed7745911f93eb31faa66fcf88906266830eb17ef166d295cb1f86a3543b8b8efa5df918533df537e9c809c"),
+            hex!("938295a374aceb4147a8024c9a007dd313403fd8fd7070dbd0cfbe1ccd308dbfbb7b9e9c64049e4df44ff551016cb7b5"),
+            hex!("8595b249dc1fa8599729f87eb6b9dd13bfbfdfd4f9ebd78929bab6ecc402539ad32cb6e7ef4ba6a0f53da14e4df07ed4"),
+        ];
+        assert_eq!([&d[..], &a[..], &e[..]], [&expected[0][..], &expected[1][..], &expected[2][..]]);
+        let skeyid = hex!(
+            "f05aa036dfce45a558d40418dea98096e519bc7841e3db3dd93658d118c3e83b"
+            "502f398ecb1361ec77d38a8855efff407f6f772e5d65b58eb1134096e8478d2b"
+        );
+        let secret = hex!("b15a9cfce8c8d7eab879d6243029d40188d3b740875a6ac62f56cac4377e2edd");
+        let [d, a, e] = children(Hash::Sha512, &skeyid, &secret, &hex!("1ff4d76565b3151a 1f11b8eb20d57a16"));
+        let expected = [
+            hex!(
+                "3c4be16a631aa49018fa6740745a61ab1f1a2455a96e91f159a134ccfe30303d"
+                "68721696195e95bfd530510ef2f9532491878710944db7854f00ad13c68fca01"
+            ),
+            hex!(
+                "15ecf5c80b675585e10c4388f6f9c37e8b63269a0a99851f08ba617e28c561f4"
+                "3eaf4112223ff97525bf0b3897f514fce7a3acee10a61ae088c01efc5f643587"
+            ),
+            hex!(
+                "60f6b6c10c2b6bedc085ad6546d993c9ce1f86918d1c935c89d6631170a5dab0"
+                "e37298f21ca3b7901a53bde55a15fad39f782039ce26fc8c2ba8cbd9d4287669"
+            ),
+        ];
+        assert_eq!([&d[..], &a[..], &e[..]], [&expected[0][..], &expected[1][..], &expected[2][..]]);
     }
 
     #[test]

@@ -23,10 +23,10 @@ use super::error::Error;
 use super::key::Keys;
 use super::message::{Chain, Cookies, Header, Payloads};
 use super::nat::{self, Flavour, Nat};
-use super::payload::{Identity, Notification};
+use super::payload::{Delete, Identity, Notification};
 use super::proposal::{self, StatedLife};
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
-use super::retransmission::Retransmission;
+use super::retransmission::{Answered, Retransmission};
 use crate::buffer::Port;
 use crate::crypto::dh::KeyPair;
 use crate::crypto::hash;
@@ -71,9 +71,11 @@ impl Context<'_> {
     }
 
     fn check_identity(&self, body: &[u8]) -> Result<Identity, Error> {
-        let received = Identity::read(body)?;
+        let received = Identity::read(body);
         match &self.config.remote_id {
-            Some(expected) if *expected != received => Err(Error::InvalidId { expected: expected.clone(), received }),
+            Some(expected) if !expected.is_same(&received) => {
+                Err(Error::InvalidId { expected: expected.clone(), received })
+            }
             Some(_) | None => Ok(received),
         }
     }
@@ -126,7 +128,7 @@ pub(super) struct MainMode {
     /// The initiator's last message.
     pub(super) retransmission: Option<Retransmission>,
     /// The responder's last answer, with what it answers.
-    answered: Option<[Vec<u8>; 2]>,
+    pub(super) answered: Option<Answered>,
     /// Why it will probably fail: nothing of this was proved.
     pub(super) hint: Option<Error>,
     initial_contact: bool,
@@ -145,13 +147,23 @@ pub(super) struct Established {
     pub(super) peer_id: Identity,
     pub(super) initial_contact: bool,
     /// Message 5 and its answer, message 6, of the responder.
-    pub(super) answered: Option<[Vec<u8>; 2]>,
+    pub(super) answered: Option<Answered>,
 }
 
 /// What a message leads to.
 pub(super) enum Step {
     Send(Vec<u8>),
     Established(Box<Established>),
+    /// Initiator: the peer has proved to be somebody else. Its ISAKMP SA is complete, so it is told that ours is gone.
+    Stranger {
+        error: Error,
+        farewell: Vec<u8>,
+    },
+}
+
+/// A Message ID: never zero, which is that of phase 1.
+pub(super) fn message_id(rng: &mut StdRng) -> u32 {
+    rng.next_u32().max(1)
 }
 
 fn vendor_ids(chain: &mut Chain, flavours: &[Flavour]) {
@@ -163,11 +175,6 @@ fn vendor_ids(chain: &mut Chain, flavours: &[Flavour]) {
 
 fn has_dpd(payloads: &Payloads<'_>) -> bool {
     payloads.all(PayloadType::VID).any(|id| id == DPD_VENDOR_ID)
-}
-
-fn nonce_of<'a>(payloads: &Payloads<'a>) -> Result<&'a [u8], Malformed> {
-    let nonce = payloads.single(PayloadType::NONCE, "nonce")?;
-    if (8..=256).contains(&nonce.len()) { Ok(nonce) } else { Err(Malformed::Invalid("nonce length")) }
 }
 
 impl MainMode {
@@ -185,7 +192,7 @@ impl MainMode {
         chain.push(PayloadType::SA, &sa);
         vendor_ids(&mut chain, &Flavour::ALL);
         let message = Header::new(cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
-        let retransmission = Some(Retransmission::new(now, port, message.clone()));
+        let retransmission = Some(Retransmission::new(now, port, message.clone(), context.rng));
         let begun = Self {
             id,
             cookies,
@@ -233,7 +240,7 @@ impl MainMode {
             sa: sa.to_vec(),
             state: State::InitiatorKe { agreed },
             retransmission: None,
-            answered: Some([message.to_vec(), response.clone()]),
+            answered: Some(Answered::new(message, response.clone())),
             hint: None,
             initial_contact: false,
         };
@@ -243,16 +250,23 @@ impl MainMode {
     /// Whether a message with this header belongs here.
     pub(super) fn is_for(&self, header: &Header) -> bool {
         match self.state {
-            State::Sa => header.cookies.initiator == self.cookies.initiator && header.cookies.responder != [0; 8],
+            State::Sa => {
+                // Equal cookies are those of our own message, sent back by somebody who has no other.
+                let responder = header.cookies.responder;
+                header.cookies.initiator == self.cookies.initiator
+                    && responder != [0; 8]
+                    && responder != self.cookies.initiator
+            }
             State::Ke { .. } | State::Id { .. } | State::InitiatorKe { .. } | State::InitiatorId { .. } => {
                 header.cookies == self.cookies
             }
         }
     }
 
-    /// The answer to a message that was answered before.
-    pub(super) fn duplicate(&self, message: &[u8]) -> Option<&[u8]> {
-        self.answered.as_ref().filter(|[request, _]| request == message).map(|[_, response]| response.as_slice())
+    /// Whether a message is not to be looked at: an old one, from before the float to port 4500 (RFC 3947 section 4), or our own.
+    pub(super) fn disregards(&self, port: Port, message: &[u8]) -> bool {
+        let stale = self.port == Port::NatT && port == Port::Ike;
+        stale || self.retransmission.as_ref().is_some_and(|own| own.message() == message)
     }
 
     /// The number of the message that this end waits for.
@@ -309,14 +323,14 @@ impl MainMode {
         self.hint = None;
         match &step {
             Step::Send(reply) if self.role == Role::Initiator => {
-                self.retransmission = Some(Retransmission::new(now, self.port, reply.clone()));
+                self.retransmission = Some(Retransmission::new(now, self.port, reply.clone(), context.rng));
             }
             Step::Send(reply) => {
                 self.port = port;
-                self.answered = Some([message.to_vec(), reply.clone()]);
+                self.answered = Some(Answered::new(message, reply.clone()));
             }
             Step::Established(_) if self.role == Role::Responder => self.port = port,
-            Step::Established(_) => self.retransmission = None,
+            Step::Established(_) | Step::Stranger { .. } => self.retransmission = None,
         }
         Ok(step)
     }
@@ -365,7 +379,11 @@ impl MainMode {
         let agreed = *agreed;
         let payloads = Payloads::read_plain(header.next_payload, body)?;
         let public_r = payloads.single(PayloadType::KE, "KE payload")?.to_vec();
-        let nonce_r = nonce_of(&payloads)?;
+        let nonce_r = payloads.nonce()?;
+        // Our own value, sent back, would give a secret that the peer does not need to know.
+        if public_r == pair.public_value() {
+            return Err(Error::InvalidKeyInformation("public value (it is ours)"));
+        }
         let secret = pair.shared_secret(&public_r).map_err(|_| Error::InvalidKeyInformation("public value"))?;
         let psk: &Zeroizing<Vec<u8>> = &context.config.pre_shared_key;
         let keys = Keys::derive(&agreed.proposal, psk, [nonce, nonce_r], &secret, &self.cookies)?;
@@ -396,7 +414,16 @@ impl MainMode {
         let State::Id { agreed, exchanged, iv } = &self.state else { return Err(Error::Undecryptable) };
         let agreed = *agreed;
         let (plain, last_block) = exchanged.keys.open(iv, body)?;
-        let (peer_id, _) = self.authenticate(context, exchanged, Role::Responder, header, &plain)?;
+        let (peer_id, _) = match self.authenticate(context, exchanged, Role::Responder, header, &plain) {
+            Err(error @ Error::InvalidId { .. }) => {
+                let (spi, message_id) = (self.cookies.spi(), message_id(context.rng));
+                let body = Delete::body(ProtocolId::ISAKMP, &spi);
+                let farewell =
+                    exchanged.keys.informational(self.cookies, &last_block, message_id, PayloadType::D, &body);
+                return Ok(Step::Stranger { error, farewell });
+            }
+            other => other?,
+        };
         let State::Id { exchanged, .. } = std::mem::replace(&mut self.state, State::Sa) else {
             return Err(Error::Undecryptable);
         };
@@ -414,7 +441,7 @@ impl MainMode {
         let agreed = *agreed;
         let payloads = Payloads::read_plain(header.next_payload, body)?;
         let public_i = payloads.single(PayloadType::KE, "KE payload")?.to_vec();
-        let nonce_i = nonce_of(&payloads)?;
+        let nonce_i = payloads.nonce()?;
         let pair = KeyPair::generate(agreed.proposal.group, context.rng);
         let secret = pair.shared_secret(&public_i).map_err(|_| Error::InvalidKeyInformation("public value"))?;
         let nonce = context.nonce();
@@ -449,7 +476,7 @@ impl MainMode {
         };
         let mut established = Self::established(context.config, agreed, *exchanged, last_block, peer_id);
         established.initial_contact = initial_contact;
-        established.answered = Some([message.to_vec(), response]);
+        established.answered = Some(Answered::new(message, response));
         Ok(Step::Established(Box::new(established)))
     }
 
@@ -512,13 +539,8 @@ impl MainMode {
         let (State::Id { exchanged, iv, .. } | State::InitiatorId { exchanged, iv, .. }) = &self.state else {
             return None;
         };
-        let iv = exchanged.keys.exchange_iv(iv, header.message_id);
-        let (plain, _) = exchanged.keys.open(&iv, body).ok()?;
+        let plain = exchanged.keys.open_informational(iv, header, body).ok()?;
         let payloads = Payloads::read(header.next_payload, &plain).ok()?;
-        let (hash, covered) = payloads.hashed()?;
-        if !hash::eq(hash, &exchanged.keys.hash(&[&header.message_id.to_be_bytes(), covered])) {
-            return None;
-        }
         payloads
             .first(PayloadType::N)
             .and_then(|body| Notification::read(body).ok())

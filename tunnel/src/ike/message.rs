@@ -189,6 +189,12 @@ impl<'a> Payloads<'a> {
         if all.next().is_some() { Err(Malformed::Invalid(what)) } else { Ok(body) }
     }
 
+    /// The body of the only NONCE payload: 8 to 256 octets (RFC 2409 section 5).
+    pub(super) fn nonce(&self) -> Result<&'a [u8], Malformed> {
+        let nonce = self.single(PayloadType::NONCE, "nonce")?;
+        if (8..=256).contains(&nonce.len()) { Ok(nonce) } else { Err(Malformed::Invalid("nonce length")) }
+    }
+
     /// The body of the HASH payload that has to come first, and what it covers.
     pub(super) fn hashed(&self) -> Option<(&'a [u8], &'a [u8])> {
         let first = self.list.first().filter(|payload| payload.kind == PayloadType::HASH)?;

@@ -9,8 +9,11 @@ use crate::wire::{Malformed, Reader};
 /// The most SPIs in one Delete payload that are looked at; a peer of ours has a handful of SAs.
 const MAX_DELETED: usize = 64;
 
-/// The longest identity that is kept.
+/// What is kept of an identity that is longer than all that are known.
 const MAX_IDENTITY: usize = 512;
+
+/// Octets of type, protocol and port in front of an identity.
+const ID_HEADER: usize = 4;
 
 /// Who a peer says it is (RFC 2407 section 4.6.2.1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,7 +27,7 @@ pub enum Identity {
     UserFqdn(String),
     /// ID_KEY_ID: octets without a meaning to others.
     KeyId(Vec<u8>),
-    /// Any other type, which only a peer sends.
+    /// Any other type, or a value that does not fit its type: only a peer sends it.
     Other {
         /// The type.
         kind: IdType,
@@ -58,24 +61,31 @@ impl Identity {
     }
 
     /// Reads the body of an Identification payload. Protocol and port are not judged: real peers put 0, 500, 4500 and other
-    /// ports there.
-    pub(super) fn read(body: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        let kind = IdType(reader.u8("identification type")?);
-        reader.u8("identification protocol")?;
-        reader.u16("identification port")?;
-        let data = reader.rest();
-        if data.len() > MAX_IDENTITY {
-            return Err(Malformed::Invalid("identification length"));
+    /// ports there. What does not fit its type is kept as it is: the peer has proved it, so it is an identity.
+    pub(super) fn read(body: &[u8]) -> Self {
+        let (header, data) = body.split_at(body.len().min(ID_HEADER));
+        let kind = IdType(header.first().copied().unwrap_or_default());
+        let text = || String::from_utf8(data.to_vec()).ok().filter(|text| text.len() <= MAX_IDENTITY);
+        let known = match kind {
+            IdType::IPV4_ADDR => <[u8; 4]>::try_from(data).ok().map(|octets| Self::Address(octets.into())),
+            IdType::IPV6_ADDR => <[u8; 16]>::try_from(data).ok().map(|octets| Self::Address(octets.into())),
+            IdType::FQDN => text().map(Self::Fqdn),
+            IdType::USER_FQDN => text().map(Self::UserFqdn),
+            IdType::KEY_ID if data.len() <= MAX_IDENTITY => Some(Self::KeyId(data.to_vec())),
+            _ => None,
+        };
+        let kept = data.get(..MAX_IDENTITY).unwrap_or(data);
+        known.unwrap_or_else(|| Self::Other { kind, data: kept.to_vec() })
+    }
+
+    /// Whether both name the same peer: names of hosts and of users at them have no case.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fqdn(one), Self::Fqdn(other)) | (Self::UserFqdn(one), Self::UserFqdn(other)) => {
+                one.eq_ignore_ascii_case(other)
+            }
+            (one, other) => one == other,
         }
-        let text = || String::from_utf8(data.to_vec()).map_err(|_| Malformed::Invalid("identification text"));
-        Ok(match kind {
-            IdType::IPV4_ADDR | IdType::IPV6_ADDR => Self::Address(address(kind, data)?),
-            IdType::FQDN => Self::Fqdn(text()?),
-            IdType::USER_FQDN => Self::UserFqdn(text()?),
-            IdType::KEY_ID => Self::KeyId(data.to_vec()),
-            kind => Self::Other { kind, data: data.to_vec() },
-        })
     }
 }
 
@@ -101,14 +111,6 @@ pub(super) fn address_octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-fn address(kind: IdType, data: &[u8]) -> Result<IpAddr, Malformed> {
-    let wrong = |_| Malformed::Invalid("address length");
-    match kind {
-        IdType::IPV4_ADDR => <[u8; 4]>::try_from(data).map(IpAddr::from).map_err(wrong),
-        _ => <[u8; 16]>::try_from(data).map(IpAddr::from).map_err(wrong),
     }
 }
 
@@ -190,9 +192,28 @@ mod tests {
             Identity::KeyId(vec![1, 2, 3]),
             Identity::Other { kind: IdType::DER_ASN1_DN, data: vec![0x30, 0] },
         ] {
-            assert_eq!(Identity::read(&identity.body(17, 500)), Ok(identity));
+            assert_eq!(Identity::read(&identity.body(17, 500)), identity);
         }
-        assert!(Identity::read(&[1, 0, 0, 0, 192, 0, 2]).is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_its_type_is_an_identity_all_the_same() {
+        let other = |kind, data: &[u8]| Identity::Other { kind, data: data.to_vec() };
+        assert_eq!(Identity::read(&[1, 0, 0, 0, 192, 0, 2]), other(IdType::IPV4_ADDR, &[192, 0, 2]));
+        assert_eq!(Identity::read(&[2, 0, 0, 0, 0xff, 0xfe]), other(IdType::FQDN, &[0xff, 0xfe]));
+        assert_eq!(Identity::read(&[11, 0, 0]), Identity::KeyId(vec![]));
+        assert_eq!(Identity::read(&[]), other(IdType(0), &[]));
+        let long = [&[11, 0, 0, 0][..], &[7; 2000]].concat();
+        assert_eq!(Identity::read(&long), other(IdType::KEY_ID, &[7; MAX_IDENTITY]));
+    }
+
+    #[test]
+    fn names_are_compared_without_case_and_octets_with_it() {
+        let fqdn = |name: &str| Identity::Fqdn(name.to_owned());
+        assert!(fqdn("VPN.example.com").is_same(&fqdn("vpn.Example.com")));
+        assert!(!fqdn("vpn.example.com").is_same(&fqdn("vpn.example.org")));
+        assert!(!fqdn("a@b").is_same(&Identity::UserFqdn("a@b".to_owned())));
+        assert!(!Identity::KeyId(b"A".to_vec()).is_same(&Identity::KeyId(b"a".to_vec())));
     }
 
     #[test]

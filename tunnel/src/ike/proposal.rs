@@ -20,6 +20,16 @@ const MAX_ATTRIBUTES: usize = 32;
 /// The life of an SA for which none is stated (RFC 2407 section 4.5).
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(28_800);
 
+/// A shorter life that a peer states is not taken at its word: the SA would be renewed without a pause.
+pub(super) const LEAST_LIFETIME: Duration = Duration::from_secs(20);
+
+/// The same for a volume, in kilobytes.
+const LEAST_KILOBYTES: u32 = 1024;
+
+/// The classes Life Type and Life Duration of each phase.
+const PHASE1_LIFE: [u16; 2] = [Phase1Attribute::LIFE_TYPE.0, Phase1Attribute::LIFE_DURATION.0];
+const PHASE2_LIFE: [u16; 2] = [Phase2Attribute::LIFE_TYPE.0, Phase2Attribute::LIFE_DURATION.0];
+
 /// The Attribute Format bit: the value stands in place of the length.
 const TYPE_VALUE: u16 = 0x8000;
 
@@ -93,27 +103,15 @@ impl StatedLife {
         }
     }
 
-    /// The data of a RESPONDER-LIFETIME notification (RFC 2407 section 4.6.3.1), of phase 2.
-    pub(super) fn read_phase2(data: &[u8]) -> Result<Self, Malformed> {
+    /// The data of a RESPONDER-LIFETIME notification (RFC 2407 section 4.6.3.1) about an SA of that protocol.
+    pub(super) fn read(data: &[u8], protocol: ProtocolId) -> Result<Self, Malformed> {
+        let [life_type, life_duration] = if protocol == ProtocolId::ISAKMP { PHASE1_LIFE } else { PHASE2_LIFE };
         let (mut life, mut unit) = (Self::default(), None);
-        for attribute in read_attributes(data)? {
-            match Phase2Attribute(attribute.class) {
-                Phase2Attribute::LIFE_TYPE => unit = attribute.value,
-                Phase2Attribute::LIFE_DURATION => life.add(unit, attribute.value),
-                _ => {}
-            }
-        }
-        Ok(life)
-    }
-
-    /// The data of a RESPONDER-LIFETIME notification about the ISAKMP SA.
-    pub(super) fn read_phase1(data: &[u8]) -> Result<Self, Malformed> {
-        let (mut life, mut unit) = (Self::default(), None);
-        for attribute in read_attributes(data)? {
-            match Phase1Attribute(attribute.class) {
-                Phase1Attribute::LIFE_TYPE => unit = attribute.value,
-                Phase1Attribute::LIFE_DURATION => life.add(unit, attribute.value),
-                _ => {}
+        for Attribute { class, value } in read_attributes(data)? {
+            if class == life_type {
+                unit = value;
+            } else if class == life_duration {
+                life.add(unit, value);
             }
         }
         Ok(life)
@@ -121,14 +119,19 @@ impl StatedLife {
 
     /// The shorter of the stated time, or what stands for none, and ours.
     pub(super) fn seconds(&self, ours: Duration) -> Duration {
-        self.seconds.unwrap_or(DEFAULT_LIFETIME).min(ours)
+        self.seconds.unwrap_or(DEFAULT_LIFETIME).max(LEAST_LIFETIME).min(ours)
+    }
+
+    /// The stated volume, but at least what is worth an exchange.
+    pub(super) fn volume(&self) -> Option<u32> {
+        self.kilobytes.map(|kilobytes| kilobytes.max(LEAST_KILOBYTES))
     }
 
     /// The shorter of this and ours.
     pub(super) fn shorten(&self, ours: Lifetime) -> Lifetime {
         Lifetime {
             seconds: self.seconds(ours.seconds),
-            kilobytes: match (self.kilobytes, ours.kilobytes) {
+            kilobytes: match (self.volume(), ours.kilobytes) {
                 (Some(theirs), Some(ours)) => Some(theirs.min(ours)),
                 (theirs, ours) => theirs.or(ours),
             },
@@ -246,8 +249,7 @@ pub(super) fn offer_phase1(proposals: &[IkeProposal], lifetime: Duration) -> Vec
             write_basic(&mut out, Phase1Attribute::HASH_ALGORITHM.0, registry::phase1_hash(proposal.hash));
             write_basic(&mut out, Phase1Attribute::GROUP_DESCRIPTION.0, registry::group(proposal.group));
             write_basic(&mut out, Phase1Attribute::AUTHENTICATION_METHOD.0, PRE_SHARED_KEY);
-            let classes = [Phase1Attribute::LIFE_TYPE.0, Phase1Attribute::LIFE_DURATION.0];
-            write_life(&mut out, classes, SECONDS, whole_seconds(lifetime));
+            write_life(&mut out, PHASE1_LIFE, SECONDS, whole_seconds(lifetime));
             out
         })
         .collect();
@@ -277,10 +279,9 @@ pub(super) fn offer_phase2(
                 write_basic(&mut out, Phase2Attribute::GROUP_DESCRIPTION.0, registry::group(group));
             }
             write_basic(&mut out, Phase2Attribute::ENCAPSULATION_MODE.0, mode.0);
-            let classes = [Phase2Attribute::LIFE_TYPE.0, Phase2Attribute::LIFE_DURATION.0];
-            write_life(&mut out, classes, SECONDS, whole_seconds(lifetime.seconds));
+            write_life(&mut out, PHASE2_LIFE, SECONDS, whole_seconds(lifetime.seconds));
             if let Some(kilobytes) = lifetime.kilobytes {
-                write_life(&mut out, classes, KILOBYTES, kilobytes);
+                write_life(&mut out, PHASE2_LIFE, KILOBYTES, kilobytes);
             }
             out
         })
@@ -338,7 +339,7 @@ fn phase2_meaning(transform: &Transform<'_>) -> Option<(EspProposal, Option<Enca
         same_cipher(known.0.into(), known.1, id, bits)
     })?;
     let integrity = match integrity {
-        // RFC 4106 section 8: "the authentication algorithm attribute MUST NOT be present" is not kept by everyone; 0 says the same.
+        // The ICV is the cipher's own (RFC 4106 section 6); some peers state the absence of another algorithm as 0.
         None | Some(0) if cipher.is_aead() => None,
         Some(value) if !cipher.is_aead() => {
             Some(*Hash::ALL.iter().find(|&&known| u64::from(registry::esp_integrity(known)) == value)?)
@@ -420,8 +421,8 @@ fn only_transform<'s, 'a>(
     proposals: &'s [Proposal<'a>],
     protocol: ProtocolId,
 ) -> Result<(&'s Proposal<'a>, Transform<'a>), &'static str> {
-    // RFC 2408 section 4.2: "the responder MUST send a Security Association payload when it accepts a proposal [with] a single
-    // Proposal payload and a single Transform payload".
+    // RFC 2408 section 4.2: "Each of the Proposal payloads MUST contain a single Transform payload associated with the Protocol."
+    // No bundle of protocols was offered, so there is one Proposal payload.
     let [proposal] = proposals else { return Err("it holds several proposals") };
     let [transform] = proposal.transforms.as_slice() else { return Err("it holds several transforms") };
     if proposal.protocol == protocol { Ok((proposal, *transform)) } else { Err("it is for another protocol") }
@@ -584,12 +585,21 @@ mod tests {
     fn lives_are_read_in_both_forms_and_units() {
         // RFC 2407 section 4.5.2: 24 hours or 100 MB.
         let data = hex!("80010001 00020004 00015180 80010002 00020004 000186A0");
-        let life = StatedLife::read_phase2(&data).unwrap();
+        let life = StatedLife::read(&data, ProtocolId::ESP).unwrap();
         assert_eq!(life, StatedLife { seconds: Some(Duration::from_secs(86_400)), kilobytes: Some(100_000) });
-        let life = StatedLife::read_phase2(&hex!("80010001 80020E10")).unwrap();
+        let life = StatedLife::read(&hex!("80010001 80020E10"), ProtocolId::ESP).unwrap();
         assert_eq!(life.seconds, Some(Duration::from_secs(3600)));
         let ours = Lifetime { seconds: Duration::from_secs(7200), kilobytes: None };
         assert_eq!(life.shorten(ours).seconds, Duration::from_secs(3600));
+        let life = StatedLife::read(&hex!("800B0001 800C0E10"), ProtocolId::ISAKMP).unwrap();
+        assert_eq!(life.seconds, Some(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn lives_of_next_to_nothing_are_not_obeyed() {
+        let life = StatedLife { seconds: Some(Duration::from_secs(1)), kilobytes: Some(1) };
+        let ours = Lifetime { seconds: Duration::from_secs(3600), kilobytes: None };
+        assert_eq!(life.shorten(ours), Lifetime { seconds: Duration::from_secs(20), kilobytes: Some(1024) });
     }
 
     #[test]

@@ -16,23 +16,20 @@ use std::time::Instant;
 use zeroize::Zeroizing;
 
 use super::error::Error;
-use super::key::{Keys, esp_key_sizes};
-use super::main_mode::Context;
+use super::key::Keys;
+use super::main_mode::{Context, Role};
 use super::message::{Chain, Header, Payloads};
 use super::nat;
-use super::payload::{Identity, Notification};
+use super::payload::Notification;
 use super::proposal::{self, ChosenEsp, StatedLife};
-use super::registry::{ExchangeType, NotifyType, PayloadType};
-use super::retransmission::Retransmission;
+use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
+use super::retransmission::{Answered, Retransmission};
 use super::sa::IsakmpSa;
-use super::{L2TP_PORT, Lifetime, Sa, UDP};
+use super::selector;
+use super::{Config, Lifetime, Sa};
 use crate::crypto::dh::KeyPair;
 use crate::crypto::hash;
 use crate::suite::EspProposal;
-use crate::wire::Malformed;
-
-/// How often a duplicate is answered: more than any peer repeats itself within its own patience.
-const MAX_REPEATS: u8 = 10;
 
 /// Both SAs that a Quick Mode agrees on.
 pub(super) struct NewPair {
@@ -45,18 +42,11 @@ pub(super) struct NewPair {
 enum State {
     /// Initiator: for message 2.
     Answer { spi: u32, nonce: Vec<u8>, pair: Option<Box<KeyPair>>, iv: Vec<u8> },
-    /// Initiator: message 3 was sent; it is sent again when `answer` comes again.
-    Confirmed { answer: Vec<u8>, confirmation: Vec<u8>, repeats: u8 },
     /// Responder: for message 3.
-    Confirmation {
-        request: Vec<u8>,
-        iv: Vec<u8>,
-        nonces: [Vec<u8>; 2],
-        outbound: Box<Sa>,
-        inbound_spi: u32,
-        repeats: u8,
-    },
-    /// Responder: complete, or failed and remembered.
+    Confirmation { answered: Answered, iv: Vec<u8>, nonces: [Vec<u8>; 2], outbound: Box<Sa>, inbound_spi: u32 },
+    /// The last word is spoken: message 3 of the initiator, or a refusal. It is repeated when what it answers comes again.
+    Answered(Answered),
+    /// Responder: complete.
     Finished,
 }
 
@@ -107,15 +97,16 @@ impl QuickMode {
         if let Some(pair) = &pair {
             chain.push(PayloadType::KE, pair.public_value());
         }
-        chain.push(PayloadType::ID, &Identity::Address(config.local).body(UDP, L2TP_PORT));
-        chain.push(PayloadType::ID, &Identity::Address(config.remote).body(UDP, L2TP_PORT));
+        for id in selector::offer(config) {
+            chain.push(PayloadType::ID, &id);
+        }
         chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.local));
         chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
         let hash = sa.keys.hash(&[&message_id.to_be_bytes(), chain.octets()]);
         let mut iv = sa.keys.exchange_iv(&sa.last_block, message_id);
         let header = Header::new(sa.cookies, ExchangeType::QUICK_MODE, message_id);
         let message = sa.keys.seal(header, &chain.behind_hash(&hash), &mut iv);
-        let retransmission = Some(Retransmission::new(now, sa.port, message.clone()));
+        let retransmission = Some(Retransmission::new(now, sa.port, message.clone(), context.rng));
         let state = State::Answer { spi, nonce, pair, iv };
         (Self { id, isakmp: sa.id, message_id, begun: now, replaces, state, retransmission }, message)
     }
@@ -132,53 +123,70 @@ impl QuickMode {
         let config = context.config;
         let message_id = header.message_id;
         let iv = sa.keys.exchange_iv(&sa.last_block, message_id);
-        let (plain, iv) = sa.keys.open(&iv, body)?;
+        let (plain, mut iv) = sa.keys.open(&iv, body)?;
         let payloads = Keys::payloads(header.next_payload, &plain)?;
         let (hash, covered) = payloads.hashed().ok_or(Error::Undecryptable)?;
         if !hash::eq(hash, &sa.keys.hash(&[&message_id.to_be_bytes(), covered])) {
             return Err(Error::InvalidHash(ExchangeType::QUICK_MODE));
         }
-        let nonce_i = quick_nonce(&payloads)?;
-        let modes = [sa.flavour.udp_transport()];
-        let offer = payloads.single(PayloadType::SA, "SA payload")?;
-        let (chosen, answer) = proposal::choose_phase2(&config.esp_proposals, &modes, offer, spi)?
-            .ok_or(Error::NoProposalChosen { phase: 2, notification: None })?;
-        let nonce_r = context.nonce();
-        let mut chain = Chain::new();
-        chain.push(PayloadType::SA, &answer);
-        chain.push(PayloadType::NONCE, &nonce_r);
-        let mut secret = None;
-        if let Some(group) = chosen.proposal.group {
-            let public = payloads.first(PayloadType::KE).ok_or(Error::InvalidKeyInformation("missing public value"))?;
-            let pair = KeyPair::generate(group, context.rng);
-            secret = Some(pair.shared_secret(public).map_err(|_| Error::InvalidKeyInformation("public value"))?);
-            chain.push(PayloadType::KE, pair.public_value());
-        }
-        // Whatever the initiator calls the two ends is returned to it: behind a NAT the addresses mean nothing to us.
-        for id in payloads.all(PayloadType::ID).take(2) {
-            chain.push(PayloadType::ID, id);
-        }
-        // RFC 3947 section 5.2: for the responder the initiator is at the address that it sees.
-        chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
-        chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.local));
+        let nonce_i = payloads.nonce()?;
+        let Answer { chain, nonce: nonce_r, chosen, secret } = Self::answer(context, sa, &payloads, spi)?;
         let hash = sa.keys.hash(&[&message_id.to_be_bytes(), nonce_i, chain.octets()]);
-        let mut iv = iv;
         let response_header = Header::new(sa.cookies, ExchangeType::QUICK_MODE, message_id);
         let response = sa.keys.seal(response_header, &chain.behind_hash(&hash), &mut iv);
         let lifetime = chosen.life.shorten(config.esp_lifetime);
         let nonces = [nonce_i.to_vec(), nonce_r];
         let pair = new_pair(&sa.keys, secret.as_ref(), spi, &chosen, lifetime, &nonces, false);
         let state = State::Confirmation {
-            request: message.to_vec(),
+            answered: Answered::new(message, response.clone()),
             iv,
             nonces,
             outbound: Box::new(pair.outbound.clone()),
             inbound_spi: spi,
-            repeats: 0,
         };
-        let retransmission = Some(Retransmission::new(now, sa.port, response.clone()));
+        let retransmission = Some(Retransmission::new(now, sa.port, response.clone(), context.rng));
         let begun = Self { id, isakmp: sa.id, message_id, begun: now, replaces: None, state, retransmission };
         Ok((begun, pair, response))
+    }
+
+    /// Everything of message 2 that its hash covers.
+    fn answer(context: &mut Context<'_>, sa: &IsakmpSa, request: &Payloads<'_>, spi: u32) -> Result<Answer, Error> {
+        let config = context.config;
+        let offer = request.single(PayloadType::SA, "SA payload")?;
+        let (chosen, answer) =
+            proposal::choose_phase2(&config.esp_proposals, &[sa.flavour.udp_transport()], offer, spi)?
+                .ok_or(Error::NoProposalChosen { phase: 2, notification: None })?;
+        selector::judge(request, Role::Responder)?;
+        let nonce = context.nonce();
+        let mut chain = Chain::new();
+        chain.push(PayloadType::SA, &answer);
+        chain.push(PayloadType::NONCE, &nonce);
+        let mut secret = None;
+        if let Some(group) = chosen.proposal.group {
+            let pair = KeyPair::generate(group, context.rng);
+            secret = Some(fresh_secret(&pair, request)?);
+            chain.push(PayloadType::KE, pair.public_value());
+        }
+        // Whatever the initiator calls the two ends is returned to it: behind a NAT the addresses mean nothing to us.
+        for id in request.all(PayloadType::ID) {
+            chain.push(PayloadType::ID, id);
+        }
+        // RFC 3947 section 5.2: for the responder the initiator is at the address that it sees.
+        chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
+        chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.local));
+        Ok(Answer { chain, nonce, chosen, secret })
+    }
+
+    /// A Quick Mode of the peer that is refused with the Informational message `response`.
+    pub(super) fn refuse(
+        now: Instant,
+        isakmp: u32,
+        [id, message_id]: [u32; 2],
+        message: &[u8],
+        response: Vec<u8>,
+    ) -> Self {
+        let state = State::Answered(Answered::new(message, response));
+        Self { id, isakmp, message_id, begun: now, replaces: None, state, retransmission: None }
     }
 
     /// Whether the initiator still waits for an answer.
@@ -190,7 +198,7 @@ impl QuickMode {
     pub(super) fn unconfirmed(&self) -> Option<u32> {
         match &self.state {
             State::Confirmation { inbound_spi, .. } => Some(*inbound_spi),
-            State::Answer { .. } | State::Confirmed { .. } | State::Finished => None,
+            State::Answer { .. } | State::Answered(_) | State::Finished => None,
         }
     }
 
@@ -201,7 +209,7 @@ impl QuickMode {
                 self.retransmission = None;
                 Some(outbound)
             }
-            state @ (State::Answer { .. } | State::Confirmed { .. } | State::Finished) => {
+            state @ (State::Answer { .. } | State::Answered(_) | State::Finished) => {
                 self.state = state;
                 None
             }
@@ -218,24 +226,12 @@ impl QuickMode {
     ) -> Result<Step, Error> {
         match &mut self.state {
             State::Answer { .. } => self.message_2(context, sa, header, [body, message]),
-            State::Confirmed { answer, confirmation, repeats } => {
-                // Windows sends a fourth message here; only the second one again means that the third was lost.
-                if answer == message && *repeats < MAX_REPEATS {
-                    *repeats += 1;
-                    return Ok(Step::Again(confirmation.clone()));
-                }
-                Ok(Step::Nothing)
-            }
-            State::Confirmation { request, repeats, .. } if request == message => {
-                if *repeats >= MAX_REPEATS {
-                    return Ok(Step::Nothing);
-                }
-                *repeats += 1;
-                let response = self.retransmission.as_ref().map(|retransmission| retransmission.message().to_vec());
-                Ok(response.map_or(Step::Nothing, Step::Again))
+            // Windows sends a fourth message here; only the second one again means that the third was lost.
+            State::Answered(answered) | State::Confirmation { answered, .. } if answered.is_for(message) => {
+                Ok(answered.again().map_or(Step::Nothing, Step::Again))
             }
             State::Confirmation { .. } => self.message_3(sa, header, body),
-            State::Finished => Ok(Step::Nothing),
+            State::Answered(_) | State::Finished => Ok(Step::Nothing),
         }
     }
 
@@ -248,50 +244,38 @@ impl QuickMode {
     ) -> Result<Step, Error> {
         let State::Answer { spi, nonce, pair, iv } = &self.state else { return Ok(Step::Nothing) };
         let id = self.message_id.to_be_bytes();
-        let (plain, iv) = sa.keys.open(iv, body)?;
+        let (plain, mut iv) = sa.keys.open(iv, body)?;
         let payloads = Keys::payloads(header.next_payload, &plain)?;
-        let (hash, covered) = payloads.hashed().ok_or(Error::Undecryptable)?;
-        if !hash::eq(hash, &sa.keys.hash(&[&id, nonce, covered])) {
-            // A refusal inside the exchange is hashed like any Informational message by some peers.
-            if !hash::eq(hash, &sa.keys.hash(&[&id, covered])) || payloads.first(PayloadType::SA).is_some() {
-                return Err(Error::InvalidHash(ExchangeType::QUICK_MODE));
-            }
-        }
-        let notifications: Vec<_> =
-            payloads.all(PayloadType::N).filter_map(|body| Notification::read(body).ok()).collect();
-        let refusal = notifications.iter().find(|notification| notification.kind.is_error());
-        if let (None, Some(refusal)) = (payloads.first(PayloadType::SA), refusal) {
-            return Err(Error::from_notification(ExchangeType::QUICK_MODE, refusal.kind, true));
-        }
-        let nonce_r = quick_nonce(&payloads)?;
-        let answer = payloads.single(PayloadType::SA, "SA payload")?;
-        let config = context.config;
-        let chosen = proposal::accept_phase2(&config.esp_proposals, sa.flavour.udp_transport(), answer)
-            .map_err(|reason| Error::NotOffered { phase: 2, reason })?;
-        let secret = match pair {
-            None => None,
-            Some(pair) => {
-                let public =
-                    payloads.first(PayloadType::KE).ok_or(Error::InvalidKeyInformation("missing public value"))?;
-                Some(pair.shared_secret(public).map_err(|_| Error::InvalidKeyInformation("public value"))?)
-            }
-        };
-        let mut lifetime = chosen.life.shorten(config.esp_lifetime);
-        for notification in notifications.iter().filter(|notified| notified.kind == NotifyType::RESPONDER_LIFETIME) {
-            if let Ok(stated) = StatedLife::read_phase2(notification.data) {
-                lifetime = stated.shorten(lifetime);
-            }
-        }
-        let nonces = [nonce.clone(), nonce_r.to_vec()];
+        self.authenticate(sa, nonce, &payloads)?;
+        let (chosen, lifetime) = accept(context.config, sa, &payloads)?;
+        let secret = pair.as_ref().map(|pair| fresh_secret(pair, &payloads)).transpose()?;
+        let nonces = [nonce.clone(), payloads.nonce()?.to_vec()];
         let pair = new_pair(&sa.keys, secret.as_ref(), *spi, &chosen, lifetime, &nonces, true);
         let mut chain = Chain::new();
         chain.push(PayloadType::HASH, &sa.keys.hash(&[&[0], &id, &nonces[0], &nonces[1]]));
-        let mut iv = iv;
-        let confirmation =
-            sa.keys.seal(Header::new(sa.cookies, ExchangeType::QUICK_MODE, self.message_id), &chain, &mut iv);
+        let response_header = Header::new(sa.cookies, ExchangeType::QUICK_MODE, self.message_id);
+        let confirmation = sa.keys.seal(response_header, &chain, &mut iv);
         self.retransmission = None;
-        self.state = State::Confirmed { answer: message.to_vec(), confirmation: confirmation.clone(), repeats: 0 };
+        self.state = State::Answered(Answered::new(message, confirmation.clone()));
         Ok(Step::Agreed { pair: Box::new(pair), confirmation })
+    }
+
+    /// Checks HASH(2). A peer that refuses inside the exchange says so as an error.
+    fn authenticate(&self, sa: &IsakmpSa, nonce: &[u8], payloads: &Payloads<'_>) -> Result<(), Error> {
+        let id = self.message_id.to_be_bytes();
+        let (hash, covered) = payloads.hashed().ok_or(Error::Undecryptable)?;
+        let accepts = payloads.first(PayloadType::SA).is_some();
+        // A refusal inside the exchange is hashed like any Informational message by some peers.
+        if !hash::eq(hash, &sa.keys.hash(&[&id, nonce, covered]))
+            && (accepts || !hash::eq(hash, &sa.keys.hash(&[&id, covered])))
+        {
+            return Err(Error::InvalidHash(ExchangeType::QUICK_MODE));
+        }
+        let refusal = notifications(payloads).find(|notification| notification.kind.is_error());
+        match refusal {
+            Some(refusal) if !accepts => Err(Error::from_notification(ExchangeType::QUICK_MODE, refusal.kind, true)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn message_3(&mut self, sa: &IsakmpSa, header: &Header, body: &[u8]) -> Result<Step, Error> {
@@ -306,9 +290,41 @@ impl QuickMode {
     }
 }
 
-fn quick_nonce<'a>(payloads: &Payloads<'a>) -> Result<&'a [u8], Malformed> {
-    let nonce = payloads.single(PayloadType::NONCE, "nonce")?;
-    if (8..=256).contains(&nonce.len()) { Ok(nonce) } else { Err(Malformed::Invalid("nonce length")) }
+/// What message 2 is made of.
+struct Answer {
+    chain: Chain,
+    nonce: Vec<u8>,
+    chosen: ChosenEsp,
+    secret: Option<Zeroizing<Vec<u8>>>,
+}
+
+fn notifications<'a>(payloads: &Payloads<'a>) -> impl Iterator<Item = Notification<'a>> {
+    let bodies: Vec<&[u8]> = payloads.all(PayloadType::N).collect();
+    bodies.into_iter().filter_map(|body| Notification::read(body).ok())
+}
+
+/// What the responder chose, and for how long.
+fn accept(config: &Config, sa: &IsakmpSa, payloads: &Payloads<'_>) -> Result<(ChosenEsp, Lifetime), Error> {
+    let answer = payloads.single(PayloadType::SA, "SA payload")?;
+    let chosen = proposal::accept_phase2(&config.esp_proposals, sa.flavour.udp_transport(), answer)
+        .map_err(|reason| Error::NotOffered { phase: 2, reason })?;
+    selector::judge(payloads, Role::Initiator)?;
+    let mut lifetime = chosen.life.shorten(config.esp_lifetime);
+    for notification in notifications(payloads).filter(|notified| notified.kind == NotifyType::RESPONDER_LIFETIME) {
+        if let Ok(stated) = StatedLife::read(notification.data, ProtocolId::ESP) {
+            lifetime = stated.shorten(lifetime);
+        }
+    }
+    Ok((chosen, lifetime))
+}
+
+/// The secret of a fresh exchange (RFC 2409 section 5.5).
+fn fresh_secret(pair: &KeyPair, payloads: &Payloads<'_>) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let public = payloads.first(PayloadType::KE).ok_or(Error::InvalidKeyInformation("missing public value"))?;
+    if public == pair.public_value() {
+        return Err(Error::InvalidKeyInformation("public value (it is ours)"));
+    }
+    pair.shared_secret(public).map_err(|_| Error::InvalidKeyInformation("public value"))
 }
 
 fn new_pair(
@@ -340,7 +356,7 @@ fn sa(
     [nonce_i, nonce_r]: &[Vec<u8>; 2],
     initiator: bool,
 ) -> Sa {
-    let (encryption, integrity) = esp_key_sizes(proposal.cipher, proposal.integrity);
+    let (encryption, integrity) = proposal.key_sizes();
     let secret = secret.map(|secret| secret.as_slice());
     let keymat = keys.keymat(secret, spi, [nonce_i, nonce_r], encryption.saturating_add(integrity));
     let (encryption_key, integrity_key) = keymat.split_at(encryption.min(keymat.len()));

@@ -1,6 +1,10 @@
-//! Sending a message again until it is answered: the same octets, after 1, 2, 4, 8, 8 and 8 seconds.
+//! Sending a message again: the same octets after 1, 2, 4, 8, 8 and 8 seconds until it is answered, and the same answer to each
+//! duplicate of a request.
 
 use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
 
 use super::Transmit;
 use crate::buffer::Port;
@@ -10,6 +14,11 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(8);
 /// The message was sent at 0, 1, 3, 7, 15 and 23 s when nobody hopes for an answer any more.
 const GIVE_UP: Duration = Duration::from_secs(31);
+/// The share by which a pause may be longer, so that many clients of one gateway do not speak at the same time.
+const JITTER: f64 = 0.1;
+
+/// How often a duplicate is answered: more than any peer repeats itself within its own patience.
+pub(super) const MAX_REPEATS: u8 = 10;
 
 /// The last message of an exchange and when it is sent again.
 #[derive(Debug, Clone)]
@@ -23,8 +32,8 @@ pub(super) struct Retransmission {
 
 impl Retransmission {
     /// For a message that is sent at `now`.
-    pub(super) fn new(now: Instant, port: Port, message: Vec<u8>) -> Self {
-        Self { message, port, begun: now, wait: FIRST, due: now + FIRST }
+    pub(super) fn new(now: Instant, port: Port, message: Vec<u8>, rng: &mut StdRng) -> Self {
+        Self { message, port, begun: now, wait: FIRST, due: now + jittered(FIRST, rng) }
     }
 
     /// When [`Self::again`] is due.
@@ -37,40 +46,90 @@ impl Retransmission {
         &self.message
     }
 
-    /// The message, as it has to be sent.
-    pub(super) fn transmit(&self) -> Transmit {
-        Transmit::Message { port: self.port, message: self.message.clone() }
-    }
-
     /// The message once more, or none when it is time to give up.
-    pub(super) fn again(&mut self, now: Instant) -> Option<Transmit> {
+    pub(super) fn again(&mut self, now: Instant, rng: &mut StdRng) -> Option<Transmit> {
         if now.saturating_duration_since(self.begun) >= GIVE_UP {
             return None;
         }
         self.wait = (self.wait * 2).min(LONGEST);
-        self.due = now + self.wait;
-        Some(self.transmit())
+        self.due = now + jittered(self.wait, rng);
+        Some(Transmit::Message { port: self.port, message: self.message.clone() })
+    }
+}
+
+fn jittered(pause: Duration, rng: &mut StdRng) -> Duration {
+    pause.mul_f64(1.0 + JITTER * rng.random::<f64>())
+}
+
+/// A request of the peer that was answered, and the answer.
+#[derive(Debug, Clone)]
+pub(super) struct Answered {
+    request: Vec<u8>,
+    response: Vec<u8>,
+    repeats: u8,
+}
+
+impl Answered {
+    pub(super) fn new(request: &[u8], response: Vec<u8>) -> Self {
+        Self { request: request.to_vec(), response, repeats: 0 }
+    }
+
+    /// Whether a message is this request once more.
+    pub(super) fn is_for(&self, message: &[u8]) -> bool {
+        self.request == message
+    }
+
+    pub(super) fn response(&self) -> &[u8] {
+        &self.response
+    }
+
+    /// The answer once more, as long as the peer does not ask too often.
+    pub(super) fn again(&mut self) -> Option<Vec<u8>> {
+        let more = self.repeats < MAX_REPEATS;
+        self.repeats = self.repeats.saturating_add(1);
+        more.then(|| self.response.clone())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::SeedableRng;
 
     #[test]
-    fn a_message_is_sent_six_times_in_31_seconds_and_never_changes() {
+    fn a_message_is_sent_six_times_and_never_changes() {
+        let mut rng = StdRng::seed_from_u64(1);
         let start = Instant::now();
-        let mut retransmission = Retransmission::new(start, Port::Ike, vec![1, 2, 3]);
-        let mut seconds = Vec::new();
+        let mut retransmission = Retransmission::new(start, Port::Ike, vec![1, 2, 3], &mut rng);
+        let mut pauses = Vec::new();
+        let mut last = start;
         let end = loop {
             let now = retransmission.due();
-            match retransmission.again(now) {
+            pauses.push((now - last).as_secs_f64());
+            last = now;
+            match retransmission.again(now, &mut rng) {
                 Some(transmit) => assert_eq!(transmit, Transmit::Message { port: Port::Ike, message: vec![1, 2, 3] }),
                 None => break now,
             }
-            seconds.push((now - start).as_secs());
         };
-        assert_eq!(seconds, [1, 3, 7, 15, 23]);
-        assert_eq!(end - start, GIVE_UP);
+        assert_eq!(pauses.len(), 6);
+        for (pause, least) in pauses.iter().zip([1.0, 2.0, 4.0, 8.0, 8.0, 8.0]) {
+            assert!((least..=least * 1.1).contains(pause), "{pauses:?}");
+        }
+        assert!(end - start >= GIVE_UP && end - start <= GIVE_UP.mul_f64(1.0 + JITTER));
+    }
+
+    #[test]
+    fn no_two_clients_keep_the_same_pauses() {
+        let start = Instant::now();
+        let due = |seed| Retransmission::new(start, Port::Ike, vec![], &mut StdRng::seed_from_u64(seed)).due();
+        assert_ne!(due(1), due(2));
+    }
+
+    #[test]
+    fn a_duplicate_is_answered_ten_times() {
+        let mut answered = Answered::new(b"request", b"response".to_vec());
+        assert!(answered.is_for(b"request") && !answered.is_for(b"another"));
+        assert_eq!((0..100).filter(|_| answered.again().is_some()).count(), 10);
     }
 }

@@ -1,6 +1,5 @@
 //! Security associations that exist: the ISAKMP SA of phase 1 and the pairs of ESP SAs of phase 2, and when they are renewed.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -13,12 +12,26 @@ use super::main_mode::{Established, MainMode, Role};
 use super::message::Cookies;
 use super::nat::{Flavour, Nat};
 use super::payload::Identity;
+use super::retransmission::Answered;
 use crate::buffer::Port;
 use crate::suite::IkeProposal;
 
-/// How many Message IDs of the peer are remembered per ISAKMP SA, four octets each. Dead peer detection every 30 s fills this
-/// in 17 h; phase 1 is renewed before that.
+/// How many Message IDs of both ends are remembered per ISAKMP SA, four octets each. When they are used up the SA takes nothing
+/// new any more.
 const MAX_MESSAGE_IDS: usize = 2048;
+
+/// After this many Message IDs phase 1 is renewed.
+const WORN: usize = MAX_MESSAGE_IDS / 4 * 3;
+
+/// How long the SA before the last one still receives: far more than any packet is under way.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+
+/// What the peer began this soon after an SA was established may have begun before it knew of it: longer than any message is under
+/// way, and far shorter than any lifetime.
+pub(super) const CROSSING: Duration = Duration::from_secs(1);
+
+/// The pause before a failed renewal is tried again.
+pub(super) const RETRY: Duration = Duration::from_secs(10);
 
 /// An ISAKMP SA.
 pub(super) struct IsakmpSa {
@@ -39,13 +52,13 @@ pub(super) struct IsakmpSa {
     pub(super) expires: Instant,
     /// A newer ISAKMP SA has taken over.
     pub(super) superseded: bool,
-    /// This end tells the peer when the SA goes.
-    pub(super) deletes: bool,
+    /// When the peer last used it.
+    pub(super) used: Option<Instant>,
     /// The last message of phase 1 that was answered, with the answer.
-    pub(super) answered: Option<[Vec<u8>; 2]>,
+    pub(super) answered: Option<Answered>,
     /// Those of dead peer detection.
     pub(super) sequences: Sequences,
-    message_ids: VecDeque<u32>,
+    message_ids: Vec<u32>,
 }
 
 impl IsakmpSa {
@@ -66,24 +79,38 @@ impl IsakmpSa {
             established: now,
             expires: now + established.lifetime,
             superseded: false,
-            deletes: false,
+            used: None,
             answered: established.answered,
             sequences: Sequences::default(),
-            message_ids: VecDeque::new(),
+            message_ids: Vec::new(),
         }
     }
 
-    /// Whether the peer has used this Message ID.
+    /// Whether a message on this port is older than the float to port 4500 (RFC 3947 section 4).
+    pub(super) fn is_stale(&self, port: Port) -> bool {
+        self.port == Port::NatT && port == Port::Ike
+    }
+
+    /// Whether either end has used this Message ID.
     pub(super) fn has_seen(&self, message_id: u32) -> bool {
         self.message_ids.contains(&message_id)
     }
 
-    /// Remembers a Message ID of an authenticated message.
+    /// Whether a message of the peer with this Message ID has to be refused: it comes again, or it could not be remembered.
+    pub(super) fn refuses(&self, message_id: u32) -> bool {
+        self.message_ids.len() >= MAX_MESSAGE_IDS || self.has_seen(message_id)
+    }
+
+    /// Remembers a Message ID: one of ours, or that of an authenticated message.
     pub(super) fn remember(&mut self, message_id: u32) {
-        if self.message_ids.len() >= MAX_MESSAGE_IDS {
-            self.message_ids.pop_front();
+        if self.message_ids.len() < MAX_MESSAGE_IDS {
+            self.message_ids.push(message_id);
         }
-        self.message_ids.push_back(message_id);
+    }
+
+    /// Whether so many Message IDs are used that another ISAKMP SA is needed.
+    pub(super) fn is_worn(&self) -> bool {
+        self.message_ids.len() >= WORN
     }
 }
 
@@ -99,14 +126,54 @@ pub(super) struct Pair {
     pub(super) expires: Instant,
     /// A newer pair has taken over.
     pub(super) superseded: bool,
-    /// This end tells the peer when the pair goes.
-    pub(super) deletes: bool,
+    /// When the peer last sent on it.
+    pub(super) used: Option<Instant>,
     /// Whether this end began its Quick Mode.
     pub(super) initiator: bool,
     /// The smaller nonce, which decides collisions.
     pub(super) nonce: Vec<u8>,
     /// The outbound SA of the redundant pair of a collision, which is not in use.
     pub(super) held: Option<Sa>,
+}
+
+/// How long a replaced SA stays: the side that deletes it waits less, so that the other one seldom has to.
+pub(super) fn grace(deletes: bool) -> Duration {
+    if deletes { GRACE } else { GRACE * 2 }
+}
+
+/// Until when a replaced SA that the peer still uses has to stay, if it has to: never beyond its own end.
+pub(super) fn postponed(used: Option<Instant>, expires: Instant, now: Instant) -> Option<Instant> {
+    used.map(|used| (used + GRACE).min(expires)).filter(|&until| until > now)
+}
+
+/// The pause before what the peer took away is begun anew. A peer that takes it away each time is asked more and more seldom.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    pause: Duration,
+}
+
+impl Backoff {
+    /// When the peer hangs up, the next Delete comes before this.
+    const FIRST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(60);
+    /// What lived this long was no failure.
+    const STEADY: Duration = Duration::from_secs(60);
+
+    /// The pause after something that lived for `lived`.
+    pub(super) fn next(&mut self, lived: Duration) -> Duration {
+        if lived >= Self::STEADY {
+            self.pause = Self::FIRST;
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(Self::LONGEST);
+        pause
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { pause: Self::FIRST }
+    }
 }
 
 /// How long after it was made an SA is renewed: 10 to 20 % of its life before the end for the side that made it, half of that
@@ -121,6 +188,24 @@ pub(super) fn renewal(life: Duration, leads: bool, rng: &mut StdRng) -> Duration
 mod tests {
     use super::*;
     use rand::SeedableRng;
+
+    #[test]
+    fn pauses_double_up_to_a_minute_until_something_lives_that_long() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<u64> = (0..8).map(|_| backoff.next(Duration::from_secs(59)).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff.next(Duration::from_secs(60)).as_secs(), 1);
+    }
+
+    #[test]
+    fn a_replaced_sa_stays_while_it_is_used_but_never_beyond_its_end() {
+        let now = Instant::now();
+        let (soon, late) = (now + GRACE / 2, now + GRACE * 3);
+        assert_eq!(postponed(None, late, now), None);
+        assert_eq!(postponed(Some(now), late, now + GRACE), None);
+        assert_eq!(postponed(Some(now), late, now), Some(now + GRACE));
+        assert_eq!(postponed(Some(now), soon, now), Some(soon));
+    }
 
     #[test]
     fn the_leading_side_renews_first_and_in_time() {

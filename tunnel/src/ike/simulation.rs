@@ -17,6 +17,7 @@ mod identity;
 mod liveness;
 mod nat;
 mod renewal;
+mod selectors;
 
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
@@ -253,4 +254,71 @@ fn spoil(message: &mut [u8], what: &[u8]) {
     if let Some(at) = message.windows(what.len()).position(|window| window == what) {
         message[at..at + what.len()].fill(0x55);
     }
+}
+
+/// Payloads with their types.
+type Content = Vec<(PayloadType, Vec<u8>)>;
+
+/// What is in an encrypted message of phase 2; `iv` is that of the first message of its exchange if none is given.
+fn opened(sa: &IsakmpSa, message: &[u8], iv: Option<&[u8]>) -> Content {
+    let (header, body) = Header::read(message).unwrap();
+    let first = sa.keys.exchange_iv(&sa.last_block, header.message_id);
+    let (plain, _) = sa.keys.open(iv.unwrap_or(&first), body).unwrap();
+    let payloads = key::Keys::payloads(header.next_payload, &plain).unwrap();
+    payloads.iter().map(|payload| (payload.kind, payload.body.to_vec())).collect()
+}
+
+/// An encrypted message of phase 2 with the payloads behind its HASH, which covers `salt` and them.
+fn written(
+    sa: &IsakmpSa,
+    exchange: ExchangeType,
+    message_id: u32,
+    iv: Option<&[u8]>,
+    salt: &[u8],
+    content: &Content,
+) -> Vec<u8> {
+    let mut chain = message::Chain::new();
+    content.iter().for_each(|(kind, body)| chain.push(*kind, body));
+    let hash = sa.keys.hash(&[&message_id.to_be_bytes(), salt, chain.octets()]);
+    let mut iv = iv.map_or_else(|| sa.keys.exchange_iv(&sa.last_block, message_id), <[u8]>::to_vec);
+    sa.keys.seal(Header::new(sa.cookies, exchange, message_id), &chain.behind_hash(&hash), &mut iv)
+}
+
+/// The bodies of one type.
+fn bodies(content: &Content, kind: PayloadType) -> Vec<&[u8]> {
+    content.iter().filter(|(found, _)| *found == kind).map(|(_, body)| body.as_slice()).collect()
+}
+
+/// The last cipher block of a message: the IV of the next one.
+fn last_block(message: &[u8]) -> &[u8] {
+    &message[message.len() - 16..]
+}
+
+/// Lets the client begin a renewal and answers it as the server would, but with `change`; the server itself hears nothing.
+fn answer_renewal(link: &mut Link, change: impl FnOnce(&mut Content)) {
+    link.filter = Box::new(|_, _, _| false);
+    link.peers[CLIENT].ike.rekey_ipsec(link.now);
+    link.drain();
+    let request = link.sent.last().unwrap().2.clone();
+    let sa = &link.peers[SERVER].ike.isakmp[0];
+    let mut content = opened(sa, &request, None);
+    content.retain(|(kind, _)| *kind != PayloadType::HASH);
+    let nonce = bodies(&content, PayloadType::NONCE)[0].to_vec();
+    // The SPI stands behind DOI, situation and the header of the proposal.
+    content[0].1[16..20].copy_from_slice(&0x1234_5678_u32.to_be_bytes());
+    change(&mut content);
+    let (header, _) = Header::read(&request).unwrap();
+    let iv = Some(last_block(&request));
+    let answer = written(sa, ExchangeType::QUICK_MODE, header.message_id, iv, &nonce, &content);
+    let now = link.now;
+    link.peers[CLIENT].ike.handle_message(now, Port::NatT, &answer);
+    link.drain();
+}
+
+/// What the last renewal failed with.
+fn renewal_error(link: &Link) -> Option<&Error> {
+    link.peers[CLIENT].events.iter().rev().find_map(|(_, event)| match event {
+        Event::RekeyFailed(error) => Some(error),
+        _ => None,
+    })
 }

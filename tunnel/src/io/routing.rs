@@ -2,12 +2,11 @@
 //! routes.
 //!
 //! A table of our own has an `unreachable` route for each remote network from the first moment of the process on, and a better
-//! one into the TUN device while the link is up. Rules in front of the host's own lead into it:
+//! one into the TUN device while the link is up. A rule in front of the host's own leads into it:
 //!
 //! ```text
 //!   0      all                                                     local
-//!   1700   packets of this process to its cluster and its peer     main
-//!   1701   all                                                     table 1701; what it has no route for goes on
+//!   1701   all but packets of this process to cluster and peer     table 1701; what it has no route for goes on
 //!   32766  all                                                     main
 //! ```
 //!
@@ -21,7 +20,7 @@ use std::os::fd::AsFd;
 use futures::TryStreamExt;
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange};
 use netlink_packet_route::{AddressFamily, IpProtocol};
 use rtnetlink::{IpVersion, RouteMessageBuilder};
 use socket2::SockRef;
@@ -32,9 +31,9 @@ use crate::inet::{IKE_PORT, NAT_T_PORT};
 
 /// Our routing table.
 const TABLE: u32 = 1_701;
-/// Priority of the rules that keep this process's own packets out of the table.
-const OWN_PRIORITY: u32 = 1_700;
-/// Priority of the rule that leads all others into it.
+/// Priority of the rules for what comes from a peer inside a remote network.
+const PEER_PRIORITY: u32 = 1_700;
+/// Priority of the rule that leads into the table.
 const REMOTE_PRIORITY: u32 = 1_701;
 /// What marks a socket of this process that does not go through the tunnel. None of its bits means anything to kube-proxy
 /// (0xc000) or Tailscale (0xff0000).
@@ -103,21 +102,21 @@ impl Routing {
         if self.remote.is_empty() {
             return Vec::new();
         }
-        let main = RouteHeader::RT_TABLE_MAIN.into();
-        let mut rules = vec![rule(OWN_PRIORITY, main, [RuleAttribute::FwMark(MARK)])];
+        let mut remote = rule(REMOTE_PRIORITY, TABLE, [RuleAttribute::FwMark(MARK)]);
+        remote.header.flags = RuleFlags::Invert;
+        let mut rules = vec![remote];
         // A host with a reverse path filter looks up where the peer's packets come from as if it were to answer them, without
         // the mark. Nothing but IKE and ESP fits.
         if let Some(peer) = self.peer.filter(|peer| self.covers(*peer)) {
             rules.extend([IKE_PORT, NAT_T_PORT].map(|port| {
-                let ports = RulePortRange { start: port, end: port };
-                let udp = RuleAttribute::IpProtocol(IpProtocol::Udp);
-                let mut rule = rule(OWN_PRIORITY, main, [udp, RuleAttribute::SourcePortRange(ports)]);
+                let ports = RuleAttribute::SourcePortRange(RulePortRange { start: port, end: port });
+                let main = RouteHeader::RT_TABLE_MAIN.into();
+                let mut rule = rule(PEER_PRIORITY, main, [RuleAttribute::IpProtocol(IpProtocol::Udp), ports]);
                 rule.header.dst_len = 32;
                 rule.attributes.push(RuleAttribute::Destination(peer));
                 rule
             }));
         }
-        rules.push(rule(REMOTE_PRIORITY, TABLE, []));
         rules
     }
 }
@@ -225,6 +224,7 @@ fn is_same_route(wanted: &RouteMessage, present: &RouteMessage) -> bool {
 /// Whether the kernel's `present` is `wanted`; it tells more than it is told.
 fn is_same_rule(wanted: &RuleMessage, present: &RuleMessage) -> bool {
     wanted.header.dst_len == present.header.dst_len
+        && wanted.header.flags == present.header.flags
         && wanted.attributes.iter().all(|attribute| present.attributes.contains(attribute))
 }
 
@@ -339,9 +339,21 @@ mod tests {
             netlink.apply(&Routing { name_servers, ..down() }).await.unwrap();
             assert!(leads_to(&netlink, HOST, true, "outside0").await);
             assert!(leads_to(&netlink, [10, 20, 0, 53], false, "outside0").await);
-            assert_eq!(count(&netlink).await, (2, 3));
+            assert_eq!(count(&netlink).await, (1, 3));
             netlink.apply(&down()).await.unwrap();
             assert_eq!(lookup(&netlink, [10, 20, 0, 53], false).await, Err(libc::EHOSTUNREACH));
+        });
+    }
+
+    #[test]
+    fn own_packets_that_have_no_way_outside_do_not_take_the_one_inside() {
+        in_namespace(async || {
+            let netlink = Netlink::open().unwrap();
+            let _device = Device::open("towline7").unwrap();
+            netlink.set_link("towline7", [10, 9, 0, 5].into(), 1300).await.unwrap();
+            netlink.apply(&up([10, 9, 0, 5])).await.unwrap();
+            assert!(leads_to(&netlink, HOST, false, "towline7").await);
+            assert_eq!(lookup(&netlink, HOST, true).await, Err(libc::ENETUNREACH));
         });
     }
 
@@ -365,7 +377,7 @@ mod tests {
             }
             assert_eq!(lookup(&netlink, HOST, false).await, Err(libc::EHOSTUNREACH));
             netlink.apply(&Routing { peer: Some([192, 0, 2, 1].into()), ..down() }).await.unwrap();
-            assert_eq!(count(&netlink).await, (2, 2));
+            assert_eq!(count(&netlink).await, (1, 2));
         });
     }
 
@@ -378,9 +390,9 @@ mod tests {
             let left =
                 Routing { peer: Some([10, 77, 0, 1].into()), ..Routing::new(&other, vec![[10, 77, 0, 53].into()]) };
             netlink.apply(&left).await.unwrap();
-            assert_eq!(count(&netlink).await, (4, 2));
+            assert_eq!(count(&netlink).await, (3, 2));
             netlink.apply(&down()).await.unwrap();
-            assert_eq!(count(&netlink).await, (2, 2));
+            assert_eq!(count(&netlink).await, (1, 2));
             assert!(leads_to(&netlink, [10, 77, 0, 1], false, "outside0").await);
         });
     }

@@ -131,6 +131,11 @@ impl Socket {
         mtu.map_or(USUAL_MTU, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
     }
 
+    /// The longest datagram that reaches the peer, without the headers of IP and UDP.
+    fn longest(&self) -> usize {
+        usize::from(self.path_mtu()).saturating_sub(if self.remote.is_ipv4() { 28 } else { 48 })
+    }
+
     /// Waits until there may be a datagram.
     pub async fn readable(&self) {
         if let Err(error) = self.socket.readable().await {
@@ -180,13 +185,15 @@ impl Socket {
                         sent.error = Some(error);
                         continue;
                     }
-                    // An older kernel, or an interface without checksum offload. A datagram longer than the path's MTU ends
-                    // here as well (EMSGSIZE): that may pass.
-                    Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP)) => {
-                        tracing::debug!(%error, "no generic segmentation offload");
-                        self.segmentation.set(false);
+                    // An interface without checksum offload, or an old kernel. It says EINVAL as well of a datagram longer
+                    // than the path takes, which may pass.
+                    Err(error) => {
+                        let cannot = matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP));
+                        if cannot && run.segment <= self.longest() {
+                            tracing::debug!(%error, "no generic segmentation offload");
+                            self.segmentation.set(false);
+                        }
                     }
-                    Err(_) => {}
                 }
             }
             for datagram in octets.chunks(run.segment) {
@@ -338,14 +345,14 @@ mod tests {
 
             let socket = Socket::open("198.51.100.1:4500".parse().unwrap(), None).unwrap();
             assert_eq!(socket.path_mtu(), 1300);
-            // An IPv4 header and a UDP header.
-            for (length, refused) in [(1300 - 28, 0), (1301 - 28, 1)] {
-                let octets = vec![0; length];
-                let run = Run { port: Port::NatT, remote: socket.remote(), segment: length, octets: &octets };
+            for (segment, count, refused) in [(socket.longest(), 1, 0), (socket.longest() + 1, 1, 1), (1400, 3, 3)] {
+                let octets = vec![0; segment * count];
+                let run = Run { port: Port::NatT, remote: socket.remote(), segment, octets: &octets };
                 let sent = socket.send_run(&run);
                 assert_eq!(sent.dropped, refused);
                 assert_eq!(sent.error.and_then(|error| error.raw_os_error()), (refused > 0).then_some(libc::EMSGSIZE));
             }
+            assert_eq!((socket.longest(), socket.segmentation.get()), (1300 - 20 - 8, true));
         });
     }
 

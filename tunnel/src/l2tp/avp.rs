@@ -137,10 +137,27 @@ impl From<Malformed> for ReadError {
     }
 }
 
+/// The AVPs of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Avps {
+    pub(super) list: Vec<Avp>,
+    /// Whether one of them was hidden, and opened.
+    pub(super) hidden: bool,
+}
+
+/// What is done about an AVP that is marked mandatory and cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// The message is refused, as section 4.1 asks.
+    Refuse,
+    /// It is left out: the message ends in any case what would have to be ended because of it.
+    Tolerate,
+}
+
 /// Reads all AVPs behind the Message Type. What is not mandatory and cannot be used is left out, as section 7.1 asks.
-pub(super) fn read_all(body: &[u8], secret: Option<&[u8]>) -> Result<Vec<Avp>, ReadError> {
+pub(super) fn read_all(body: &[u8], secret: Option<&[u8]>, strictness: Strictness) -> Result<Avps, ReadError> {
     let mut reader = Reader::new(body);
-    let mut avps = Vec::new();
+    let mut avps = Avps::default();
     let mut random_vector = None;
     for _ in 0..MAX_AVPS {
         if reader.is_empty() {
@@ -153,8 +170,13 @@ pub(super) fn read_all(body: &[u8], secret: Option<&[u8]>) -> Result<Vec<Avp>, R
         let value = reader.take(length, "AVP")?;
         match read_value(flags, vendor, attribute, value, random_vector, secret) {
             Ok(_) if attribute == Attribute::RANDOM_VECTOR => random_vector = Some(value),
-            Ok(value) => avps.push(Avp { attribute, value }),
-            Err(fault) if flags & MANDATORY != 0 => return Err(ReadError::Mandatory { vendor, attribute, fault }),
+            Ok(value) => {
+                avps.hidden |= flags & HIDDEN != 0;
+                avps.list.push(Avp { attribute, value });
+            }
+            Err(fault) if flags & MANDATORY != 0 && strictness == Strictness::Refuse => {
+                return Err(ReadError::Mandatory { vendor, attribute, fault });
+            }
             Err(fault) => tracing::debug!(vendor, attribute = attribute.0, %fault, "AVP ignored"),
         }
     }
@@ -268,6 +290,10 @@ mod tests {
     const HIDDEN_CHALLENGE: [u8; 50] =
         hex!("34dca2a258fce7a8a1dbeb5689d15be6d968944871279f42354d837fb6de469e78a55bd7ecc231ee2c28127b676f8f7cfddb");
 
+    fn read(body: &[u8], secret: Option<&[u8]>) -> Result<Avps, ReadError> {
+        read_all(body, secret, Strictness::Refuse)
+    }
+
     #[test]
     fn values_are_hidden_by_the_formula() {
         assert_eq!(hide(Attribute::ASSIGNED_SESSION_ID, &hex!("b03f"), SECRET, &RANDOM_VECTOR), SESSION_ID);
@@ -288,12 +314,13 @@ mod tests {
     fn a_hidden_avp_uses_the_random_vector_before_it() {
         let hidden = hex!("c00a 0000 000e 372c0fd9");
         let vector = hex!("8016 0000 0024 000102030405060708090a0b0c0d0e0f");
-        let avps = read_all(&[&hex!("8008 0000 0024 ffff")[..], &vector, &hidden].concat(), Some(SECRET)).unwrap();
-        assert_eq!(avps, [Avp { attribute: Attribute::ASSIGNED_SESSION_ID, value: hex!("b03f").to_vec() }]);
+        let avps = read(&[&hex!("8008 0000 0024 ffff")[..], &vector, &hidden].concat(), Some(SECRET)).unwrap();
+        let list = vec![Avp { attribute: Attribute::ASSIGNED_SESSION_ID, value: hex!("b03f").to_vec() }];
+        assert_eq!(avps, Avps { list, hidden: true });
         let attribute = Attribute::ASSIGNED_SESSION_ID;
         let unopened = Err(ReadError::Mandatory { vendor: 0, attribute, fault: Fault::Unopened });
-        assert_eq!(read_all(&[&hidden[..], &vector].concat(), Some(SECRET)), unopened);
-        assert_eq!(read_all(&[&vector[..], &hidden].concat(), None), unopened);
+        assert_eq!(read(&[&hidden[..], &vector].concat(), Some(SECRET)), unopened);
+        assert_eq!(read(&[&vector[..], &hidden].concat(), None), unopened);
     }
 
     #[test]
@@ -307,21 +334,22 @@ mod tests {
         ] {
             let [vendor, attribute] = [2, 4].map(|at| u16::from_be_bytes([mandatory[at], mandatory[at + 1]]));
             let expected = ReadError::Mandatory { vendor, attribute: Attribute(attribute), fault };
-            assert_eq!(read_all(&mandatory, Some(SECRET)), Err(expected));
+            assert_eq!(read(&mandatory, Some(SECRET)), Err(expected));
+            assert_eq!(read_all(&mandatory, Some(SECRET), Strictness::Tolerate), Ok(Avps::default()));
             let mut optional = mandatory;
             optional[0] &= 0x7f;
-            assert_eq!(read_all(&optional, Some(SECRET)), Ok(Vec::new()));
+            assert_eq!(read(&optional, Some(SECRET)), Ok(Avps::default()));
         }
     }
 
     #[test]
     fn lengths_that_do_not_fit_and_endless_lists_are_malformed() {
         for input in [&hex!("8005 0000 0009")[..], &hex!("8009 0000 0009 0000"), &hex!("8008 0000 00")] {
-            assert!(matches!(read_all(input, None), Err(ReadError::Malformed(_))), "{input:02x?}");
+            assert!(matches!(read(input, None), Err(ReadError::Malformed(_))), "{input:02x?}");
         }
         let empty = hex!("0006 0000 0008");
-        assert!(read_all(&empty.repeat(MAX_AVPS), None).is_ok());
-        assert!(read_all(&empty.repeat(MAX_AVPS + 1), None).is_err());
+        assert!(read(&empty.repeat(MAX_AVPS), None).is_ok());
+        assert!(read(&empty.repeat(MAX_AVPS + 1), None).is_err());
     }
 
     #[test]

@@ -54,6 +54,10 @@ impl Default for Retransmission {
     }
 }
 
+/// The first wait for the acknowledgment of a goodbye. Whoever says it does not stay for long, and a gateway that hears none
+/// keeps the session for minutes; each following wait is twice as long all the same.
+const GOODBYE_WAIT: Duration = Duration::from_millis(200);
+
 /// The channel has as many messages as it holds; the peer has not acknowledged any for long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the control channel is full")]
@@ -169,6 +173,17 @@ impl Channel {
         self.queue.clear();
         (self.in_flight, self.ever_sent) = (0, 0);
         self.deadline = None;
+    }
+
+    /// What is queued is the last: all of it leaves as soon as the peer's window allows, and is retransmitted early.
+    pub fn hasten(&mut self, now: Instant) {
+        // Behind an SCCRQ it waits: the answer tells by which name the peer knows the tunnel.
+        if self.tunnel_id != TunnelId::default() {
+            self.congestion_window = self.peer_window;
+        }
+        self.retransmission.first = self.retransmission.first.min(GOODBYE_WAIT);
+        self.wait = self.wait.min(GOODBYE_WAIT);
+        self.deadline = self.deadline.map(|at| at.min(now + GOODBYE_WAIT));
     }
 
     /// Takes a control message of this tunnel.

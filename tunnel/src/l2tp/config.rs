@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::channel::Retransmission;
 use super::error::Error;
 
 /// What a LAC is told.
@@ -12,35 +11,18 @@ use super::error::Error;
 pub struct Config {
     /// The name that the LNS knows it by.
     pub host_name: String,
-    /// The secret of tunnel authentication and of hidden AVPs.
+    /// The secret of tunnel authentication and of hidden AVPs. Values are hidden once the LNS has hidden one itself.
     pub secret: Option<Zeroizing<Vec<u8>>>,
-    /// Whether values are hidden from SCCCN on; the LNS finds the secret only by the SCCRQ. Needs a secret.
-    pub hide_avps: bool,
     /// How long nothing must have come from the peer before a Hello is sent; zero for never.
     pub hello: Duration,
-    /// How many control messages the peer may send ahead, at most [`super::channel::MAX_RECEIVE_WINDOW`].
-    pub receive_window: u16,
-    /// Whether sequence numbers are always present on the data channel (the Sequencing Required AVP).
-    pub require_sequencing: bool,
     /// What the logs of both ends call this call; should grow from one call to the next.
     pub call_serial_number: u32,
-    /// The times of retransmission.
-    pub retransmission: Retransmission,
 }
 
 impl Config {
     /// The defaults of the RFC for a LAC named `host_name`, without a secret.
     pub fn new(host_name: impl Into<String>) -> Self {
-        Self {
-            host_name: host_name.into(),
-            secret: None,
-            hide_avps: false,
-            hello: Duration::from_secs(60),
-            receive_window: 8,
-            require_sequencing: false,
-            call_serial_number: 1,
-            retransmission: Retransmission::default(),
-        }
+        Self { host_name: host_name.into(), secret: None, hello: Duration::from_secs(60), call_serial_number: 1 }
     }
 }
 

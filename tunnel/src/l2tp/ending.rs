@@ -32,7 +32,8 @@ impl Ending {
         let plain = |result: StopCcnResult| Outcome { result: result.0, error: None, text: String::new() };
         let general = |error, text| Outcome { result: StopCcnResult::GENERAL_ERROR.0, error: Some(error), text };
         match self {
-            Self::Local(CloseReason::Administrative | CloseReason::Failure(_)) => plain(StopCcnResult::CLEAR),
+            Self::Local(CloseReason::Administrative) => plain(StopCcnResult::CLEAR),
+            Self::Local(CloseReason::Failure(text)) => general(ErrorCode::VENDOR_SPECIFIC, text.clone()),
             Self::Local(CloseReason::ShuttingDown) => plain(StopCcnResult::SHUTTING_DOWN),
             Self::Failed(error) => match error {
                 Error::NoResponse { .. } | Error::StopCcn { .. } | Error::Cdn { .. } => plain(StopCcnResult::CLEAR),

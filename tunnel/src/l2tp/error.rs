@@ -32,7 +32,7 @@ pub enum Error {
         to: MessageType,
     },
     /// The peer closed the control connection.
-    #[error("the LNS closed the control connection: {}", Words { description: result.description(), code: result.0, error: *error, text })]
+    #[error("the LNS closed the control connection: {}", Words { description: result.description(), code: result.0, meaning: Meaning::of(*result, *error), text })]
     StopCcn {
         /// Its Result Code; zero where it sent none.
         result: StopCcnResult,
@@ -42,7 +42,7 @@ pub enum Error {
         text: String,
     },
     /// The peer refused or ended the session.
-    #[error("the LNS disconnected the call: {}", Words { description: result.description(), code: result.0, error: *error, text })]
+    #[error("the LNS disconnected the call: {}", Words { description: result.description(), code: result.0, meaning: Meaning::general(*error), text })]
     Cdn {
         /// Its Result Code; zero where it sent none.
         result: CdnResult,
@@ -97,18 +97,45 @@ pub enum Error {
     UnexpectedMessage(MessageType),
 }
 
+/// What an Error Code says.
+enum Meaning {
+    Nothing,
+    General(ErrorCode),
+    /// "Error Code indicates highest version supported" (section 4.4.2).
+    HighestVersion(u16),
+}
+
+impl Meaning {
+    fn general(error: Option<ErrorCode>) -> Self {
+        error.filter(|&error| error != ErrorCode::NONE).map_or(Self::Nothing, Self::General)
+    }
+
+    fn of(result: StopCcnResult, error: Option<ErrorCode>) -> Self {
+        match (Self::general(error), result) {
+            (Self::General(error), StopCcnResult::UNSUPPORTED_VERSION) => Self::HighestVersion(error.0),
+            (meaning, _) => meaning,
+        }
+    }
+}
+
 struct Words<'a> {
     description: &'static str,
     code: u16,
-    error: Option<ErrorCode>,
+    meaning: Meaning,
     text: &'a str,
 }
 
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (result {}", self.description, self.code)?;
-        if let Some(error) = self.error.filter(|&error| error != ErrorCode::NONE) {
-            write!(f, ", error {}: {}", error.0, error.description())?;
+        match self.meaning {
+            Meaning::Nothing => {}
+            Meaning::General(error) => write!(f, ", error {}: {}", error.0, error.description())?,
+            Meaning::HighestVersion(version) => match version.to_be_bytes() {
+                // The Protocol Version AVP has version and revision in an octet each; a plain number is a version.
+                [0, version] => write!(f, ", it supports version {version} at most")?,
+                [version, revision] => write!(f, ", it supports version {version}.{revision} at most")?,
+            },
         }
         f.write_str(")")?;
         if self.text.is_empty() { Ok(()) } else { write!(f, ", \"{}\"", self.text) }

@@ -13,7 +13,7 @@
 
 use zeroize::Zeroizing;
 
-use super::avp::{self, Attribute, Avp, Fault};
+use super::avp::{self, Attribute, Avps, Fault, Strictness};
 use crate::registry;
 use crate::wire::{Malformed, Reader};
 
@@ -195,7 +195,7 @@ pub enum MessageError {
 pub struct Message {
     /// What it is. An unknown type is to be ignored: it was not mandatory.
     pub message_type: MessageType,
-    avps: Vec<Avp>,
+    avps: Avps,
 }
 
 impl Message {
@@ -214,9 +214,13 @@ impl Message {
             if flags & avp::MANDATORY != 0 {
                 return Err(MessageError::UnknownType(message_type));
             }
-            return Ok(Self { message_type, avps: Vec::new() });
+            return Ok(Self { message_type, avps: Avps::default() });
         }
-        let avps = avp::read_all(reader.rest(), secret).map_err(|error| match error {
+        let strictness = match message_type {
+            MessageType::STOPCCN | MessageType::CDN => Strictness::Tolerate,
+            _ => Strictness::Refuse,
+        };
+        let avps = avp::read_all(reader.rest(), secret, strictness).map_err(|error| match error {
             avp::ReadError::Malformed(malformed) => MessageError::Malformed(malformed),
             avp::ReadError::Mandatory { vendor, attribute, fault } => {
                 MessageError::Avp { message: message_type, vendor, attribute, fault }
@@ -225,9 +229,14 @@ impl Message {
         Ok(Self { message_type, avps })
     }
 
+    /// Whether the sender has hidden a value.
+    pub fn is_hidden(&self) -> bool {
+        self.avps.hidden
+    }
+
     /// The value of `attribute`, if the message has it.
     pub fn value(&self, attribute: Attribute) -> Option<&[u8]> {
-        self.avps.iter().find(|avp| avp.attribute == attribute).map(|avp| avp.value.as_slice())
+        self.avps.list.iter().find(|avp| avp.attribute == attribute).map(|avp| avp.value.as_slice())
     }
 
     /// The value of an attribute of two octets.

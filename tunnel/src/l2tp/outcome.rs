@@ -1,6 +1,5 @@
 //! Why a tunnel or a session ended (RFC 2661 section 4.4.2): the Result Code AVP of StopCCN and CDN.
 
-use super::avp::MAX_VALUE;
 use crate::registry;
 
 /// The most characters of a peer's text that are kept: enough for a sentence, too little to flood a log.
@@ -115,13 +114,13 @@ impl Outcome {
         Some(Self { result: if swapped { result.swap_bytes() } else { result }, error, text: printable(text) })
     }
 
-    /// The value of a Result Code AVP. A text needs an Error Code before it.
+    /// The value of a Result Code AVP: at most [`MAX_TEXT`] characters of the text, which needs an Error Code before it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = self.result.to_be_bytes().to_vec();
         let error = self.error.or_else(|| (!self.text.is_empty()).then_some(ErrorCode::NONE));
         if let Some(error) = error {
             out.extend_from_slice(&error.0.to_be_bytes());
-            out.extend(self.text.bytes().take(MAX_VALUE - 4));
+            out.extend(self.text.chars().take(MAX_TEXT).collect::<String>().bytes());
         }
         out
     }

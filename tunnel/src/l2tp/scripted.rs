@@ -245,6 +245,11 @@ impl Pair {
         self.now = end;
     }
 
+    /// A datagram of the LAC arrives at once.
+    pub(super) fn lns_hears(&mut self, datagram: &[u8]) {
+        self.lns.handle(self.now, datagram);
+    }
+
     /// The messages that the LAC sent, in words.
     pub(super) fn words(&self) -> Vec<String> {
         self.log.iter().map(|(at, datagram)| format!("{:>5.1} {}", at.as_secs_f64(), words(datagram))).collect()

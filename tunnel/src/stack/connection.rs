@@ -128,6 +128,7 @@ impl Connection {
         path: Path,
         pfs: Option<Group>,
         export_keys: bool,
+        call_serial_number: u32,
         seed: &mut StdRng,
         now: Instant,
     ) -> Self {
@@ -142,7 +143,7 @@ impl Connection {
         Self {
             ike: ike::Ike::new(settings::ike(config, &path, pfs, export_keys), rng()),
             datapath: Datapath::new(settings::esp_lifetime(config), rng()),
-            lac: l2tp::Lac::new(settings::l2tp(config, &path), rng()),
+            lac: l2tp::Lac::new(settings::l2tp(config, &path, call_serial_number), rng()),
             ppp: Ppp::new(settings::ppp(config, &path), rng()),
             state: State::Securing,
             steps: VecDeque::new(),
@@ -394,6 +395,7 @@ impl Connection {
                     self.fail(verdict::of_ike(&error));
                 }
             }
+            ike::Event::Lifetime { inbound_spi, kilobytes } => self.datapath.limit(inbound_spi, kilobytes),
             ike::Event::RekeyFailed(error) => {
                 tracing::warn!(%error, "a renewal failed; it is tried again while the old keys last")
             }

@@ -104,6 +104,15 @@ impl Datapath {
         Ok(())
     }
 
+    /// The peer carries no more than that much over a pair, in kilobytes of 1024 octets.
+    pub(super) fn limit(&mut self, inbound_spi: u32, kilobytes: u32) {
+        let octets = u64::from(kilobytes) * 1024;
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.spi == inbound_spi) {
+            pair.inbound.limit_octets(octets);
+            pair.outbound.iter_mut().for_each(|outbound| outbound.sa.limit_octets(octets));
+        }
+    }
+
     /// What one SA may carry: what the configuration says and what both ends agreed on, whichever is less.
     fn lifetime(&self, sa: &ike::Sa) -> esp::Lifetime {
         let agreed = sa.lifetime.kilobytes.map(|kilobytes| u64::from(kilobytes) * 1024);
@@ -243,12 +252,12 @@ fn udp_header(path: (IpAddr, IpAddr), peer_port: u16, parts: [&[u8]; 2]) -> [u8;
     let header = [port_high, port_low, to_high, to_low, length_high, length_low, 0, 0];
     let (IpAddr::V6(local), IpAddr::V6(remote)) = path else { return header };
     let pseudo_header = Checksum::default()
-        .add(&local.octets())
-        .add(&remote.octets())
-        .add(&u32::from(length).to_be_bytes())
-        .add(&[0, 0, 0, PROTOCOL_UDP]);
+        .with(&local.octets())
+        .with(&remote.octets())
+        .with(&u32::from(length).to_be_bytes())
+        .with(&[0, 0, 0, PROTOCOL_UDP]);
     // A sum of zero is sent as all ones (RFC 768).
-    let sum = match pseudo_header.add(&header).add(first).add(second).finish() {
+    let sum = match pseudo_header.with(&header).with(first).with(second).finish() {
         0 => u16::MAX,
         sum => sum,
     };

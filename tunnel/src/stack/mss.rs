@@ -68,9 +68,9 @@ pub(super) fn clamp(packet: &mut [u8], mtu: u16) {
     let (old_word, new_word) = if odd { (old.swap_bytes(), new.swap_bytes()) } else { (old, new) };
     // RFC 1624 section 3, equation 3: HC' = ~(~HC + ~m + m').
     let corrected = Checksum::default()
-        .add(&(!checksum).to_be_bytes())
-        .add(&(!old_word).to_be_bytes())
-        .add(&new_word.to_be_bytes())
+        .with(&(!checksum).to_be_bytes())
+        .with(&(!old_word).to_be_bytes())
+        .with(&new_word.to_be_bytes())
         .finish();
     for (place, value) in [(at, new), (checksum_at, corrected)] {
         if let Some(field) = packet.get_mut(place..place + 2) {

@@ -37,6 +37,7 @@ pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys:
         local_port_ike: path.local_ike_port,
         local_port_nat_t: path.local_nat_t_port,
         keepalive: KEEPALIVE_INTERVAL,
+        initial_contact: config.ike.initial_contact,
         export_keys,
         ..ike::Config::new(path.local, path.remote, path.credentials.pre_shared_key.clone())
     }
@@ -59,14 +60,17 @@ pub(super) fn esp_lifetime(config: &Config) -> esp::Lifetime {
     esp::Lifetime { packets: config.esp.lifetime_packets, octets: config.esp.lifetime_bytes }
 }
 
-pub(super) fn l2tp(config: &Config, path: &Path) -> l2tp::Config {
+/// The control connection and its one call.
+pub(super) fn l2tp(config: &Config, path: &Path, call_serial_number: u32) -> l2tp::Config {
     l2tp::Config {
         secret: path.credentials.tunnel_secret.clone(),
         hello: Duration::from_secs(config.l2tp.hello_seconds.into()),
+        call_serial_number,
         ..l2tp::Config::new(config.l2tp.host_name.clone())
     }
 }
 
+/// The link and who we are on it.
 pub(super) fn ppp(config: &Config, path: &Path) -> ppp::Config {
     ppp::Config {
         username: path.credentials.username.to_string(),

@@ -95,7 +95,10 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
             Reason::NatTraversalUnsupported,
             "Switch NAT traversal (NAT-T) on at the gateway; ESP is sent in UDP only.",
         ),
-        ike::Error::Rejected { exchange: ExchangeType::QUICK_MODE, .. } | ike::Error::NotOffered { phase: 2, .. } => (
+        ike::Error::Rejected { exchange: ExchangeType::QUICK_MODE, .. }
+        | ike::Error::NotOffered { phase: 2, .. }
+        | ike::Error::InvalidSelectors { .. }
+        | ike::Error::SpiInUse => (
             Layer::Ipsec,
             Reason::QuickModeRejected,
             "The gateway's policy for L2TP (UDP 1701, transport mode) does not fit: look into its log.",
@@ -277,5 +280,12 @@ mod tests {
         let message = with_wait(failure, Duration::from_secs(37)).message;
         assert!(message.contains("in 37 s") && message.contains("when the Secret changes"), "{message}");
         assert!(message.chars().count() < crate::report::MAX_MESSAGE, "{message}");
+    }
+
+    #[test]
+    fn a_gateway_that_asks_for_no_authentication_has_not_proved_itself() {
+        let failure = of_ppp(&ppp::Error::AuthenticationSkipped);
+        assert_eq!((failure.layer, failure.reason), (Layer::Ppp, Reason::AuthenticatorNotVerified));
+        assert!(failure.message.contains("ppp.auth") && !failure.refused, "{}", failure.message);
     }
 }

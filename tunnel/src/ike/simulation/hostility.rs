@@ -132,3 +132,135 @@ fn spoiled_messages_never_stop_a_handshake_for_good() {
         assert!(client.outbound.len() == 1 || client.failure().is_some(), "seed {seed}: {:?}", client.events);
     }
 }
+
+/// What is not only for the log.
+fn consequences(link: &Link) -> [usize; 2] {
+    [CLIENT, SERVER].map(|peer| link.peers[peer].count(|event| !matches!(event, Event::Notice(_))))
+}
+
+#[test]
+fn our_own_messages_that_are_sent_back_at_once_change_nothing() {
+    let mut link = Link::pair(&fast(), 90);
+    link.connect();
+    let mut reflected = 0;
+    for _ in 0..100 {
+        let new = link.sent.split_off(reflected);
+        reflected += new.len();
+        link.sent.extend(new.iter().cloned());
+        for (from, port, message) in new {
+            link.peers[from].ike.handle_message(link.now, port, &message);
+        }
+        link.run(Duration::from_millis(10));
+    }
+    link.assert_established();
+    assert_eq!(link.sent.len(), 9);
+}
+
+#[test]
+fn our_own_messages_that_are_sent_back_later_change_nothing() {
+    let mut link = Link::connected(&fast(), 91);
+    link.run(seconds(100));
+    let (before, sent) = (consequences(&link), link.sent.len());
+    for (from, port, message) in link.sent.clone() {
+        link.peers[from].ike.handle_message(link.now, port, &message);
+        link.drain();
+    }
+    assert_eq!((consequences(&link), link.sent.len()), (before, sent));
+}
+
+#[test]
+fn an_answer_with_our_own_cookie_is_none() {
+    let mut link = Link::pair(&fast(), 92);
+    link.filter = Box::new(|from, _, message| {
+        if from == SERVER {
+            message.copy_within(0..8, 8);
+        }
+        true
+    });
+    link.connect();
+    link.run(seconds(60));
+    let expected = Error::NoResponse { exchange: ExchangeType::IDENTITY_PROTECTION, message: 1 };
+    assert_eq!(link.peers[CLIENT].failure().unwrap().1, &expected);
+}
+
+#[test]
+fn an_answer_with_our_own_public_value_is_refused() {
+    let mut link = Link::pair(&fast(), 93);
+    let mut own = Vec::new();
+    // The KE payload comes first in messages 3 and 4.
+    let value = 28 + 4..28 + 4 + 64;
+    link.filter = Box::new(move |from, header, message| {
+        if header.next_payload == PayloadType::KE {
+            match from {
+                CLIENT => own = message[value.clone()].to_vec(),
+                _ => message[value.clone()].copy_from_slice(&own),
+            }
+        }
+        true
+    });
+    link.connect();
+    link.run(seconds(5));
+    let expected = Error::InvalidKeyInformation("public value (it is ours)");
+    assert_eq!(link.peers[CLIENT].failure().unwrap().1, &expected);
+}
+
+#[test]
+fn duplicates_of_message_5_are_answered_ten_times() {
+    let mut link = Link::connected(&fast(), 94);
+    let (message_5, sent) = (link.sent[4].2.clone(), link.sent.len());
+    for _ in 0..100 {
+        link.peers[SERVER].ike.handle_message(link.now, Port::NatT, &message_5);
+    }
+    link.drain();
+    assert_eq!(link.sent.len() - sent, 10);
+}
+
+#[test]
+fn messages_on_port_500_are_old_once_the_port_has_changed() {
+    let mut link = Link::connected(&fast(), 95);
+    let server = &mut link.peers[SERVER].ike;
+    let (isakmp, spi) = (server.isakmp[0].id, server.pairs[0].inbound.to_be_bytes());
+    let body = payload::Delete::body(ProtocolId::ESP, &spi);
+    let (_, delete) = server.informational(isakmp, PayloadType::D, &body).unwrap();
+    link.peers[CLIENT].ike.handle_message(link.now, Port::Ike, &delete);
+    link.drain();
+    assert_eq!(link.peers[CLIENT].inbound.len(), 1);
+    link.peers[CLIENT].ike.handle_message(link.now, Port::NatT, &delete);
+    link.drain();
+    assert_eq!(link.peers[CLIENT].inbound.len(), 0);
+}
+
+#[test]
+fn phase_1_is_renewed_before_message_ids_can_no_longer_be_remembered() {
+    let mut link = Link::connected(&fast(), 96);
+    (1_000_000..1_001_600).for_each(|id| link.peers[CLIENT].ike.isakmp[0].remember(id));
+    link.run(seconds(20));
+    assert_eq!(link.peers[CLIENT].count(is_isakmp), 2);
+    link.assert_established();
+}
+
+#[test]
+fn a_message_that_cannot_be_remembered_is_refused() {
+    let mut link = Link::connected(&fast(), 97);
+    (1_000_000..1_003_000).for_each(|id| link.peers[CLIENT].ike.isakmp[0].remember(id));
+    let heard = link.peers[CLIENT].ike.last_heard();
+    let server = &mut link.peers[SERVER].ike;
+    server.probe(link.now);
+    link.drain();
+    link.run(Duration::from_millis(30));
+    assert_eq!(link.peers[CLIENT].ike.last_heard(), heard);
+}
+
+#[test]
+fn a_message_6_on_port_500_is_old() {
+    let mut link = Link::pair(&fast(), 98);
+    link.connect();
+    // Messages 1 to 5 have arrived, and message 6 is under way.
+    link.run(Duration::from_millis(110));
+    let message_6 = link.sent[5].2.clone();
+    link.under_way.clear();
+    link.peers[CLIENT].ike.handle_message(link.now, Port::Ike, &message_6);
+    assert!(!link.peers[CLIENT].ike.is_established());
+    link.peers[CLIENT].ike.handle_message(link.now, Port::NatT, &message_6);
+    assert!(link.peers[CLIENT].ike.is_established());
+}

@@ -32,7 +32,7 @@ fn a_pinned_identity_has_to_be_proved() {
     link.connect();
     link.run(seconds(5));
     link.assert_established();
-    assert_eq!(link.peers[CLIENT].ike.peer_id(), Some(&Identity::Fqdn("vpn.example.com".into())));
+    assert_eq!(link.peers[CLIENT].ike.isakmp[0].peer_id, Identity::Fqdn("vpn.example.com".into()));
 }
 
 #[test]
@@ -44,4 +44,48 @@ fn initial_contact_is_said_once() {
     assert!(link.peers[SERVER].count(is_isakmp) >= 3);
     let said = |event: &Event| matches!(event, Event::Notice(text) if text.contains("first contact"));
     assert_eq!(link.peers[SERVER].count(said), 1);
+}
+
+#[test]
+fn every_kind_of_identity_is_proved_and_compared() {
+    let pinned = |name: &str| Identity::Fqdn(name.to_owned());
+    for (local, remote) in [
+        (Identity::UserFqdn("a@example.com".into()), Identity::UserFqdn("a@example.com".into())),
+        (Identity::KeyId(vec![0, 1, 0xff]), Identity::KeyId(vec![0, 1, 0xff])),
+        (pinned("VPN.Example.com"), pinned("vpn.example.com")),
+    ] {
+        let server = Config { local_id: Some(local.clone()), ..mirrored(&fast()) };
+        let mut link = Link::new(Config { remote_id: Some(remote), ..fast() }, server, 80);
+        link.connect();
+        link.run(seconds(2));
+        link.assert_established();
+        assert_eq!(link.peers[CLIENT].ike.isakmp[0].peer_id, local);
+    }
+}
+
+#[test]
+fn an_identity_that_cannot_be_read_is_not_taken_for_a_wrong_key() {
+    let odd = Identity::Other { kind: registry::IdType::FQDN, data: vec![0xff; 600] };
+    let mut link = Link::new(fast(), Config { local_id: Some(odd), ..mirrored(&fast()) }, 81);
+    link.connect();
+    link.run(seconds(2));
+    link.assert_established();
+}
+
+#[test]
+fn a_peer_that_is_somebody_else_is_told_that_its_isakmp_sa_is_gone() {
+    let client = Config { remote_id: Some(Identity::Fqdn("vpn.example.com".into())), ..fast() };
+    let mut link = Link::new(client, mirrored(&fast()), 82);
+    link.connect();
+    link.run(seconds(2));
+    assert!(matches!(link.peers[CLIENT].failure(), Some((_, Error::InvalidId { .. }))));
+    assert_eq!(link.peers[SERVER].count(is_isakmp), 1);
+    assert_eq!(link.peers[SERVER].count(|event| *event == Event::PeerDeletedIsakmp), 1);
+}
+
+#[test]
+fn initial_contact_is_not_said_when_others_have_the_same_identity() {
+    let link = Link::connected(&Config { initial_contact: false, ..fast() }, 83);
+    let said = |event: &Event| matches!(event, Event::Notice(text) if text.contains("first contact"));
+    assert_eq!(link.peers[SERVER].count(said), 0);
 }

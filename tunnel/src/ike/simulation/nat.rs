@@ -13,8 +13,12 @@ fn message_5_and_everything_after_it_goes_to_port_4500() {
 }
 
 #[test]
-fn a_first_main_mode_may_begin_on_port_4500() {
-    let link = Link::connected(&Config { begin_on: Port::NatT, ..fast() }, 6);
+fn a_main_mode_that_begins_on_port_4500_stays_there() {
+    let mut link = Link::pair(&fast(), 6);
+    link.peers[CLIENT].ike.floated = true;
+    link.connect();
+    link.run(seconds(2));
+    link.assert_established();
     assert!(link.sent.iter().all(|(_, port, _)| *port == Port::NatT));
 }
 
@@ -55,7 +59,7 @@ fn the_drafts_of_nat_traversal_are_spoken_with_peers_that_know_no_other() {
 fn the_verdict_on_nat_is_true_for_this_end_and_claimed_by_the_other() {
     // Both ends claim a NAT of their own, and neither has one.
     let link = Link::connected(&fast(), 19);
-    assert_eq!(link.peers[CLIENT].ike.nat(), Some(Nat { local: false, remote: true }));
+    assert_eq!(link.peers[CLIENT].ike.isakmp[0].nat, Nat { local: false, remote: true });
     // The server sees another address of the client.
     let mut server = mirrored(&fast());
     server.remote = [198, 51, 100, 7].into();
@@ -63,7 +67,7 @@ fn the_verdict_on_nat_is_true_for_this_end_and_claimed_by_the_other() {
     link.connect();
     link.run(seconds(2));
     link.assert_established();
-    assert_eq!(link.peers[CLIENT].ike.nat(), Some(Nat { local: true, remote: true }));
+    assert_eq!(link.peers[CLIENT].ike.isakmp[0].nat, Nat { local: true, remote: true });
 }
 
 #[test]

@@ -73,8 +73,8 @@ impl Lac {
         let attribute = Attribute::ASSIGNED_SESSION_ID;
         let id = id.ok_or(Error::InvalidAvp { message: MessageType::ICRP, attribute })?;
         self.peer_session_id = SessionId(id);
-        // The AVP belongs into ICCN; an LNS that puts it here can only mean the same.
-        if self.config.require_sequencing || message.value(Attribute::SEQUENCING_REQUIRED).is_some() {
+        // The AVP belongs into ICCN, which is ours; an LNS that puts it here can only mean the same.
+        if message.value(Attribute::SEQUENCING_REQUIRED).is_some() {
             self.sequence.require();
         }
         Ok(())
@@ -120,7 +120,6 @@ impl Lac {
             .body(MessageType::ICCN)
             .u32(Attribute::TX_CONNECT_SPEED, CONNECT_SPEED)
             .u32(Attribute::FRAMING_TYPE, self.framing_type);
-        let body = if self.config.require_sequencing { body.bytes(Attribute::SEQUENCING_REQUIRED, &[]) } else { body };
         self.send(self.peer_session_id, body);
     }
 }

@@ -222,6 +222,22 @@ fn the_least_of_the_configured_and_the_agreed_octets_counts() {
 }
 
 #[test]
+fn a_peer_may_lower_the_octets_of_a_pair_in_both_directions() {
+    let mut datapath = datapath(Lifetime { packets: None, octets: Some(1 << 20) });
+    install(&mut datapath, Instant::now(), 1, true);
+    datapath.limit(spis(1)[0], 1);
+    datapath.limit(spis(1)[0], 2);
+    let sent = (0..100).take_while(|_| sends_on(&mut datapath).is_some()).count();
+    // 19 octets each.
+    assert_eq!(sent, 1024 / 19 + 1);
+    let mut from = peer(1);
+    let header = udp(1701, 1701, 13);
+    let taken = (0..100).take_while(|_| open(&mut datapath, &mut from, PROTOCOL_UDP, &header).is_ok()).count();
+    // 16 octets each with padding and trailer.
+    assert_eq!(taken, 1024 / 16);
+}
+
+#[test]
 fn a_pair_that_is_used_up_is_left_at_once_for_a_newer_one() {
     let now = Instant::now();
     let mut datapath = datapath(Lifetime { packets: Some(10), octets: None });
