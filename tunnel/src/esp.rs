@@ -459,14 +459,15 @@ mod tests {
     /// key length equal to the output length of the hash functions") and RFC 2403 section 2 ("only 128-bit keys").
     #[test]
     fn packets_of_another_implementation_are_opened_and_made() {
-        type Vector = (&'static str, &'static [u8], &'static [u8], &'static [u8]);
-        let vectors: [Vector; 4] = [
+        let vectors: [(Keys, &[u8]); 4] = [
             (
-                "aes192-sha384",
-                &hex!("7c9616269add9c9d2bc5a515fb156fdae3ca87b4dec8c457"),
-                &hex!(
-                    "41f66e726491708a50227bea43de5fddf780e1f233c416fa"
-                    "00f9428379e391ce144856c335a05bde315d06bc72cf54f7"
+                foreign(
+                    "aes192-sha384",
+                    &hex!("7c9616269add9c9d2bc5a515fb156fdae3ca87b4dec8c457"),
+                    &hex!(
+                        "41f66e726491708a50227bea43de5fddf780e1f233c416fa"
+                        "00f9428379e391ce144856c335a05bde315d06bc72cf54f7"
+                    ),
                 ),
                 &hex!(
                     "c0ffee0100000001fa05251bfdb747e870344d2ea3d61147"
@@ -475,11 +476,13 @@ mod tests {
                 ),
             ),
             (
-                "aes256-sha512",
-                &hex!("295d3f357ebe574a1c59e2c529e124983f30c87e6500a1f12403c4bc88e8d667"),
-                &hex!(
-                    "96e01bb67340262bf0974487a87b68bcf4c669947f5ca51a11e6dad540fffea2"
-                    "7a70f80f7e839f8b6ba2014659f25e2f96b68d8b39a26d9b57da5a6ed6a11fc0"
+                foreign(
+                    "aes256-sha512",
+                    &hex!("295d3f357ebe574a1c59e2c529e124983f30c87e6500a1f12403c4bc88e8d667"),
+                    &hex!(
+                        "96e01bb67340262bf0974487a87b68bcf4c669947f5ca51a11e6dad540fffea2"
+                        "7a70f80f7e839f8b6ba2014659f25e2f96b68d8b39a26d9b57da5a6ed6a11fc0"
+                    ),
                 ),
                 &hex!(
                     "c0ffee0201020304017ef86c33a34345e8305273ad701b33"
@@ -488,9 +491,11 @@ mod tests {
                 ),
             ),
             (
-                "aes128-md5",
-                &hex!("bd42cff67a7e1b38da5f36a4be41df2e"),
-                &hex!("e51f343d810c56787af81eb54e7fd537"),
+                foreign(
+                    "aes128-md5",
+                    &hex!("bd42cff67a7e1b38da5f36a4be41df2e"),
+                    &hex!("e51f343d810c56787af81eb54e7fd537"),
+                ),
                 &hex!(
                     "c0ffee0300000007ec6c2a45f75b8f642e9704111d761fab"
                     "c83d09c512c1dae97fd94a2fd11bb9c4ce8797c2a668b7647a967da2c9d45a82"
@@ -498,9 +503,11 @@ mod tests {
                 ),
             ),
             (
-                "aes192-sha1",
-                &hex!("884e532f18339f00e51c239e906e212545f7541d8b0d571a"),
-                &hex!("f28f903f7034b6978a8beb47eea23c5a4d010bd8"),
+                foreign(
+                    "aes192-sha1",
+                    &hex!("884e532f18339f00e51c239e906e212545f7541d8b0d571a"),
+                    &hex!("f28f903f7034b6978a8beb47eea23c5a4d010bd8"),
+                ),
                 &hex!(
                     "c0ffee040000000929125a8a61de52dfa50f1fd0090d03a5"
                     "eb3dc9584b1dcfba0e5edc2e7b8098482ab37c9d0a7c0c417f53a42c7ac410aa"
@@ -509,8 +516,8 @@ mod tests {
             ),
         ];
         let payload = hex!("06a506a5001c0000c8020014414c0000000100018008000000000003");
-        for (suite, encryption, integrity, packet) in vectors {
-            agree(&foreign(suite, encryption, integrity), packet, 17, &payload);
+        for (keys, packet) in vectors {
+            agree(&keys, packet, 17, &payload);
         }
     }
 

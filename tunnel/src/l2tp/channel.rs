@@ -463,6 +463,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_its_way_is_hastened_as_well() {
+        let (mut channel, now) = channel(4);
+        hello(&mut channel);
+        assert_eq!(sent(&mut channel, now).len(), 1);
+        assert_eq!(channel.poll_timeout(), Some(now + SECOND));
+        channel.hasten(now);
+        assert_eq!(channel.poll_timeout(), Some(now + GOODBYE_WAIT));
+    }
+
+    #[test]
     fn the_queue_is_bounded() {
         let (mut channel, _) = channel(4);
         for _ in 0..MAX_QUEUED {
