@@ -651,10 +651,13 @@ mod tests {
         in_namespace(async || {
             let folder = Scratch::new();
             let mut process = begin(options(&folder, false)).await.unwrap();
+            process.up(link()).await;
             let index = process.netlink.index("towline0").await.unwrap();
             process.netlink.handle.link().del(index).execute().await.unwrap();
-            process.up(link()).await;
-            assert_eq!((process.link.is_none(), process.routing.link.is_none()), (true, true));
+            let _taken = Device::open("towline0").unwrap();
+            process.device.readable().await;
+            process.settle().await;
+            assert_eq!((process.link.is_none(), *process.link_state.borrow()), (true, None));
             assert_eq!(connect(), BLOCKED);
             process.end().await;
         });

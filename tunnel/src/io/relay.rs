@@ -287,10 +287,16 @@ mod tests {
 
     /// Lets the relays work until `condition` holds.
     pub(super) async fn until(condition: impl Fn() -> bool) {
-        while !condition() {
-            tokio::task::yield_now().await;
-        }
+        let wait = async {
+            while !condition() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap();
     }
+
+    /// For what happens at once, or else never.
+    pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
     pub(super) const ADDRESS: Option<Ipv4Addr> = Some(Ipv4Addr::new(10, 9, 0, 5));
 
@@ -353,7 +359,8 @@ mod tests {
         let connections = relays.instruments().connections.clone();
         until(|| connections.get() == 2).await;
         let mut refused = TcpStream::connect(exports[2].listen).await.unwrap();
-        assert_eq!(refused.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        let read = tokio::time::timeout(PATIENCE, refused.read(&mut [0])).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(relays.instruments().refused.get(), 1);
 
         drop((there, first));

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::config::Protocol;
     use crate::io::relay::Relays;
-    use crate::io::relay::tests::{ADDRESS, export, until};
+    use crate::io::relay::tests::{ADDRESS, PATIENCE, export, until};
     use tokio::sync::watch;
 
     #[tokio::test]
@@ -229,7 +229,8 @@ mod tests {
         let client = open(export.listen).await.unwrap();
         let refused = relays.instruments().refused.clone();
         // Nothing listens at the target: a send that comes after the host has said so fails, and ends the flow.
-        until_sent(&client, || refused.get() > 0).await;
+        let connections = relays.instruments().connections.clone();
+        until_sent(&client, || refused.get() > 0 && connections.get() == 0).await;
         let host = UdpSocket::bind(target).await.unwrap();
         let mut octets = [0; 9];
         until_sent(&client, || host.try_recv_from(&mut octets).is_ok()).await;
@@ -237,9 +238,12 @@ mod tests {
 
     /// Sends until `condition` holds.
     async fn until_sent(client: &UdpSocket, mut condition: impl FnMut() -> bool) {
-        while !condition() {
-            client.send(b"x").await.unwrap();
-            tokio::task::yield_now().await;
-        }
+        let wait = async {
+            while !condition() {
+                client.send(b"x").await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap();
     }
 }
