@@ -81,7 +81,10 @@ fn live_all() -> Vec<Outcome> {
         let workers: Vec<_> = (0..threads)
             .map(|first| scope.spawn(move || (first..SEEDS).step_by(threads as usize).map(live).collect::<Vec<_>>()))
             .collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("no seed fails")).collect()
+        let mut outcomes: Vec<_> =
+            workers.into_iter().flat_map(|worker| worker.join().expect("no seed fails")).collect();
+        outcomes.sort_by_key(|outcome| outcome.seed);
+        outcomes
     })
 }
 
