@@ -9,10 +9,14 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::cluster::Cluster;
-use crate::process::run;
-use crate::{image, package, product, release, tool};
+use crate::preflight::Need;
+use crate::process::{attend, run};
+use crate::{image, interrupt, netns, package, preflight, product, release, tool};
 
-/// The version of cargo-deny that is installed when there is none.
+/// Start of the lines of a test that stand in the summary.
+const MEASURED: &str = "resident memory of";
+
+/// The version of cargo-deny that is used.
 const CARGO_DENY: &str = "0.20.2";
 
 /// Arguments of `cargo xtask test`.
@@ -39,19 +43,21 @@ enum Part {
 
 const ALL: [Part; 5] = [Part::Lint, Part::Unit, Part::Sim, Part::Interop, Part::Cluster];
 
-/// What the test runners counted.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// What the test runners counted, and what tests measured.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Count {
     passed: u64,
     failed: u64,
     ignored: u64,
+    measured: Vec<String>,
 }
 
 impl Arguments {
     /// Runs the checks, all of them even when one fails.
     pub fn run(self) -> Result<()> {
-        explain_missing()?;
+        interrupt::handle(clean_up)?;
         let parts = self.part.map_or_else(|| ALL.to_vec(), |part| vec![part]);
+        preflight::check(&parts.iter().flat_map(|part| part.needs()).copied().collect::<Vec<_>>())?;
         let began = Instant::now();
         let mut count = Count::default();
         let mut broken = Vec::new();
@@ -59,12 +65,18 @@ impl Arguments {
             let part_began = Instant::now();
             println!("==> {part:?}");
             if let Err(error) = part.check(&mut count) {
+                interrupt::wait_if_interrupted();
                 println!("{part:?}: {error:#}");
                 broken.push(format!("{part:?}"));
             }
             println!("==> {part:?} took {:.0} s", part_began.elapsed().as_secs_f32());
         }
+        count.measured.iter().for_each(|line| println!("{line}"));
         println!("all checks took {:.0} s", began.elapsed().as_secs_f32());
+        if !broken.is_empty() {
+            println!("parts failed: {}", broken.join(", "));
+        }
+        // The last line is read by programs: it counts a part that failed without a failed test.
         println!("{} passed, {} failed", count.passed, count.failed.max(u64::from(!broken.is_empty())));
         ensure!(broken.is_empty(), "failed: {}", broken.join(", "));
         ensure!(count.ignored == 0, "{} tests were ignored; none may be", count.ignored);
@@ -72,27 +84,40 @@ impl Arguments {
     }
 }
 
+/// After an interruption: the test programs have ended, and what they made is still there.
+fn clean_up() -> Result<()> {
+    netns::sweep()?;
+    Cluster::open(release::TEST_CLUSTER)?.map_or(Ok(()), Cluster::down)
+}
+
 impl Part {
-    fn check(self, count: &mut Count) -> Result<()> {
+    fn needs(self) -> &'static [Need] {
         match self {
-            Self::Lint => lint(),
+            Self::Lint => &[Need::Compiler, Need::Go],
+            // Some tests of the process make network namespaces and TUN devices.
+            Self::Unit => &[Need::Compiler, Need::Namespaces],
+            Self::Sim => &[Need::Compiler],
+            Self::Interop => &[Need::Compiler, Need::Namespaces, Need::Guests, Need::OtherPeers, Need::Network],
+            Self::Cluster => &[Need::Compiler, Need::Namespaces, Need::Guests, Need::Network, Need::Go, Need::Cluster],
+        }
+    }
+
+    fn check(self, count: &mut Count) -> Result<()> {
+        package::install(&preflight::packages(self.needs()))?;
+        let before = count.passed + count.failed;
+        match self {
+            Self::Lint => return lint(),
             Self::Unit => {
-                // Some tests of the process make network namespaces and TUN devices.
-                package::install(&["cmake", "gcc", "g++", "libc6-dev", "iproute2", "util-linux"])?;
                 test(&["--workspace", "--lib", "--bins"], count)?;
-                test(&["--package", "towline-tunnel", "--no-default-features", "--features", "stack", "--lib"], count)
+                test(&["--package", "towline-tunnel", "--no-default-features", "--features", "stack", "--lib"], count)?;
             }
-            Self::Sim => test(&["--package", "towline-tests", "--test", "simulation"], count),
+            Self::Sim => test(&["--package", "towline-tests", "--test", "simulation"], count)?,
             Self::Interop => {
-                package::install(crate::peer::PACKAGES)?;
                 product::build()?;
-                test(
-                    &["--package", "towline-tests", "--test", "peers", "--test", "interop", "--", "--test-threads=1"],
-                    count,
-                )
+                let tests = ["--package", "towline-tests", "--test", "peers", "--test", "interop"];
+                test(&[tests.as_slice(), &["--", "--test-threads=1", "--show-output"]].concat(), count)?;
             }
             Self::Cluster => {
-                package::install(crate::peer::PACKAGES)?;
                 tool::build()?;
                 image::app()?;
                 product::images()?;
@@ -100,11 +125,16 @@ impl Part {
                     test(&["--package", "towline-tests", "--test", "cluster", "--", "--test-threads=1"], count);
                 // The tests share a cluster and leave it to us.
                 if let Some(cluster) = Cluster::open(release::TEST_CLUSTER)? {
+                    for kib in cluster.resident_memory("towline-operator")? {
+                        count.measured.push(format!("{MEASURED} the operator: {kib} KiB"));
+                    }
                     cluster.down()?;
                 }
-                tested
+                tested?;
             }
         }
+        ensure!(count.passed + count.failed > before, "no test was run");
+        Ok(())
     }
 }
 
@@ -120,7 +150,6 @@ fn components() -> Result<()> {
 }
 
 fn lint() -> Result<()> {
-    package::install(&["cmake", "gcc", "g++", "libc6-dev"])?;
     components()?;
     say(cargo().args(["fmt", "--all", "--check"]))?;
     say(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
@@ -137,16 +166,15 @@ fn lint() -> Result<()> {
     say(Command::new(tool::program("helm")).args(["lint", "--strict"]).arg(&chart))
 }
 
-/// cargo-deny, installed into the build folder where the machine has none.
+/// cargo-deny of our version, installed into a folder of its own.
 fn cargo_deny() -> Result<PathBuf> {
-    let root = tool::folder();
+    let root = tool::folder().join(format!("cargo-deny-{CARGO_DENY}"));
     let program = root.join("bin/cargo-deny");
     if !program.exists() {
         println!("building cargo-deny {CARGO_DENY} (once)");
-        say(cargo()
-            .args(["install", "--quiet", "--locked", "--version", CARGO_DENY, "--root"])
-            .arg(&root)
-            .arg("cargo-deny"))?;
+        let mut install = cargo();
+        install.args(["install", "--locked", "--version", CARGO_DENY, "cargo-deny", "--root"]).arg(&root);
+        attend("cargo-deny", install, tool::folder().join("log/cargo-deny"))?;
     }
     Ok(program)
 }
@@ -161,7 +189,9 @@ fn cargo() -> Command {
 fn say(command: &mut Command) -> Result<()> {
     let line = format!("{command:?}").replace('"', "");
     println!("--> {line}");
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {line}"))?;
+    let started = interrupt::spawn_group(command.stdin(Stdio::null()));
+    let (mut child, _registration) = started.with_context(|| format!("cannot start {line}"))?;
+    let status = child.wait()?;
     ensure!(status.success(), "{line}: {status}");
     Ok(())
 }
@@ -169,13 +199,10 @@ fn say(command: &mut Command) -> Result<()> {
 /// Runs `cargo test` with its output shown, and counts.
 fn test(arguments: &[&str], count: &mut Count) -> Result<()> {
     println!("--> cargo test --no-fail-fast {}", arguments.join(" "));
-    let mut child = cargo()
-        .args(["test", "--locked", "--no-fail-fast"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
+    let mut command = cargo();
+    command.args(["test", "--locked", "--no-fail-fast"]).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let (mut child, _registration) = interrupt::spawn_group(&mut command).context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(output).lines() {
         let line = line?;
@@ -190,8 +217,12 @@ fn test(arguments: &[&str], count: &mut Count) -> Result<()> {
 }
 
 impl Count {
-    /// Adds what a closing line of the test runner says: `test result: ok. 3 passed; 0 failed; 0 ignored; …`.
+    /// Adds what a closing line of the test runner says: `test result: ok. 3 passed; 0 failed; 0 ignored; …`, and keeps a
+    /// measurement.
     fn add(&mut self, line: &str) {
+        if line.starts_with(MEASURED) {
+            self.measured.push(line.to_owned());
+        }
         let Some(rest) = line.strip_prefix("test result: ") else { return };
         let number = |what: &str| -> u64 {
             rest.split([';', '.'])
@@ -205,15 +236,6 @@ impl Count {
     }
 }
 
-/// Where the machine cannot run the tests that need privileges, says so before anything is built.
-fn explain_missing() -> Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "run this as root: it makes network namespaces and TUN devices");
-    ensure!(std::path::Path::new("/dev/net/tun").exists(), "/dev/net/tun is missing: load the module tun");
-    run(Command::new("unshare").args(["--net", "true"]))
-        .context("this machine does not let us make network namespaces")?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +246,8 @@ mod tests {
         count.add("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s");
         count.add("test result: FAILED. 1 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s");
         count.add("test passes::and::fails ... ok");
-        assert_eq!(count, Count { passed: 13, failed: 2, ignored: 1 });
+        count.add("resident memory of the tunnel process: 7000 KiB");
+        let measured = vec!["resident memory of the tunnel process: 7000 KiB".to_owned()];
+        assert_eq!(count, Count { passed: 13, failed: 2, ignored: 1, measured });
     }
 }

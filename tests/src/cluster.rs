@@ -24,8 +24,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::netns::{Bridge, Namespace};
-use crate::process::{Identity, run, wait_until};
+use crate::netns::{self, Bridge, Namespace};
+use crate::process::{self, Identity, run, wait_until};
 use crate::{image, package, tool};
 
 /// Name and address of the cluster of a caller who needs only one.
@@ -51,7 +51,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 const MANIFEST: &str = include_str!("../cluster/coredns.yaml");
 
 /// Programs of this machine that nodes and [`node`] call, by package.
-const PACKAGES: &[&str] = &["conntrack", "iproute2", "nftables", "openssl", "util-linux"];
+pub(crate) const PACKAGES: &[&str] = &["conntrack", "iproute2", "nftables", "openssl", "util-linux"];
 
 /// A cluster that has been started on this machine.
 #[derive(Debug)]
@@ -132,6 +132,7 @@ impl Cluster {
     pub fn up(name: &str, address: Ipv4Addr) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "a cluster needs root: it makes namespaces, mounts and cgroups");
         check_name(name)?;
+        netns::sweep()?;
         package::install(PACKAGES)?;
         tool::build()?;
         let images = image::system()?;
@@ -219,7 +220,12 @@ impl Cluster {
     /// The bridge that every cluster of this workspace is on, for foreign gateways to attach to. It goes with the last
     /// cluster.
     pub fn bridge() -> Result<Bridge> {
-        Bridge::named(&format!("{}-wan", prefix()))
+        Bridge::named(&Self::bridge_name())
+    }
+
+    /// Name of that bridge's namespace, whether it exists or not.
+    pub fn bridge_name() -> String {
+        format!("{}-wan", prefix())
     }
 
     /// A command in the node's network namespace that finds `kubectl`, `helm` and `ctr`, and the cluster with them.
@@ -258,12 +264,37 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Imports an image (docker-archive or oci-archive). Pods use it with `imagePullPolicy: Never`.
+    /// Imports an image (docker-archive or oci-archive), unless this very file is in already. Pods use it with
+    /// `imagePullPolicy: Never`.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
+        let data = archive.metadata().with_context(|| format!("no image {}", archive.display()))?;
+        let version = format!("{} {:?}", data.len(), data.modified()?);
+        let folder = self.state.join("images");
+        let stamp = folder.join(archive.file_name().context("an archive has a name")?);
+        if fs::read_to_string(&stamp).is_ok_and(|loaded| loaded == version) {
+            return Ok(());
+        }
         let mut command = self.exec(tool::program("ctr"))?;
         run(command.args(["images", "import"]).arg(archive))
             .with_context(|| format!("cannot import {}", archive.display()))?;
-        Ok(())
+        fs::create_dir_all(folder)?;
+        Ok(fs::write(stamp, version)?)
+    }
+
+    /// Resident memory in KiB of each process of a program in the cluster's pods.
+    pub fn resident_memory(&self, program: &str) -> Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let folder = entry?.path();
+            // A process that ends meanwhile is none.
+            let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+            let is_wanted =
+                read("cmdline").split('\0').next().is_some_and(|path| path.rsplit('/').next() == Some(program));
+            if is_wanted && read("cgroup").contains(&self.settings.node) {
+                found.extend(process::resident_memory(&read("status")));
+            }
+        }
+        Ok(found)
     }
 
     /// Sends a signal to a component: STOP and CONT suspend it for a while, and after KILL it starts again in a second.
@@ -455,11 +486,7 @@ fn clusters() -> PathBuf {
 
 /// Start of the names of namespaces and cgroups: two workspaces on one machine do not meet.
 fn prefix() -> String {
-    // FNV-1a, because a name must be the same in the next build; 16 bits tell a handful of workspaces apart.
-    let path = clusters();
-    let bytes = path.as_os_str().as_encoded_bytes();
-    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    format!("tlk{:04x}", (hash ^ (hash >> 16)) & 0xffff)
+    format!("tlk{:04x}", tool::short_hash(&[clusters().as_os_str()]))
 }
 
 /// Held while a cluster is started or removed.

@@ -1,18 +1,18 @@
 //! `cargo xtask demo`: everything, from an empty machine to a page from behind a foreign gateway.
 
-use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use nix::unistd::geteuid;
 
 use crate::cluster::Cluster;
-use crate::peer::{INNER, Lns, PACKAGES, stop_kept};
-use crate::process::{Identity, wait_until};
-use crate::{package, product, release, tool};
+use crate::peer::{INNER, Lns, end_kept, is_kept};
+use crate::preflight::Need;
+use crate::process::wait_until;
+use crate::{interrupt, package, preflight, product, release};
 
 /// The demo's cluster and its address.
 const CLUSTER: (&str, Ipv4Addr) = ("demo", Ipv4Addr::new(192, 0, 2, 11));
@@ -20,41 +20,78 @@ const CLUSTER: (&str, Ipv4Addr) = ("demo", Ipv4Addr::new(192, 0, 2, 11));
 /// behind that of their node: each tunnel has a gateway of its own.
 const GATEWAYS: [(&str, &str); 2] = [("oslo", "192.0.2.21"), ("bergen", "192.0.2.22")];
 
+/// What the demo needs of the machine.
+const NEEDS: &[Need] = &[Need::Compiler, Need::Namespaces, Need::Guests, Need::Go, Need::Cluster];
+
 /// Arguments of `cargo xtask demo`.
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Takes everything down again instead
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["stop", "start"])]
     down: bool,
-}
-
-/// A gateway that a run left.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    name: String,
-    identity: Identity,
-    bridge: String,
-    tap: String,
-}
-
-fn state() -> std::path::PathBuf {
-    tool::folder().join("demo-gateways.json")
-}
-
-fn kept() -> Vec<Kept> {
-    fs::read(state()).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    /// Stops a gateway of the running demo, as a power cut would: oslo or bergen
+    #[arg(long, value_name = "GATEWAY", conflicts_with = "start")]
+    stop: Option<String>,
+    /// Starts it again
+    #[arg(long, value_name = "GATEWAY")]
+    start: Option<String>,
 }
 
 impl Arguments {
-    /// Shows a tunnel, or takes the demo down.
+    /// Shows a tunnel, stops or starts its gateway, or takes the demo down.
     pub fn run(self) -> Result<()> {
-        ensure!(nix::unistd::geteuid().is_root(), "run this as root: it makes network namespaces, mounts and cgroups");
-        ensure!(
-            std::path::Path::new("/dev/net/tun").exists(),
-            "/dev/net/tun is missing: load the module tun (modprobe tun)"
-        );
-        if self.down { down() } else { up() }
+        ensure!(geteuid().is_root(), "run this as root: it makes network namespaces, mounts and cgroups");
+        interrupt::handle(|| {
+            println!("cargo xtask demo goes on from here; cargo xtask demo --down takes away what is there");
+            Ok(())
+        })?;
+        let done = match (self.stop, self.start) {
+            (Some(name), _) => stop(&name),
+            (_, Some(name)) => start(&name),
+            (None, None) if self.down => down(),
+            (None, None) => up(),
+        };
+        interrupt::wait_if_interrupted();
+        done
     }
+}
+
+/// What the gateways are like.
+fn lns() -> Lns {
+    Lns { page: "Hello from behind the foreign gateway.".to_owned(), ..Lns::default() }
+}
+
+fn gateway(name: &str) -> Result<(&'static str, &'static str)> {
+    let known = GATEWAYS.map(|(name, _)| name).join(", ");
+    GATEWAYS
+        .into_iter()
+        .find(|gateway| gateway.0 == name)
+        .with_context(|| format!("no gateway {name}; known are {known}"))
+}
+
+fn stop(name: &str) -> Result<()> {
+    let (name, address) = gateway(name)?;
+    if !end_kept(&Cluster::bridge_name(), name)? {
+        bail!("gateway {name} does not run");
+    }
+    println!("gateway {name} ({address}) is off; within 30 s `kubectl get vt {name}` tells it:");
+    println!("  cargo xtask cluster exec {} -- kubectl get vt --watch", CLUSTER.0);
+    println!("  cargo xtask demo --start {name}");
+    Ok(())
+}
+
+fn start(name: &str) -> Result<()> {
+    let (name, address) = gateway(name)?;
+    let cluster = Cluster::open(CLUSTER.0)?.context("the demo is not up: cargo xtask demo")?;
+    boot(&cluster, name, address)
+}
+
+/// Boots a gateway that outlives this process, unless it runs.
+fn boot(cluster: &Cluster, name: &str, address: &str) -> Result<()> {
+    if !is_kept(&Cluster::bridge_name(), name)? {
+        release::gateway(cluster, name, address, &lns())?.keep();
+    }
+    Ok(())
 }
 
 /// Prints what is done, and afterwards how long it took.
@@ -68,33 +105,20 @@ fn step<T>(what: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn up() -> Result<()> {
+    preflight::check(NEEDS)?;
     let began = Instant::now();
-    let lns = Lns { page: "Hello from behind the foreign gateway.".to_owned(), ..Lns::default() };
-    step("Debian packages of the foreign gateway", || package::install(PACKAGES))?;
+    step("Debian packages", || package::install(&preflight::packages(NEEDS)))?;
     step("static binaries and images (once, and after changes)", product::images)?;
     let cluster = step("a Kubernetes cluster (its programs are built once, from their Go modules)", || {
         Cluster::up(CLUSTER.0, CLUSTER.1)
     })?;
     step("two foreign gateways: strongSwan, xl2tpd and pppd, each on a Linux kernel of its own", || {
-        let mut running = kept();
-        for (name, address) in GATEWAYS {
-            if running.iter().any(|kept| kept.name == name && kept.identity.is_alive()) {
-                continue;
-            }
-            if let Some(dead) = running.iter().position(|kept| kept.name == name) {
-                let dead = running.remove(dead);
-                stop_kept(dead.identity, &dead.bridge, &dead.tap)?;
-            }
-            let (identity, bridge, tap) = release::gateway(&cluster, name, address, &lns)?.keep();
-            running.push(Kept { name: name.to_owned(), identity, bridge, tap });
-            fs::write(state(), serde_json::to_vec(&running)?)?;
-        }
-        Ok(())
+        GATEWAYS.iter().try_for_each(|(name, address)| boot(&cluster, name, address))
     })?;
     step("helm install", || release::install(&cluster, &[]))?;
     step("kubectl apply of a Secret, two VpnTunnels and two pods", || {
         let [(oslo, oslo_address), (bergen, bergen_address)] = GATEWAYS;
-        cluster.apply(&release::secret("vpn", &lns))?;
+        cluster.apply(&release::secret("vpn", &lns()))?;
         cluster.apply(&release::gateway_tunnel(oslo, oslo_address, "vpn"))?;
         cluster.apply(&release::sidecar_tunnel(bergen, bergen_address, "vpn"))?;
         cluster.apply(&release::app("app", None))?;
@@ -109,10 +133,16 @@ fn up() -> Result<()> {
     })?;
     println!("\n$ kubectl get vpntunnel\n{}", cluster.kubectl(&["get", "vpntunnel"])?);
     let columns = "-o=jsonpath={range .status.conditions[*]}{.type}{\"\\t\"}{.status}{\"\\t\"}{.reason}{\"\\t\"}{.message}{\"\\n\"}{end}";
-    println!("conditions of oslo:\n{}", cluster.kubectl(&["get", "vpntunnel", "oslo", columns])?);
+    for (name, _) in GATEWAYS {
+        println!("conditions of {name}:\n{}", cluster.kubectl(&["get", "vpntunnel", name, columns])?);
+    }
     println!("through the Service http://oslo-web/:  {}", release::fetch(&cluster, "app", "http://oslo-web/")?);
     let direct = release::fetch(&cluster, "app-with-sidecar", &format!("http://{INNER}/"))?;
     println!("through the sidecar http://{INNER}/: {direct}");
+    for program in ["towline-tunnel", "towline-operator"] {
+        let memory = cluster.resident_memory(program)?.iter().map(|kib| format!("{kib} KiB")).collect::<Vec<_>>();
+        println!("resident memory of {program}: {}", memory.join(", "));
+    }
     println!("\nThe demo took {:.0} s and stays up. Look around:", began.elapsed().as_secs_f32());
     for line in [
         "kubectl get vt --watch",
@@ -123,18 +153,15 @@ fn up() -> Result<()> {
     ] {
         println!("  cargo xtask cluster exec {} -- {line}", CLUSTER.0);
     }
+    println!("Switch a gateway off, look at `kubectl get vt`, switch it on again:");
+    println!("  cargo xtask demo --stop oslo");
+    println!("  cargo xtask demo --start oslo");
     println!("Take it down: cargo xtask demo --down");
     Ok(())
 }
 
 fn stop_gateways() -> Result<()> {
-    for gateway in kept() {
-        stop_kept(gateway.identity, &gateway.bridge, &gateway.tap)?;
-    }
-    if state().exists() {
-        fs::remove_file(state())?;
-    }
-    Ok(())
+    GATEWAYS.iter().try_for_each(|(name, _)| end_kept(&Cluster::bridge_name(), name).map(drop))
 }
 
 fn down() -> Result<()> {

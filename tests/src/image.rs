@@ -8,12 +8,13 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::process::run;
+use crate::tool::is_newer;
 use crate::{package, tool};
 
 /// Registry part of the name of every image made here; nobody answers there, so an image that is missing shows.
@@ -241,11 +242,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn is_newer(file: &Path, than: &Path) -> bool {
-    let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
-    modified(file).is_some_and(|time| time > modified(than).unwrap_or(SystemTime::UNIX_EPOCH))
-}
-
 fn remove_folder(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -255,6 +251,8 @@ fn remove_folder(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]

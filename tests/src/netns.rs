@@ -1,12 +1,13 @@
 //! Network namespaces and the Ethernet between them, made with the `ip` program.
 //!
-//! A test's namespaces carry the pid of their harness in their name, and are deleted on drop together with what runs in
-//! them. Those of a harness that was killed are deleted by the next one ([`sweep`]).
+//! A test's namespaces carry their workspace and their harness in their name, and are deleted on drop together with what runs
+//! in them. Those of a harness that was killed are deleted by the next one of the same workspace ([`sweep`]).
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::{fs, io};
@@ -16,8 +17,9 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 
 use crate::process::{Identity, run};
+use crate::tool;
 
-/// Start of the name of every namespace that belongs to one run of a harness; its pid follows.
+/// Start of the name of every namespace that belongs to one run of a harness. Its workspace follows, its pid and its start time.
 const PREFIX: &str = "tl";
 
 /// Where `ip netns` keeps names.
@@ -38,7 +40,7 @@ impl Namespace {
     pub fn new(label: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut namespace = Self::named(&format!("{PREFIX}{}-{number}-{label}", std::process::id()))?;
+        let mut namespace = Self::named(&format!("{}{number}-{label}", own_prefix()?))?;
         namespace.delete_on_drop = true;
         Ok(namespace)
     }
@@ -97,15 +99,6 @@ impl Namespace {
             let result: nix::Result<T> = thread.join().map_err(|_| anyhow!("panicked in namespace {}", self.name))?;
             Ok(result?)
         })
-    }
-
-    /// Connects two namespaces by a cable. An end is its namespace, the name of its interface and its address with
-    /// prefix length, as `("eth0", "192.0.2.1/24")`.
-    pub fn connect(&self, end: (&str, &str), other: &Self, other_end: (&str, &str)) -> Result<()> {
-        let (link, other_link) = (end.0, other_end.0);
-        self.ip(&["link", "add", link, "type", "veth", "peer", "name", other_link, "netns", &other.name])?;
-        self.set_address(link, end.1)?;
-        other.set_address(other_link, other_end.1)
     }
 
     /// Gives an interface its address and sets it up.
@@ -219,8 +212,29 @@ impl Bridge {
     }
 }
 
-/// Deletes the namespaces of harnesses that ended without doing so, with what still runs in them. Returns their names.
+/// Start of the names that belong to this workspace in this PID namespace, where pids mean something.
+fn workspace_prefix() -> String {
+    let pids = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{PREFIX}{:04x}-", tool::short_hash(&[tool::target().as_os_str(), pids.as_os_str()]))
+}
+
+/// Start of the names that belong to this process.
+fn own_prefix() -> Result<&'static str> {
+    static OWN: OnceLock<String> = OnceLock::new();
+    if let Some(own) = OWN.get() {
+        return Ok(own);
+    }
+    let own = Identity::of(i32::try_from(std::process::id())?).context("this process is not in /proc")?;
+    Ok(OWN.get_or_init(|| format!("{}{}-{}-", workspace_prefix(), own.pid, own.started)))
+}
+
+/// Deletes the namespaces of this workspace's harnesses that ended without doing so, with what still runs in them: guests,
+/// captures, tunnels. Returns their names.
 pub fn sweep() -> Result<Vec<String>> {
+    sweep_names(&workspace_prefix())
+}
+
+fn sweep_names(prefix: &str) -> Result<Vec<String>> {
     let entries = match fs::read_dir(FOLDER) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot read {FOLDER}"))?,
@@ -228,8 +242,8 @@ pub fn sweep() -> Result<Vec<String>> {
     let mut deleted = Vec::new();
     for entry in entries {
         let Ok(name) = entry?.file_name().into_string() else { continue };
-        let Some(pid) = owner(&name) else { continue };
-        if Identity::of(pid).is_none() {
+        let Some(owner) = name.strip_prefix(prefix).and_then(owner) else { continue };
+        if !owner.is_alive() {
             Namespace { name: name.clone(), delete_on_drop: false }.delete()?;
             deleted.push(name);
         }
@@ -237,9 +251,10 @@ pub fn sweep() -> Result<Vec<String>> {
     Ok(deleted)
 }
 
-/// The pid of the harness that a namespace belongs to.
-fn owner(name: &str) -> Option<i32> {
-    name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
+/// The harness that a namespace belongs to, from its name without the workspace: `PID-STARTED-NUMBER-LABEL`.
+fn owner(name: &str) -> Option<Identity> {
+    let mut parts = name.split('-');
+    Some(Identity { pid: parts.next()?.parse().ok()?, started: parts.next()?.parse().ok()? })
 }
 
 fn ip(arguments: &[&str]) -> Result<String> {
@@ -253,6 +268,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::process::{Process, wait_until};
 
     #[test]
     fn datagrams_cross_the_bridge_and_namespaces_go_with_their_owner() {
@@ -289,14 +305,29 @@ mod tests {
 
     #[test]
     fn only_namespaces_of_dead_harnesses_are_swept() {
-        assert_eq!(owner("tl4711-0-a"), Some(4711));
-        assert_eq!(owner("tlk-wan"), None);
-        assert_eq!(owner("other"), None);
-        let own = Namespace::new("own").unwrap();
-        // The largest pid that Linux gives is 2^22 - 1.
-        let lost = Namespace::named("tl4194304-0-lost").unwrap();
-        let swept = sweep().unwrap();
-        assert!(swept.contains(&lost.name), "{swept:?}");
-        assert!(own.exists() && !lost.exists());
+        assert_eq!(owner("4711-99-0-a"), Some(Identity { pid: 4711, started: 99 }));
+        assert_eq!(owner("wan"), None);
+        assert!(!workspace_prefix().starts_with("tlk"), "clusters have names of their own");
+        let own = Identity::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        // A prefix of its own: nothing else on the machine is touched.
+        let prefix = format!("tltest{}-", own.pid);
+        let named = |rest: String| Namespace::named(&format!("{prefix}{rest}")).unwrap();
+        let living = named(format!("{}-{}-0-living", own.pid, own.started));
+        // The pid lives, and is another process's.
+        let lost = named(format!("{}-{}-0-lost", own.pid, own.started + 1));
+        let left = {
+            let mut command = lost.exec("sleep");
+            command.arg("60");
+            Process::spawn(command, std::env::temp_dir().join(&lost.name)).unwrap()
+        };
+        // nsenter has entered it.
+        let inhabited = || !ip(&["netns", "pids", &lost.name]).unwrap().is_empty();
+        wait_until("the process in its namespace", Duration::from_secs(5), inhabited).unwrap();
+        let swept = sweep_names(&prefix).unwrap();
+        assert_eq!(swept, std::slice::from_ref(&lost.name));
+        assert!(living.exists() && !lost.exists());
+        wait_until("the end of what ran there", Duration::from_secs(5), || !left.identity().is_alive()).unwrap();
+        living.delete().unwrap();
+        fs::remove_file(left.log()).unwrap();
     }
 }

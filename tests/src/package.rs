@@ -1,5 +1,7 @@
-//! Debian packages that the harness needs: installs what is missing, and starts none of the daemons that come along.
+//! Debian packages that the harness needs: installs what is missing. None of the daemons that come along is started, and none
+//! that is new starts with the machine.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -10,10 +12,17 @@ use std::sync::Once;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
-use crate::process::run;
+use crate::process::{attend, run};
+use crate::tool;
 
 /// Asked by Debian's maintainer scripts before they start a daemon; exit code 101 forbids it.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Ours; one that a killed run left is known by its words.
+const FORBID: &str = "#!/bin/sh\n# cargo xtask of Towline, while it installs packages\nexit 101\n";
+
+/// Where systemd keeps the services that start with the machine.
+const WANTED: &str = "/etc/systemd/system/multi-user.target.wants";
 
 /// Seconds that apt waits for another apt.
 const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=300";
@@ -28,15 +37,40 @@ pub fn install(packages: &[&str]) -> Result<()> {
     if !geteuid().is_root() {
         bail!("missing packages: run this as root, or run: apt-get install {list}");
     }
-    println!("installing {list}");
+    println!("installing the Debian packages {list}");
     // Two harnesses share the machine's package database, and the guard below.
     let folder = File::open("/var/lib/dpkg").context("cannot open dpkg's folder")?;
     folder.lock()?;
     update();
+    let before = services()?;
     let guard = PolicyGuard::new()?;
-    run(apt().args(["install", "--yes", "--no-install-recommends"]).args(&missing))
-        .with_context(|| format!("cannot install {list}"))?;
+    let mut install = apt();
+    install.args(["install", "--yes", "--no-install-recommends"]).args(&missing);
+    let installed = attend("apt-get install", install, log("install"));
     drop(guard);
+    // Whatever apt-get came to: a service that is enabled starts with the machine.
+    disable(&services()?.difference(&before).collect::<Vec<_>>())?;
+    installed.with_context(|| format!("cannot install {list}"))
+}
+
+fn log(name: &str) -> PathBuf {
+    tool::folder().join("log").join(format!("apt-get-{name}"))
+}
+
+/// The services that start with the machine.
+fn services() -> Result<BTreeSet<PathBuf>> {
+    match fs::read_dir(WANTED) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        entries => Ok(entries?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?),
+    }
+}
+
+fn disable(services: &[&PathBuf]) -> Result<()> {
+    for link in services {
+        fs::remove_file(link).with_context(|| format!("cannot remove {}", link.display()))?;
+        let name = link.file_name().unwrap_or_default().display();
+        println!("  {name} came with a package and is disabled; systemctl enable {name} undoes that");
+    }
     Ok(())
 }
 
@@ -59,7 +93,7 @@ pub fn unpack(package: &str, folder: &Path) -> Result<()> {
 }
 
 /// Those of the packages that are not installed.
-fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
+pub fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     check_debian(packages)?;
     // dpkg-query fails when it knows one of the names not at all, and still lists the others.
     let mut query = Command::new("dpkg-query");
@@ -81,7 +115,9 @@ fn check_debian(packages: &[&str]) -> Result<()> {
 fn update() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if let Err(error) = run(apt().arg("update")) {
+        let mut update = apt();
+        update.arg("update");
+        if let Err(error) = attend("apt-get update", update, log("update")) {
             eprintln!("{error:#}");
         }
     });
@@ -100,9 +136,9 @@ struct PolicyGuard {
 
 impl PolicyGuard {
     fn new() -> Result<Self> {
-        let written = !Path::new(POLICY).exists();
+        let written = fs::read_to_string(POLICY).map_or(true, |text| text == FORBID);
         if written {
-            fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+            fs::write(POLICY, FORBID).with_context(|| format!("cannot write {POLICY}"))?;
             fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
         }
         Ok(Self { written })

@@ -3,15 +3,13 @@
 mod guest;
 mod softether;
 
-pub use guest::{Guest, INNER, Lac, Lns, PppAuth, stop_kept};
+pub use guest::{Exchanges, Guest, INNER, Lac, Lns, PppAuth, end_kept, is_kept};
 pub use softether::SoftEther;
 
-/// The Debian packages that the peers and their networks need.
-pub const PACKAGES: &[&str] = &[
+/// The Debian packages that guests need.
+pub const GUEST_PACKAGES: &[&str] = &[
     "busybox",
-    "conntrack",
     "curl",
-    "dnsmasq-base",
     "gcc",
     "iproute2",
     "iputils-ping",
@@ -20,15 +18,16 @@ pub const PACKAGES: &[&str] = &[
     "libcharon-extra-plugins",
     "libstrongswan-extra-plugins",
     "libstrongswan-standard-plugins",
-    "nftables",
     "ppp",
-    "softether-vpncmd",
-    "softether-vpnserver",
     "strongswan",
     "strongswan-swanctl",
-    "tcpdump",
-    "tshark",
     "user-mode-linux",
     "util-linux",
     "xl2tpd",
 ];
+
+/// Those that the networks around them and captures need.
+pub const NETWORK_PACKAGES: &[&str] = &["conntrack", "nftables", "tcpdump", "tshark"];
+
+/// Those of the other peers.
+pub const OTHER_PACKAGES: &[&str] = &["dnsmasq-base", "softether-vpncmd", "softether-vpnserver"];

@@ -1,5 +1,5 @@
 //! Child processes that cannot be lost: each runs in a process group of its own, writes to a log file, is known by pid
-//! and start time, and ends with its [`Process`].
+//! and start time, and ends with its [`Process`], or with the harness when that is interrupted ([`crate::interrupt`]).
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -15,8 +15,16 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::interrupt::{self, Registration};
+
 /// Pause between two looks at a condition. Short enough not to be felt in a test, long enough to leave the CPU alone.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Time between two lines that say that a long command still runs.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// A command that takes longer than this hangs; the longest one, a build of Kubernetes, takes five minutes on two cores.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Lines of a log that an error message quotes: enough for a cause and its context on one screen.
 const QUOTED_LINES: usize = 20;
@@ -69,24 +77,28 @@ pub struct Process {
     child: Child,
     identity: Identity,
     log: PathBuf,
+    _registration: Registration,
 }
 
 impl Process {
-    /// Starts the command in a process group of its own, with no input and with both outputs appended to `log`.
+    /// Starts the command in a process group of its own, with no input and with both outputs in `log`, which holds nothing
+    /// of an earlier process.
     pub fn spawn(mut command: Command, log: impl Into<PathBuf>) -> Result<Self> {
         let log = log.into();
         let name = words(&command);
         if let Some(folder) = log.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
-        let file = File::options().create(true).append(true).open(&log);
+        // Emptied and then opened to append: children that share the log never write over each other.
+        let file = File::create(&log).and_then(|_| File::options().append(true).open(&log));
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
-        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let (child, registration) =
+            interrupt::spawn_group(&mut command).with_context(|| format!("cannot start {name}"))?;
         let pid = i32::try_from(child.id())?;
         // A child that has already ended is a zombie until it is waited for: its start time does not matter any more.
         let identity = Identity::of(pid).unwrap_or(Identity { pid, started: 0 });
-        Ok(Self { name, child, identity, log })
+        Ok(Self { name, child, identity, log, _registration: registration })
     }
 
     /// Process id, which is also the id of the process group.
@@ -150,6 +162,16 @@ impl Process {
         }
     }
 
+    /// Waits for the end of a process that must end well; returns all that it has written.
+    pub fn finish(mut self, timeout: Duration) -> Result<String> {
+        let status = self.wait(timeout)?;
+        let output = self.output()?;
+        if !status.success() {
+            bail!("{}: {status}\n{}", self.name, tail(&output));
+        }
+        Ok(output)
+    }
+
     /// Sends a signal to the whole process group.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         match killpg(Pid::from_raw(self.identity.pid), signal) {
@@ -190,20 +212,50 @@ pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
     Ok(())
 }
 
+/// Runs a command that may take minutes, with its output in `log`, and says every half minute that it still runs.
+pub fn attend(what: &str, command: Command, log: impl Into<PathBuf>) -> Result<()> {
+    let began = Instant::now();
+    let mut heartbeat = HEARTBEAT;
+    let mut process = Process::spawn(command, log)?;
+    loop {
+        if process.ended()?.is_some() {
+            return process.finish(Duration::ZERO).map(drop);
+        }
+        if began.elapsed() >= heartbeat {
+            println!("  {what}: {} s", began.elapsed().as_secs());
+            heartbeat += HEARTBEAT;
+        }
+        if began.elapsed() >= LONGEST {
+            bail!("{what} hangs; see {}", process.log().display());
+        }
+        thread::sleep(POLL);
+    }
+}
+
 /// Runs a command to its end and returns its standard output. A failure quotes the command and what it said.
 pub fn run(command: &mut Command) -> Result<String> {
     let name = words(command);
-    let output = match command.stdin(Stdio::null()).output() {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = match interrupt::spawn(command) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("{} is not installed", command.get_program().display())
         }
-        output => output.with_context(|| format!("cannot start {name}"))?,
+        started => {
+            let (child, _registration) = started.with_context(|| format!("cannot start {name}"))?;
+            child.wait_with_output().with_context(|| format!("cannot wait for {name}"))?
+        }
     };
     if !output.status.success() {
         let said = [output.stderr, output.stdout].concat();
         bail!("{name}: {}\n{}", output.status, tail(&String::from_utf8_lossy(&said)));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Resident memory in KiB, from the text of `/proc/PID/status`.
+pub fn resident_memory(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 /// The command as one line, for messages.
@@ -252,6 +304,18 @@ mod tests {
         let error = process.wait_for_line("never", Duration::from_secs(60)).unwrap_err().to_string();
         assert!(error.contains("the cause") && error.contains("exit status: 3"), "{error}");
         fs::remove_file(process.log()).unwrap();
+    }
+
+    #[test]
+    fn a_log_holds_nothing_of_an_earlier_process_and_a_failure_is_not_a_good_end() {
+        let path = log("twice");
+        let mut first = Process::spawn(shell("echo first; exit 3"), &path).unwrap();
+        first.wait(Duration::from_secs(5)).unwrap();
+        let error = first.finish(Duration::from_secs(5)).unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("first"), "{error}");
+        let second = Process::spawn(shell("echo second"), &path).unwrap();
+        assert_eq!(second.finish(Duration::from_secs(5)).unwrap(), "second\n");
+        fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{image, package, tool};
+use crate::tool::is_newer;
+use crate::{image, interrupt, package, preflight, tool};
 
 /// Name of the operator's image in a test cluster.
 pub const OPERATOR_IMAGE: &str = "towline.test/towline-operator:test";
@@ -33,15 +34,16 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// Builds both binaries; cargo skips what is up to date.
 pub fn build() -> Result<()> {
-    package::install(&["cmake", "gcc", "g++", "libc6-dev"])?;
+    package::install(preflight::BUILD_PACKAGES)?;
     let began = Instant::now();
-    let status = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
         .current_dir(tool::workspace())
         .args(["build", "--release", "--locked", "--target", TARGET])
         .args(["--package", "towline-tunnel", "--package", "towline-operator"])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .status()
-        .context("cannot start cargo")?;
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    let (mut child, _registration) = interrupt::spawn(&mut cargo).context("cannot start cargo")?;
+    let status = child.wait()?;
     ensure!(status.success(), "the product does not build");
     println!("static binaries are in {} after {:.0} s", folder().display(), began.elapsed().as_secs_f32());
     Ok(())
@@ -53,8 +55,8 @@ pub fn images() -> Result<[PathBuf; 2]> {
     let archives = tool::folder().join("images");
     let one = |crate_name: &str, program: &str, name: &str| -> Result<PathBuf> {
         let archive = archives.join(format!("{program}.tar"));
-        if !is_newer(&archive, &binary(program)) {
-            let dockerfile = tool::workspace().join(crate_name).join("Dockerfile");
+        let dockerfile = tool::workspace().join(crate_name).join("Dockerfile");
+        if !(is_newer(&archive, &binary(program)) && is_newer(&archive, &dockerfile)) {
             // A context of its own: the build folder holds gigabytes that are no part of the image.
             let context = archives.join(format!("{program}.context"));
             std::fs::create_dir_all(&context)?;
@@ -65,9 +67,4 @@ pub fn images() -> Result<[PathBuf; 2]> {
         Ok(archive)
     };
     Ok([one("operator", "towline-operator", OPERATOR_IMAGE)?, one("tunnel", "towline-tunnel", TUNNEL_IMAGE)?])
-}
-
-fn is_newer(file: &std::path::Path, than: &std::path::Path) -> bool {
-    let changed = |path: &std::path::Path| path.metadata().and_then(|data| data.modified()).ok();
-    matches!((changed(file), changed(than)), (Some(file), Some(than)) if file >= than)
 }

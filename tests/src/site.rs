@@ -10,9 +10,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::netns::{Bridge, Namespace};
+use nix::sys::signal::Signal;
+
+use crate::netns::{self, Bridge, Namespace};
 use crate::process::{Process, run};
 use crate::tool;
 
@@ -47,8 +49,9 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes the networks.
+    /// Makes the networks, after those of killed harnesses are removed.
     pub fn new() -> Result<Self> {
+        netns::sweep()?;
         let (wan, lan) = (Bridge::new()?, Bridge::new()?);
         let router = Namespace::new("router")?;
         wan.attach(&router, "eth0", "192.0.2.1/24")?;
@@ -103,18 +106,16 @@ impl Capture {
         command.args(["-i", interface, "--immediate-mode", "-U", "-n", "-s", "0", "-Z", "root", "-w"]).arg(&file);
         // What a host says to itself, such as the output of a command in a pod, crosses no network.
         command.arg("not net 127.0.0.0/8");
-        let log = file.with_extension("log");
-        if log.exists() {
-            std::fs::remove_file(&log)?;
-        }
-        let mut process = Process::spawn(command, log)?;
+        let mut process = Process::spawn(command, file.with_extension("log"))?;
         process.wait_for_line("listening on", Duration::from_secs(20))?;
         Ok(Self { process, file })
     }
 
-    /// Ends the capture and returns its file.
+    /// Ends the capture and returns its file, in which nothing is missing.
     pub fn stop(self) -> Result<PathBuf> {
-        self.process.stop(Duration::from_secs(10))?;
+        self.process.signal(Signal::SIGTERM)?;
+        let said = self.process.finish(Duration::from_secs(10))?;
+        ensure!(said.lines().any(|line| line.trim() == "0 packets dropped by kernel"), "the capture has gaps: {said}");
         Ok(self.file)
     }
 }

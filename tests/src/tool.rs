@@ -3,23 +3,27 @@
 //! Each folder of `tests/cluster/modules` names its programs and their version (`go.mod`) and the checksums of all
 //! sources (`go.sum`). A module that is built already is skipped: its stamp holds what it was built from.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::package;
-use crate::process::{Process, run};
+use crate::process::{attend, run};
 
-/// Time between two lines that say that a build still runs.
-const HEARTBEAT: Duration = Duration::from_secs(30);
+/// Where Go's own archive is unpacked, which a shell of root need not have in its PATH.
+const GO: &str = "/usr/local/go/bin/go";
 
-/// A build that takes longer than this hangs; the longest one takes five minutes on two cores.
-const TIMEOUT: Duration = Duration::from_secs(3600);
+/// The oldest Go 1.x that fetches by itself the release that a module asks for.
+const OLDEST_GO: u32 = 21;
+
+/// Packages for building the programs; Go is not among them, see [`check_go`].
+pub const PACKAGES: &[&str] = &["gcc", "libc6-dev", "libseccomp-dev", "pkg-config"];
 
 /// A Go module and how it is built.
 struct Module {
@@ -131,6 +135,25 @@ pub fn program(name: &str) -> PathBuf {
     folder().join("bin").join(name)
 }
 
+/// Whether `file` exists and is not older than what it is made of.
+pub fn is_newer(file: &Path, than: &Path) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+    matches!((changed(file), changed(than)), (Some(file), Some(than)) if file >= than)
+}
+
+/// 16 bits of FNV-1a: a name that must be the same in the next build, and tells a handful of workspaces apart.
+pub fn short_hash(parts: &[&OsStr]) -> u16 {
+    let octets = parts.iter().flat_map(|part| part.as_encoded_bytes());
+    let hash = octets.fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193));
+    // Both halves, folded into one.
+    ((hash ^ (hash >> 16)) & 0xffff) as u16
+}
+
+/// Whether all programs are built, so that Go is not needed.
+pub fn is_built() -> bool {
+    MODULES.iter().all(Module::is_built)
+}
+
 /// Builds every program that is missing or out of date. The first time this takes ten minutes on two cores.
 pub fn build() -> Result<()> {
     let folder = folder();
@@ -142,8 +165,8 @@ pub fn build() -> Result<()> {
     if outdated.is_empty() {
         return Ok(());
     }
-    package::install(&["gcc", "libc6-dev", "pkg-config", "libseccomp-dev"])?;
-    check_go()?;
+    package::install(PACKAGES)?;
+    check_go().map_err(anyhow::Error::msg)?;
     let names: Vec<_> = outdated.iter().map(|module| module.name).collect();
     println!("building {} from source (once; later runs skip this)", names.join(", "));
     outdated.into_iter().try_for_each(Module::build)
@@ -155,18 +178,29 @@ pub fn sources(module: &str, path: &str) -> Result<PathBuf> {
     Ok(run(command.args(["list", "-m", "-f", "{{.Dir}}", path]))?.trim().into())
 }
 
-/// Any Go from 1.21 on fetches by itself the release that a module asks for.
-fn check_go() -> Result<()> {
-    if Command::new("go").arg("version").output().is_err() {
-        package::install(&["golang-go"])?;
-    }
-    let version = run(Command::new("go").args(["env", "GOVERSION"]))?;
+/// Says in plain words what is wrong with the machine's Go. It is not taken from Debian, whose Go is too old for this.
+///
+/// # Errors
+/// When there is none, or it is too old.
+pub fn check_go() -> Result<(), String> {
+    let found = run(go_program().args(["env", "GOVERSION"]));
+    let version =
+        found.map_err(|_| "Go is missing: install Go 1.26 from https://go.dev/dl into /usr/local/go".to_owned())?;
     let numbers = version.trim().trim_start_matches("go");
-    let minor: u32 = numbers.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0);
-    if minor < 21 {
-        bail!("Go {numbers} is too old: install Go 1.21 or newer from https://go.dev/dl");
+    let minor: u32 = number(numbers, 1).parse().unwrap_or(0);
+    if minor < OLDEST_GO {
+        return Err(format!("Go {numbers} is too old: install Go 1.26 from https://go.dev/dl into /usr/local/go"));
     }
     Ok(())
+}
+
+/// The caller's Go, or else the one where its archive is unpacked.
+fn go_program() -> Command {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&folders).map(|folder| folder.join("go")).find(|path| path.is_file());
+    let mut command = Command::new(found.unwrap_or_else(|| GO.into()));
+    command.env("GOTOOLCHAIN", "auto");
+    command
 }
 
 impl Module {
@@ -225,24 +259,7 @@ impl Module {
         command.env("CGO_ENABLED", if self.cgo { "1" } else { "0" });
         command.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-tags", self.tags]);
         command.args(["-ldflags", &flags, "-o"]).arg(&out).args(&packages);
-        let mut process = Process::spawn(command, folder.join("log").join(self.name))?;
-        let mut heartbeat = HEARTBEAT;
-        let status = loop {
-            if let Some(status) = process.ended()? {
-                break status;
-            }
-            if began.elapsed() >= heartbeat {
-                println!("  {}: {} s", self.name, began.elapsed().as_secs());
-                heartbeat += HEARTBEAT;
-            }
-            if began.elapsed() >= TIMEOUT {
-                bail!("building {} hangs; see {}", self.name, process.log().display());
-            }
-            thread::sleep(Duration::from_millis(50));
-        };
-        if !status.success() {
-            bail!("go build of {} failed ({status}):\n{}", self.name, process.output()?);
-        }
+        attend(self.name, command, folder.join("log").join(self.name))?;
         let stamp = Stamp { sources: self.sources()?, programs };
         fs::create_dir_all(folder.join("stamps"))?;
         fs::write(self.stamp(), serde_json::to_vec(&stamp)?)?;
@@ -253,7 +270,7 @@ impl Module {
 
 /// The Go command in a module's folder, free of the caller's own flags and workspace.
 fn go(module: &str) -> Command {
-    let mut command = Command::new("go");
+    let mut command = go_program();
     command.current_dir(workspace().join("tests/cluster/modules").join(module));
     command.env("GOFLAGS", "").env("GOWORK", "off").env_remove("GOOS").env_remove("GOARCH");
     command
@@ -279,6 +296,13 @@ mod tests {
         for module in MODULES {
             assert!(module.sources().unwrap().contains("tool"), "{}", module.name);
         }
+    }
+
+    #[test]
+    fn a_hash_is_the_same_in_every_build_and_differs_by_path() {
+        let hash = |path: &str| short_hash(&[OsStr::new(path)]);
+        assert_eq!(hash("foobar"), 0x46f4);
+        assert_ne!(hash("/one/target"), hash("/two/target"));
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use towline_tunnel::report::{Layer, LayerReport, Report};
 
 use crate::netns::Namespace;
 use crate::peer::{INNER, Lns};
-use crate::process::{Process, run, wait_until};
+use crate::process::{Process, resident_memory, run, wait_until};
 use crate::{product, tool};
 
 /// A running `towline-tunnel run`.
@@ -144,8 +145,13 @@ impl Tunnel {
     /// Resident memory in KiB.
     pub fn resident_memory(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        resident_memory(&status).context("no VmRSS")
+    }
+
+    /// Waits until it ends by itself; returns its status and its log.
+    pub fn wait_end(mut self) -> Result<(ExitStatus, String)> {
+        let status = self.process.wait(Duration::from_secs(20))?;
+        Ok((status, self.process.output()?))
     }
 
     /// Ends it with SIGTERM; returns its status, how long it took and its log.
@@ -168,7 +174,79 @@ pub fn pings(host: &Namespace) -> bool {
     run(host.exec("ping").args(["-c1", "-W2", INNER])).is_ok()
 }
 
+/// Twenty pings a second of [`INNER`], each of which must be answered.
+#[derive(Debug)]
+pub struct Pings {
+    process: Process,
+}
+
+impl Pings {
+    /// Starts them; the log is a file of `folder`.
+    pub fn start(host: &Namespace, folder: &Path) -> Result<Self> {
+        let mut command = host.exec("ping");
+        command.args(["-n", "-i", "0.05", INNER]);
+        Ok(Self { process: Process::spawn(command, folder.join("ping.log"))? })
+    }
+
+    /// Waits for another second of answers and ends. Fails when one before the last answer is missing or came twice: one that
+    /// is under way when ping ends is not lost. Returns how many there were.
+    pub fn finish(self) -> Result<usize> {
+        let enough = answers(&self.process.output()?).len() + 20;
+        wait_until("answers to pings", Duration::from_secs(30), || {
+            self.process.output().is_ok_and(|output| answers(&output).len() >= enough)
+        })?;
+        self.process.signal(Signal::SIGINT)?;
+        let output = self.process.finish(Duration::from_secs(10))?;
+        check_sequence(&answers(&output))
+    }
+}
+
+/// The sequence numbers of the answers in what ping wrote.
+fn answers(output: &str) -> Vec<u32> {
+    let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok();
+    output.lines().filter(|line| line.contains(" bytes from ")).filter_map(number).collect()
+}
+
+fn check_sequence(answers: &[u32]) -> Result<usize> {
+    let last = answers.iter().copied().max().unwrap_or(0);
+    let lost: Vec<_> = (1..=last).filter(|number| !answers.contains(number)).collect();
+    ensure!(
+        lost.is_empty() && answers.len() == last as usize,
+        "of {last} pings {lost:?} were lost; {} answers",
+        answers.len()
+    );
+    Ok(answers.len())
+}
+
+/// A value of the tunnel's `/metrics`, by its name and labels.
+pub fn metric(host: &Namespace, name: &str) -> Result<u64> {
+    let metrics = metrics(host)?;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.with_context(|| format!("no {name} in\n{metrics}"))
+}
+
+/// All of the tunnel's `/metrics`.
+pub fn metrics(host: &Namespace) -> Result<String> {
+    run(host.exec("curl").args(["-sS", "--max-time", "10", "http://127.0.0.1:9090/metrics"]))
+}
+
 /// Waits until `text` stands in what `log` returns.
 pub fn wait_for_text(text: &str, timeout: Duration, log: impl Fn() -> String) -> Result<()> {
     wait_until(&format!("{text:?} in a log"), timeout, || log().contains(text)).with_context(&log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_that_is_lost_or_answered_twice_is_noticed_and_one_under_way_is_not_lost() {
+        let line = |number: u32| format!("64 bytes from 10.20.4.11: icmp_seq={number} ttl=64 time=1.2 ms\n");
+        let text = |numbers: &[u32]| numbers.iter().map(|&number| line(number)).collect::<String>();
+        let summary = "--- 10.20.4.11 ping statistics ---\n4 packets transmitted, 3 received, 25% packet loss\n";
+        assert_eq!(check_sequence(&answers(&(text(&[1, 2, 3]) + summary))).unwrap(), 3);
+        let lost = check_sequence(&answers(&text(&[1, 2, 4]))).unwrap_err().to_string();
+        assert!(lost.contains("[3] were lost"), "{lost}");
+        check_sequence(&answers(&text(&[1, 2, 2]))).unwrap_err();
+    }
 }

@@ -9,4 +9,6 @@ mod interop {
     mod lifetime;
     mod recovery;
     mod softether;
+    mod transfer;
+    mod world;
 }

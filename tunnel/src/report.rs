@@ -197,9 +197,9 @@ pub enum Nat {
     None,
     /// We are behind one.
     Local,
-    /// The peer is behind one.
+    /// The peer is behind one, or says so to make sure that ESP is sent in UDP.
     Remote,
-    /// Both are.
+    /// Both are, likewise.
     Both,
 }
 

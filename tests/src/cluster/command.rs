@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use nix::sys::signal::Signal;
 
 use super::{Cluster, Component, DEFAULT, node};
-use crate::{image, package, tool};
+use crate::{image, interrupt, package, tool};
 
 /// Arguments of `cargo xtask cluster`.
 #[derive(Args, Debug)]
@@ -81,6 +81,7 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         match self.action {
             Action::Build => {
+                interrupt::handle(|| Ok(()))?;
                 package::install(super::PACKAGES)?;
                 tool::build()?;
                 image::system()?;
@@ -89,6 +90,8 @@ impl Arguments {
                 Ok(())
             }
             Action::Up { name, address } => {
+                // What is half made is removed by the next start.
+                interrupt::handle(|| Ok(()))?;
                 let cluster = Cluster::up(&name, address)?;
                 cluster.load_image(&image::app()?)?;
                 println!("image {} is loaded", image::APP);

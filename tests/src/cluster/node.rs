@@ -295,7 +295,7 @@ fn remove_groups(group: &Path) -> io::Result<()> {
 }
 
 /// Where the machine's cgroup hierarchies are mounted.
-fn hierarchies() -> Result<Vec<PathBuf>> {
+pub(crate) fn hierarchies() -> Result<Vec<PathBuf>> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let found = fields.filter_map(|fields| match fields.as_slice() {

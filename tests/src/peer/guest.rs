@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::netns::Bridge;
 use crate::process::{Identity, Process, run, wait_until};
@@ -72,6 +76,8 @@ pub struct Lns {
     pub user: String,
     /// The password of that user.
     pub password: String,
+    /// Whether pppd offers compression (CCP), which is refused.
+    pub compression: bool,
     /// The secret of L2TP tunnel authentication.
     pub tunnel_secret: Option<String>,
     /// Whether xl2tpd has only one address to give; it refuses further calls.
@@ -94,6 +100,7 @@ impl Default for Lns {
             auth: PppAuth::MsChapV2,
             user: "alice".to_owned(),
             password: "wonderland".to_owned(),
+            compression: false,
             tunnel_secret: None,
             single_address: false,
             page: "the page behind the gateway".to_owned(),
@@ -118,6 +125,68 @@ pub struct Guest {
     tap: String,
     bridge: String,
     next: AtomicU32,
+}
+
+/// What charon's log counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchanges {
+    /// Main Mode that the client began.
+    pub main_mode_of_client: usize,
+    /// Main Mode that the gateway began.
+    pub main_mode_of_gateway: usize,
+    /// Quick Mode that the client began.
+    pub quick_mode_of_client: usize,
+    /// Quick Mode that the gateway began.
+    pub quick_mode_of_gateway: usize,
+    /// ISAKMP SAs that were established.
+    pub isakmp_established: usize,
+    /// Pairs of ESP SAs that were established.
+    pub esp_established: usize,
+}
+
+/// What a guest's folder tells of it from the moment it is started: enough to end it when its harness is gone.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    identity: Identity,
+    bridge: String,
+    tap: String,
+}
+
+impl Record {
+    fn path(folder: &Path) -> PathBuf {
+        folder.join("guest.json")
+    }
+
+    fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = Self::path(folder);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let damaged = || format!("{} is damaged: end the guest by hand and remove the folder", path.display());
+        Ok(Some(serde_json::from_slice(&fs::read(&path)?).with_context(damaged)?))
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let unfinished = folder.join("guest.json.part");
+        fs::write(&unfinished, serde_json::to_vec(self)?)?;
+        Ok(fs::rename(unfinished, Self::path(folder))?)
+    }
+
+    /// Ends the guest if it runs still, and removes its device.
+    fn end(&self) -> Result<()> {
+        if self.identity.is_alive() {
+            match killpg(Pid::from_raw(self.identity.pid), Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error).context("cannot end a guest"),
+            }
+            wait_until("a guest's end", Duration::from_secs(10), || !self.identity.is_alive())?;
+        }
+        let link = |action: &str| run(Command::new("ip").args(["-n", &self.bridge, "link", action, &self.tap]));
+        if link("show").is_ok() {
+            link("delete")?;
+        }
+        Ok(())
+    }
 }
 
 impl Guest {
@@ -146,8 +215,10 @@ impl Guest {
         files: &Files,
     ) -> Result<Self> {
         let namespace = bridge.namespace();
-        let folder = tool::target().join("peers").join(format!("{}-{name}", namespace.name()));
+        let folder = folder(namespace.name(), name);
         if folder.exists() {
+            // Of a harness that was killed, or a demo.
+            Record::read(&folder)?.map_or(Ok(()), |record| record.end())?;
             fs::remove_dir_all(&folder)?;
         }
         fs::create_dir_all(folder.join("commands"))?;
@@ -159,8 +230,6 @@ impl Guest {
         let tap = format!("tap{}", address.replace('.', "").chars().rev().take(8).collect::<String>());
         namespace.ip(&["tuntap", "add", &tap, "mode", "tap"])?;
         namespace.ip(&["link", "set", &tap, "master", "br0", "up"])?;
-        let sockets = folder.join("uml");
-        fs::create_dir_all(&sockets)?;
         let mut command = namespace.exec("linux.uml");
         if let Some(library) = xstate()? {
             command = namespace.exec("env");
@@ -188,10 +257,12 @@ impl Guest {
         ]);
         command.arg(format!("init={}", folder.join("init.sh").display()));
         command.arg(format!("guestfolder={}", folder.display()));
-        command.arg(format!("uml_dir={}/", sockets.display())).arg(format!("umid={name}"));
+        // Short, because a socket lies below it.
+        command.arg(format!("uml_dir={}/", folder.display())).arg("umid=u");
         command.arg(format!("vec0:transport=tap,ifname={tap},depth=128,gro=1,mac={mac}"));
         let process = Process::spawn(command, folder.join("console.log"))?;
         let bridge = namespace.name().to_owned();
+        Record { identity: process.identity(), bridge: bridge.clone(), tap: tap.clone() }.write(&folder)?;
         let mut guest = Self { process, folder, tap, bridge, next: AtomicU32::new(0) };
         let ready = guest.folder.join("ready");
         let booted = wait_until("a guest's boot", BOOT, || {
@@ -234,6 +305,30 @@ impl Guest {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// (Gateways.) Insists on another authentication from the next call on.
+    pub fn demand(&self, auth: PppAuth) -> Result<()> {
+        let options = auth.options(true).join("\n");
+        let file = "/etc/ppp/options.l2tp";
+        self.exec(&format!("sed -i '/^re[qf]u/d' {file} && cat >> {file} <<END\n{options}\nEND")).map(drop)
+    }
+
+    /// (Gateways.) The IKE exchanges that came to their end so far.
+    pub fn exchanges(&self) -> Exchanges {
+        let log = self.log("charon");
+        // What is sent again is logged in another way.
+        let count = |begins: &str, what: &str| {
+            log.lines().filter(|line| line.split_once(begins).is_some_and(|(_, rest)| rest.contains(what))).count()
+        };
+        Exchanges {
+            main_mode_of_client: count("parsed ID_PROT request", "[ SA "),
+            main_mode_of_gateway: count("generating ID_PROT request", "[ SA "),
+            quick_mode_of_client: count("parsed QUICK_MODE request", "[ HASH SA "),
+            quick_mode_of_gateway: count("generating QUICK_MODE request", "[ HASH SA "),
+            isakmp_established: count("IKE_SA l2tp[", "established between"),
+            esp_established: count("CHILD_SA l2tp{", "established with SPIs"),
+        }
+    }
+
     /// (Client guests.) Brings the session up; returns what PPP agreed on.
     pub fn dial(&self) -> Result<String> {
         self.exec("swanctl --initiate --child l2tp --timeout 20 > /mnt/initiate.log 2>&1 || { tail -15 /mnt/initiate.log; exit 1; }")?;
@@ -242,40 +337,33 @@ impl Guest {
         )
     }
 
-    /// Suspends the whole guest, as if its cable was cut, or lets it go on.
-    pub fn freeze(&self, frozen: bool) -> Result<()> {
-        let mut command = Command::new("ip");
-        let state = if frozen { "down" } else { "up" };
-        run(command.args(["-n", &self.bridge, "link", "set", &self.tap, state])).map(drop)
-    }
-
     /// Ends the guest at once, as a power cut would.
     pub fn kill(self) {
         drop(self);
     }
 
-    /// Leaves the guest running when this process ends; [`stop_kept`] ends it.
-    pub fn keep(mut self) -> (Identity, String, String) {
-        let kept = (self.process.identity(), self.bridge.clone(), self.tap.clone());
-        self.tap.clear();
+    /// Leaves the guest running when this process ends. [`is_kept`] finds it, [`end_kept`] ends it.
+    pub fn keep(self) {
         std::mem::forget(self);
-        kept
     }
 }
 
-/// Ends a guest that was kept.
-pub fn stop_kept(identity: Identity, bridge: &str, tap: &str) -> Result<()> {
-    if identity.is_alive() {
-        nix::sys::signal::killpg(nix::unistd::Pid::from_raw(identity.pid), nix::sys::signal::Signal::SIGKILL)
-            .context("cannot end the guest")?;
-        wait_until("the guest's end", Duration::from_secs(10), || !identity.is_alive())?;
-    }
-    if Path::new("/run/netns").join(bridge).exists() {
-        let mut command = Command::new("ip");
-        // The device may have gone with its guest.
-        drop(run(command.args(["-n", bridge, "link", "delete", tap])));
-    }
-    Ok(())
+/// The folder of a guest of the bridge in the namespace `bridge`.
+fn folder(bridge: &str, name: &str) -> PathBuf {
+    tool::target().join("peers").join(format!("{bridge}-{name}"))
+}
+
+/// Whether a guest of an earlier run still runs.
+pub fn is_kept(bridge: &str, name: &str) -> Result<bool> {
+    Ok(Record::read(&folder(bridge, name))?.is_some_and(|record| record.identity.is_alive()))
+}
+
+/// Ends a guest of an earlier run; returns whether there was one that ran.
+pub fn end_kept(bridge: &str, name: &str) -> Result<bool> {
+    let Some(record) = Record::read(&folder(bridge, name))? else { return Ok(false) };
+    let ran = record.identity.is_alive();
+    record.end()?;
+    Ok(ran)
 }
 
 impl Drop for Guest {
@@ -294,9 +382,9 @@ fn xstate() -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let library = tool::folder().join("xstate.so");
-    if !library.exists() {
+    let source = tool::workspace().join("tests/peers/xstate.c");
+    if !tool::is_newer(&library, &source) {
         fs::create_dir_all(tool::folder())?;
-        let source = tool::workspace().join("tests/peers/xstate.c");
         let unfinished = library.with_extension(format!("{}", std::process::id()));
         run(Command::new("gcc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&unfinished).arg(source))?;
         fs::rename(unfinished, &library)?;
@@ -409,9 +497,11 @@ impl Files {
             "lcp-echo-interval 10",
             "lcp-echo-failure 3",
             "nodefaultroute",
-            "noccp",
             "noipv6",
         ]);
+        if !lns.compression {
+            options.push("noccp");
+        }
         options.extend(["debug", "logfile /mnt/pppd.log"]);
         options.extend(more);
         self.0.push(("ppp/options.l2tp", options.join("\n") + "\n"));

@@ -1,22 +1,16 @@
 //! What goes wrong has a reason of its own, and a message that says what to do.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::json;
-use towline_tests::peer::{Guest, INNER, Lns};
+use towline_tests::peer::{Guest, INNER, Lns, PppAuth};
 use towline_tests::process::run;
 use towline_tests::site::{Side, Site};
 use towline_tests::tunnel::{Tunnel, config, pings};
-use towline_tunnel::report::{Layer, LayerReport, Reason};
+use towline_tunnel::report::{Layer, Reason};
 
-const GATEWAY: &str = "192.0.2.10";
-
-fn assert_failed(failed: &LayerReport, reason: Reason, words: &[&str]) {
-    assert_eq!(failed.reason, reason, "{failed:?}");
-    for word in words {
-        assert!(failed.message.contains(word), "{word:?} is not in {:?}", failed.message);
-    }
-}
+use super::world::{GATEWAY, World, assert_failed};
 
 #[test]
 fn what_the_gateway_refuses_is_told_layer_by_layer_and_put_right_without_a_restart() {
@@ -58,6 +52,19 @@ fn what_the_gateway_refuses_is_told_layer_by_layer_and_put_right_without_a_resta
     let log = tunnel.log().unwrap();
     for secret in [&lns.psk, &lns.password, "not the key", "looking-glass"] {
         assert!(!log.contains(secret), "a secret is in the log");
+    }
+}
+
+#[test]
+fn a_wrong_password_is_told_with_each_protocol() {
+    let world = World::new(Lns::default(), Side::Wan);
+    let wrong = Lns { password: "looking-glass".to_owned(), ..Lns::default() };
+    for (auth, name) in [(PppAuth::Pap, "PAP"), (PppAuth::Chap, "CHAP")] {
+        world.gateway.demand(auth).unwrap();
+        let mut tunnel = Tunnel::start(&world.host, config(GATEWAY), &wrong).unwrap();
+        let failed = tunnel.wait_down(Layer::Ppp).unwrap_or_else(|error| panic!("{error:#}\n{}", world.logs()));
+        assert_failed(&failed, Reason::PppAuthenticationFailed, &[name, "password"]);
+        tunnel.stop().unwrap();
     }
 }
 
@@ -108,4 +115,17 @@ fn a_name_without_an_address_and_a_missing_secret_are_told() {
     assert_failed(&tunnel.wait_down(Layer::Peer).unwrap(), Reason::PeerUnresolvable, &["gateway.invalid"]);
     std::fs::remove_file(tunnel.folder().join("preSharedKey")).unwrap();
     assert_failed(&tunnel.wait_down(Layer::Credentials).unwrap(), Reason::CredentialsMissing, &["preSharedKey"]);
+}
+
+#[test]
+fn a_tunnel_that_cannot_start_says_why_and_leaves_nothing() {
+    let site = Site::new().unwrap();
+    let host = site.host("client", Side::Wan, "192.0.2.20").unwrap();
+    let state = || (host.ip(&["route", "show", "table", "all"]).unwrap(), host.ip(&["rule", "show"]).unwrap());
+    let before = state();
+    let _taken = host.inside(|| TcpListener::bind("127.0.0.1:9090")).unwrap().unwrap();
+    let (status, log) = Tunnel::start(&host, config(GATEWAY), &Lns::default()).unwrap().wait_end().unwrap();
+    assert!(!status.success(), "{log}");
+    assert!(log.contains("127.0.0.1:9090"), "{log}");
+    assert_eq!(state(), before);
 }

@@ -3,106 +3,133 @@
 use std::time::Duration;
 
 use serde_json::json;
-use towline_tests::peer::{Guest, INNER, Lns};
-use towline_tests::process::Process;
-use towline_tests::site::{Side, Site};
-use towline_tests::tunnel::{Tunnel, config, fetch_page, wait_for_text};
+use towline_tests::peer::{INNER, Lns};
+use towline_tests::process::run;
+use towline_tests::site::Side;
+use towline_tests::tunnel::{Pings, Tunnel, fetch_page, metric, wait_for_text};
 use towline_tunnel::report::{Report, State};
 
-const GATEWAY: &str = "192.0.2.10";
+use super::world::World;
 
-/// The value of a counter of `/metrics`.
-fn metric(host: &towline_tests::netns::Namespace, name: &str) -> u64 {
-    let metrics =
-        towline_tests::process::run(host.exec("curl").args(["-sS", "http://127.0.0.1:9090/metrics"])).unwrap();
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
+/// Rekeys that the tunnel has counted, of phase 1 and of phase 2.
+fn rekeys(world: &World) -> (u64, u64) {
+    let of = |layer| metric(&world.host, &format!("vpn_tunnel_rekeys_total{{layer=\"{layer}\"}}")).unwrap();
+    (of("ike"), of("ipsec"))
+}
+
+fn dials(world: &World) -> u64 {
+    metric(&world.host, "vpn_tunnel_dials_total").unwrap()
+}
+
+fn wait_for_rekeys(world: &World, tunnel: &mut Tunnel, ike: u64, ipsec: u64) {
+    let done = |_: &Report| {
+        let counted = rekeys(world);
+        counted.0 >= ike && counted.1 >= ipsec
+    };
+    tunnel
+        .wait_for(&format!("{ike} and {ipsec} rekeys"), Duration::from_secs(300), done)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", world.logs()));
 }
 
 #[test]
 fn ten_rekeys_of_phase_2_and_two_of_phase_1_lose_no_packet() {
-    let site = Site::new().unwrap();
-    let lns = Lns { dpd: 10, ..Lns::default() };
-    let gateway = Guest::lns(&site.wan, "lns", GATEWAY, Side::Wan.router(), &lns).unwrap();
-    let host = site.host("client", Side::Lan, "198.51.100.20").unwrap();
-    let mut short = config(GATEWAY);
-    short["ike"]["lifetimeSeconds"] = json!(60);
-    short["esp"]["lifetimeSeconds"] = json!(20);
-    let mut tunnel = Tunnel::start(&host, short, &lns).unwrap();
-    tunnel.wait_ready().unwrap();
-    let mut ping = host.exec("ping");
-    ping.args(["-i", "0.05", "-q", INNER]);
-    let mut ping = Process::spawn(ping, tunnel.folder().join("ping.log")).unwrap();
-    let rekeys = |layer| metric(&host, &format!("vpn_tunnel_rekeys_total{{layer=\"{layer}\"}}"));
-    tunnel
-        .wait_for("ten rekeys of phase 2 and two of phase 1", Duration::from_secs(300), |_| {
-            rekeys("ipsec") >= 10 && rekeys("ike") >= 2
-        })
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.log("charon")));
-    ping.signal(nix::sys::signal::Signal::SIGINT).unwrap();
-    ping.wait(Duration::from_secs(10)).unwrap();
-    let said = ping.output().unwrap();
-    assert!(said.contains(" 0% packet loss"), "{said}\n{}", tunnel.log().unwrap());
+    let world = World::new(Lns { dpd: 10, ..Lns::default() }, Side::Lan);
+    let (mut tunnel, _) = world.connect(|config| {
+        config["ike"]["lifetimeSeconds"] = json!(60);
+        config["esp"]["lifetimeSeconds"] = json!(20);
+    });
+    let pings = Pings::start(&world.host, tunnel.folder()).unwrap();
+    wait_for_rekeys(&world, &mut tunnel, 2, 10);
+    pings.finish().unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", tunnel.log().unwrap(), world.logs()));
+    // The gateway saw them too, and began none.
+    let seen = world.gateway.exchanges();
+    assert!(seen.main_mode_of_client >= 3 && seen.isakmp_established >= 3, "{seen:?}");
+    assert!(seen.quick_mode_of_client >= 11 && seen.esp_established >= 11, "{seen:?}");
+    assert_eq!((seen.main_mode_of_gateway, seen.quick_mode_of_gateway), (0, 0), "{seen:?}");
     let report = tunnel.report().unwrap();
     assert!(report.layers.iter().all(|layer| layer.state == State::Up), "{report:#?}");
     assert!(report.negotiated.unwrap().mtu.is_some());
+    assert_eq!(dials(&world), 1);
 }
 
 #[test]
 fn rekeys_that_the_gateway_begins_lose_no_packet() {
-    let site = Site::new().unwrap();
-    let lns = Lns { esp_life: 20, ike_life: 50, rekey: true, ..Lns::default() };
-    let gateway = Guest::lns(&site.wan, "lns", GATEWAY, Side::Wan.router(), &lns).unwrap();
-    let host = site.host("client", Side::Wan, "192.0.2.20").unwrap();
-    let mut tunnel = Tunnel::start(&host, config(GATEWAY), &lns).unwrap();
-    tunnel.wait_ready().unwrap();
-    let mut ping = host.exec("ping");
-    ping.args(["-i", "0.05", "-q", INNER]);
-    let mut ping = Process::spawn(ping, tunnel.folder().join("ping.log")).unwrap();
+    let world = World::new(Lns { esp_life: 20, ike_life: 50, rekey: true, ..Lns::default() }, Side::Wan);
+    let (mut tunnel, _) = world.connect(|_| {});
+    let pings = Pings::start(&world.host, tunnel.folder()).unwrap();
+    wait_for_rekeys(&world, &mut tunnel, 1, 4);
+    pings.finish().unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", tunnel.log().unwrap(), world.logs()));
+    let seen = world.gateway.exchanges();
+    assert!(seen.quick_mode_of_gateway >= 4 && seen.main_mode_of_gateway >= 1, "{seen:?}");
+    assert!(seen.isakmp_established >= 2 && seen.esp_established >= 5, "{seen:?}");
+    assert_eq!(dials(&world), 1);
+}
+
+#[test]
+fn a_deleted_pair_of_esp_sas_is_replaced_without_a_new_dial() {
+    let world = World::new(Lns::default(), Side::Wan);
+    let (mut tunnel, _) = world.connect(|_| {});
+    world.gateway.exec("swanctl --terminate --child l2tp").unwrap();
     tunnel
-        .wait_for("four rekeys", Duration::from_secs(200), |_| {
-            metric(&host, "vpn_tunnel_rekeys_total{layer=\"ipsec\"}") >= 4
-                && metric(&host, "vpn_tunnel_rekeys_total{layer=\"ike\"}") >= 1
-        })
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.log("charon")));
-    ping.signal(nix::sys::signal::Signal::SIGINT).unwrap();
-    ping.wait(Duration::from_secs(10)).unwrap();
-    let said = ping.output().unwrap();
-    assert!(said.contains(" 0% packet loss"), "{said}\n{}\n{}", tunnel.log().unwrap(), gateway.log("charon"));
+        .wait_for("new pair", Duration::from_secs(30), |_| world.gateway.exchanges().esp_established >= 2)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", world.logs()));
+    tunnel.wait_ready().unwrap();
+    assert_eq!(fetch_page(&world.host).unwrap(), world.lns.page);
+    assert_eq!(dials(&world), 1);
+}
+
+#[test]
+fn an_idle_tunnel_asks_the_gateway_whether_it_lives() {
+    let world = World::new(Lns::default(), Side::Wan);
+    let (_tunnel, _) = world.connect(|config| {
+        config["ike"]["dpd"] = json!({"intervalSeconds": 2, "timeoutSeconds": 10});
+        config["healthCheck"] = json!({"type": "Lcp", "intervalSeconds": 60});
+    });
+    let is_answered = || {
+        let log = world.gateway.log("charon");
+        let has = |begins: &str, notify: &str| log.lines().any(|line| line.contains(begins) && line.contains(notify));
+        has("parsed INFORMATIONAL_V1 request", "N(DPD)") && has("generating INFORMATIONAL_V1 request", "N(DPD_ACK)")
+    };
+    towline_tests::process::wait_until("R-U-THERE and its answer", Duration::from_secs(30), is_answered)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", world.logs()));
 }
 
 #[test]
 fn a_tunnel_that_ends_says_goodbye_on_every_layer_within_two_seconds() {
-    let site = Site::new().unwrap();
-    let lns = Lns::default();
-    let gateway = Guest::lns(&site.wan, "lns", GATEWAY, Side::Wan.router(), &lns).unwrap();
-    let host = site.host("client", Side::Wan, "192.0.2.20").unwrap();
-    let mut tunnel = Tunnel::start(&host, config(GATEWAY), &lns).unwrap();
-    let report = tunnel.wait_ready().unwrap();
-    assert!(report.is_ready() && fetch_page(&host).is_ok());
+    let world = World::new(Lns::default(), Side::Wan);
+    let (tunnel, _) = world.connect(|_| {});
     println!("resident memory of the tunnel process: {} KiB", tunnel.resident_memory().unwrap());
     let (status, took, log) = tunnel.stop().unwrap();
     assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}\n{log}");
     let patience = Duration::from_secs(10);
     for text in ["Connection closed to 192.0.2.20, serial", "Connection closed to 192.0.2.20, port"] {
-        wait_for_text(text, patience, || gateway.log("l2tp")).unwrap();
+        wait_for_text(text, patience, || world.gateway.log("l2tp")).unwrap();
     }
     for text in ["received DELETE for ESP CHILD_SA", "received DELETE for IKE_SA"] {
-        wait_for_text(text, patience, || gateway.log("charon")).unwrap();
+        wait_for_text(text, patience, || world.gateway.log("charon")).unwrap();
     }
+    let sas = world.gateway.exec("swanctl --list-sas").unwrap();
+    assert_eq!(sas.trim(), "", "the gateway keeps SAs");
     // Nothing of the tunnel is left on the host.
-    let routes = host.ip(&["route", "show", "table", "all"]).unwrap();
+    let routes = world.host.ip(&["route", "show", "table", "all"]).unwrap();
     assert!(!routes.contains("10.20.4.0") && !routes.contains("towline0"), "{routes}");
 }
 
 #[test]
+fn a_tunnel_whose_gateway_is_dead_ends_within_two_seconds() {
+    let world = World::new(Lns::default(), Side::Wan);
+    let (tunnel, _) = world.connect(|_| {});
+    world.gateway.kill();
+    let (status, took, log) = tunnel.stop().unwrap();
+    assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}\n{log}");
+}
+
+#[test]
 fn changes_outside_of_the_protocols_take_effect_without_a_new_dial() {
-    let site = Site::new().unwrap();
-    let lns = Lns::default();
-    let _gateway = Guest::lns(&site.wan, "lns", GATEWAY, Side::Wan.router(), &lns).unwrap();
-    let host = site.host("client", Side::Wan, "192.0.2.20").unwrap();
-    let mut tunnel = Tunnel::start(&host, config(GATEWAY), &lns).unwrap();
-    let since = tunnel.wait_ready().unwrap().established_at;
+    let world = World::new(Lns::default(), Side::Wan);
+    let (mut tunnel, report) = world.connect(|_| {});
+    let since = report.established_at;
+    assert!(since.is_some(), "{report:?}");
     tunnel
         .change(|config| {
             config["revision"] = json!("2");
@@ -112,11 +139,10 @@ fn changes_outside_of_the_protocols_take_effect_without_a_new_dial() {
         .unwrap();
     let runs = |revision: &'static str| move |report: &Report| report.revision == revision && report.is_ready();
     let report = tunnel.wait_for("revision 2", Duration::from_secs(20), runs("2")).unwrap();
-    assert_eq!(report.established_at, since);
-    assert!(host.ip(&["route", "get", "10.77.1.1"]).unwrap().contains("towline0"));
-    let page =
-        towline_tests::process::run(host.exec("curl").args(["-sS", "--max-time", "10", "http://127.0.0.1:8888/"]));
-    assert_eq!(page.unwrap().trim(), lns.page);
+    assert_eq!((report.established_at, dials(&world)), (since, 1));
+    assert!(world.host.ip(&["route", "get", "10.77.1.1"]).unwrap().contains("towline0"));
+    let page = run(world.host.exec("curl").args(["-sS", "--max-time", "10", "http://127.0.0.1:8888/"]));
+    assert_eq!(page.unwrap().trim(), world.lns.page);
 
     // A change that cannot be used stands in the report, and the tunnel goes on.
     tunnel
@@ -130,4 +156,5 @@ fn changes_outside_of_the_protocols_take_effect_without_a_new_dial() {
     };
     let report = tunnel.wait_for("refused revision", Duration::from_secs(20), refused).unwrap();
     assert!(report.is_ready() && report.revision == "2");
+    assert_eq!((report.established_at, dials(&world)), (since, 1));
 }

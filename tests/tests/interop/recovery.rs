@@ -4,13 +4,14 @@ use std::fs;
 use std::time::Duration;
 
 use towline_tests::peer::{Guest, Lns};
-use towline_tests::process::Process;
+use towline_tests::process::{Process, run};
 use towline_tests::site::{Side, Site};
-use towline_tests::tunnel::{Tunnel, config, pings};
+use towline_tests::tunnel::{Tunnel, config, fetch_page, pings};
 use towline_tests::{netns::Namespace, tool};
-use towline_tunnel::report::{Layer, Reason, Report};
+use towline_tunnel::report::{Layer, Reason, Report, State};
 
-const GATEWAY: &str = "192.0.2.10";
+use super::world::{GATEWAY, World};
+
 const OTHER: &str = "192.0.2.11";
 
 fn not_ready(report: &Report) -> bool {
@@ -34,6 +35,35 @@ fn a_killed_gateway_is_noticed_within_30_seconds_and_dialled_again_when_it_is_ba
     let _gateway = boot();
     tunnel.wait_for("new tunnel", Duration::from_secs(120), Report::is_ready).unwrap();
     assert!(pings(&host));
+}
+
+#[test]
+fn without_a_health_check_of_its_own_a_tunnel_notices_a_killed_gateway_within_30_seconds() {
+    let world = World::new(Lns::default(), Side::Wan);
+    let (mut tunnel, report) = world.connect(|config| drop(config.as_object_mut().unwrap().remove("healthCheck")));
+    assert!(report.layer(Layer::Probe).unwrap().message.contains("LCP"), "{report:?}");
+    world.gateway.kill();
+    tunnel.wait_for("loss of the gateway", Duration::from_secs(30), not_ready).unwrap();
+}
+
+#[test]
+fn a_tunnel_comes_up_over_a_path_that_loses_a_fifth_of_its_packets() {
+    let world = World::new(Lns::default(), Side::Wan);
+    world.gateway.exec("tc qdisc add dev vec0 root netem loss 20% delay 20ms 10ms").unwrap();
+    let rule = "table ip lossy { chain out { type filter hook output priority 0; oifname \"eth0\" numgen random mod 5 0 drop; }; }";
+    run(world.host.exec("nft").arg(rule)).unwrap();
+    let mut tunnel = world.start(|_| {});
+    let came_up = tunnel.wait_for("tunnel over a lossy path", Duration::from_secs(180), |report| {
+        report.layer(Layer::Ppp).is_some_and(|ppp| ppp.state == State::Up)
+    });
+    came_up.unwrap_or_else(|error| panic!("{error:#}\n{}", world.logs()));
+    // It was lossy indeed.
+    let dropped = world.gateway.exec("tc -s qdisc show dev vec0").unwrap();
+    assert!(!dropped.contains("(dropped 0,"), "{dropped}");
+    world.gateway.exec("tc qdisc del dev vec0 root").unwrap();
+    run(world.host.exec("nft").arg("delete table ip lossy")).unwrap();
+    tunnel.wait_ready().unwrap();
+    assert_eq!(fetch_page(&world.host).unwrap(), world.lns.page);
 }
 
 #[test]
