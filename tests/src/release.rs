@@ -38,7 +38,7 @@ pub fn upgrade(cluster: &Cluster, chart: &Path, values: &[&str]) -> Result<()> {
     let mut arguments = vec!["upgrade", "--install", "towline", chart, "--namespace", NAMESPACE, "--create-namespace"];
     arguments.extend(["--wait", "--timeout", "3m", "--set", "crds.keep=false"]);
     // An image of the same name may be a newer one: its age is part of the pods, so that they are made anew with it.
-    let built = images.first().map(fs::metadata).transpose()?.map(|image| image.modified()).transpose()?;
+    let built = product::images()?.first().map(fs::metadata).transpose()?.map(|image| image.modified()).transpose()?;
     let built = built.and_then(|built| built.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
     let mut sets = vec![format!("podAnnotations.towline\\.dev/built=t{}", built.as_millis())];
     for (value, image) in [("image", product::OPERATOR_IMAGE), ("tunnelImage", product::TUNNEL_IMAGE)] {

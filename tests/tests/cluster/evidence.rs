@@ -131,11 +131,7 @@ pub(super) fn ping_on(process: Identity, log: &str) -> Process {
 
 /// A process with a log of its own.
 pub(super) fn spawn(command: Command, log: &str) -> Process {
-    let log = tool::target().join("peers").join(format!("cluster-{log}.log"));
-    if log.exists() {
-        fs::remove_file(&log).unwrap();
-    }
-    Process::spawn(command, log).unwrap()
+    Process::spawn(command, tool::target().join("peers").join(format!("cluster-{log}.log"))).unwrap()
 }
 
 /// What kubectl shows of an object's changes from now on: a line each.

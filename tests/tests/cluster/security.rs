@@ -132,6 +132,11 @@ fn a_tunnel_has_one_capability_and_the_device_and_nothing_else_of_the_node() {
 #[test]
 fn the_operator_runs_without_any_privilege() {
     let cluster = cluster();
+    for program in ["towline-operator", "towline-tunnel"] {
+        for kib in cluster.resident_memory(program).unwrap() {
+            println!("resident memory of {program} in its pod: {kib} KiB");
+        }
+    }
     let pods = json(&cluster, &format!("--namespace {NAMESPACE} get pods -l app.kubernetes.io/name=towline -o json"));
     for pod in pods["items"].as_array().unwrap() {
         assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
