@@ -45,14 +45,12 @@ impl Arguments {
             println!("cargo xtask demo goes on from here; cargo xtask demo --down takes away what is there");
             Ok(())
         })?;
-        let done = match (self.stop, self.start) {
+        match (self.stop, self.start) {
             (Some(name), _) => stop(&name),
             (_, Some(name)) => start(&name),
             (None, None) if self.down => down(),
             (None, None) => up(),
-        };
-        interrupt::wait_if_interrupted();
-        done
+        }
     }
 }
 

@@ -4,16 +4,20 @@
 //! Only [`spawn`] and [`spawn_group`] start children, so that none is missed.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, exit};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long children may take to end before they are killed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,15 +74,21 @@ fn register(command: &mut Command, sign: i32) -> io::Result<(Child, Registration
     Ok((child, Registration(number)))
 }
 
-/// From here on an interruption ends the children, calls `clean_up` and ends the program. Call it before there is any
-/// other thread: the signals are blocked in this one and those that it starts (the standard library unblocks them in children).
+/// From here on an interruption ends the children, calls `clean_up` and ends the program. (Signals are handled and not
+/// blocked: children inherit what is blocked.)
 pub fn handle(clean_up: fn() -> Result<()>) -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().context("cannot block signals")?;
+    let runtime = Builder::new_current_thread().enable_io().build().context("cannot wait for signals")?;
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     thread::spawn(move || {
-        let signal = signals.wait().unwrap_or(Signal::SIGTERM);
+        let signal = runtime.block_on(poll_fn(|context| {
+            if interrupt.poll_recv(context).is_ready() {
+                return Poll::Ready(Signal::SIGINT);
+            }
+            terminate.poll_recv(context).map(|_| Signal::SIGTERM)
+        }));
         eprintln!("{signal}: ending what runs, removing what it made");
         end_children();
         if let Err(error) = clean_up() {
@@ -118,7 +128,45 @@ fn end_children() {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+    use std::fs;
+
     use super::*;
+    use crate::process::{Identity, Process};
+
+    /// Set in the program that is interrupted, which is this test's own once more.
+    const INTERRUPTED: &str = "TOWLINE_TEST_INTERRUPTED";
+
+    #[test]
+    fn an_interruption_ends_the_children_and_cleans_up() {
+        let log = |name: &str| env::temp_dir().join(format!("towline-interrupt-{}-{name}", std::process::id()));
+        if env::var_os(INTERRUPTED).is_some() {
+            handle(|| {
+                println!("cleaned up");
+                Ok(())
+            })
+            .unwrap();
+            let mut sleep = Command::new("sleep");
+            sleep.arg("60");
+            let mut sleep = Process::spawn(sleep, log("sleep")).unwrap();
+            fs::remove_file(sleep.log()).unwrap();
+            println!("child: {}", sleep.pid());
+            sleep.wait(Duration::from_secs(60)).unwrap();
+            wait_if_interrupted();
+        }
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "interrupt::tests::an_interruption_ends_the_children_and_cleans_up", "--nocapture"]);
+        command.env(INTERRUPTED, "1");
+        let mut program = Process::spawn(command, log("program")).unwrap();
+        let line = program.wait_for_line("child: ", Duration::from_secs(20)).unwrap();
+        let child = Identity::of(line.rsplit(' ').next().unwrap().parse().unwrap()).unwrap();
+        program.identity().signal(Signal::SIGTERM).unwrap();
+        let status = program.wait(Duration::from_secs(20)).unwrap();
+        let said = program.output().unwrap();
+        assert_eq!(status.code(), Some(SIGNALLED + Signal::SIGTERM as i32), "{said}");
+        assert!(said.contains("cleaned up") && !child.is_alive(), "{said}");
+        fs::remove_file(program.log()).unwrap();
+    }
 
     #[test]
     fn children_are_known_while_they_run() {

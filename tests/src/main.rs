@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use towline_tests::{check, cluster, demo, release};
+use towline_tests::{check, cluster, demo, interrupt, release};
 
 /// Runs what belongs to developing Towline
 #[derive(Parser)]
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Crds => release::write_crds(),
         Command::Cluster(arguments) => arguments.run(),
     };
+    interrupt::wait_if_interrupted();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -20,7 +20,7 @@ use crate::tool;
 /// The address behind every LNS guest: it answers pings and serves a web page.
 pub const INNER: &str = "10.20.4.11";
 
-/// How long a guest may take to boot; two seconds are usual, and the machine may be busy.
+/// How long a guest may take to boot; a few seconds are usual, and the machine may be busy.
 const BOOT: Duration = Duration::from_secs(90);
 /// How long a command in a guest may take.
 const COMMAND: Duration = Duration::from_secs(60);
