@@ -2,29 +2,44 @@
 
 pub mod config;
 pub mod pod;
+mod port;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, Service, ServiceAccount, ServicePort,
-    ServiceSpec,
+    ConfigMap, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, Service,
+    ServiceAccount, ServicePort, ServiceSpec, Toleration,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use towline_tunnel::config::Export;
 
 use crate::api::label;
 use crate::api::tunnel::{Attachment, VpnTunnel};
-use config::{CONFIG_KEY, InvalidSpec, relay_ports};
-use pod::{Settings, Usage, tunnel_container, tunnel_volumes};
+use config::{CONFIG_KEY, InvalidSpec};
+use pod::{Settings, Usage, sidecar_template, tunnel_container, tunnel_volumes};
 
 /// How long a gateway pod has to say goodbye: the process takes two seconds at most.
 const TERMINATION_SECONDS: i64 = 10;
 /// Old ReplicaSets that are kept: one to look at.
 const HISTORY: i32 = 1;
+/// After this many seconds without its node a gateway pod is made anew on another one.
+const NODE_LOST_SECONDS: i64 = 30;
+/// Taints of a node that is lost.
+const NODE_LOST: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+/// Octets of a digest that tell one configuration, or one pod, from another.
+const HASH_OCTETS: usize = 8;
+
+/// The first octets of the SHA-256 of `text`, in hexadecimal digits.
+fn short_hash(text: &str) -> String {
+    Sha256::digest(text).iter().take(HASH_OCTETS).map(|octet| format!("{octet:02x}")).collect()
+}
 
 /// Name of the objects of `tunnel`, save its Services.
 pub fn object_name(tunnel: &str) -> String {
@@ -41,6 +56,9 @@ pub fn service_name(tunnel: &str, export: &str) -> String {
 pub struct Objects {
     /// What tells the configuration from the one before; the pod reports it.
     pub revision: String,
+    /// What the tunnel's pods carry in the annotation [`label::TEMPLATE`] unless they were made before something changed that
+    /// a pod cannot take on while it runs.
+    pub template: String,
     /// The configuration.
     pub config_map: ConfigMap,
     /// For `attachment: Gateway`: who the pod is, the pod, and its protection. Sidecars run in pods of others.
@@ -67,16 +85,17 @@ pub struct Gateway {
 pub fn objects(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Result<Objects, InvalidSpec> {
     let config = config::config(tunnel, settings, ca_bundle)?;
     let text = serde_json::to_string_pretty(&config).map_err(|error| InvalidSpec(error.to_string()))?;
-    let is_gateway = tunnel.spec.attachment == Attachment::Gateway;
+    let gateway = (tunnel.spec.attachment == Attachment::Gateway).then(|| template(tunnel, settings));
     Ok(Objects {
         revision: config.revision,
+        template: gateway.as_ref().map_or_else(|| sidecar_template(tunnel, settings), |(hash, _)| hash.clone()),
         config_map: ConfigMap {
             metadata: metadata(tunnel, object_name(&tunnel.name_any())),
             data: Some(BTreeMap::from([(CONFIG_KEY.to_owned(), text)])),
             ..ConfigMap::default()
         },
-        gateway: is_gateway.then(|| gateway(tunnel, settings)),
-        services: services(tunnel),
+        gateway: gateway.map(|(_, template)| self::gateway(tunnel, template)),
+        services: config.exports.iter().map(|export| service(tunnel, export)).collect(),
     })
 }
 
@@ -90,7 +109,7 @@ fn metadata(tunnel: &VpnTunnel, name: String) -> ObjectMeta {
     }
 }
 
-fn gateway(tunnel: &VpnTunnel, settings: &Settings) -> Gateway {
+fn gateway(tunnel: &VpnTunnel, template: PodTemplateSpec) -> Gateway {
     let name = object_name(&tunnel.name_any());
     let selector =
         LabelSelector { match_labels: Some(label::gateway_selector(&tunnel.name_any())), ..LabelSelector::default() };
@@ -111,7 +130,7 @@ fn gateway(tunnel: &VpnTunnel, settings: &Settings) -> Gateway {
                     ..DeploymentStrategy::default()
                 }),
                 revision_history_limit: Some(HISTORY),
-                template: template(tunnel, settings),
+                template,
                 ..DeploymentSpec::default()
             },
             ..Deployment::default()
@@ -128,58 +147,80 @@ fn gateway(tunnel: &VpnTunnel, settings: &Settings) -> Gateway {
     }
 }
 
-/// The pod. It does not change with the configuration: the process follows its ConfigMap.
-fn template(tunnel: &VpnTunnel, settings: &Settings) -> PodTemplateSpec {
+/// The pod, and the hash of it. It does not change with the configuration: the process follows its ConfigMap.
+fn template(tunnel: &VpnTunnel, settings: &Settings) -> (String, PodTemplateSpec) {
     let name = tunnel.name_any();
     let pod = tunnel.spec.pod.clone().unwrap_or_default();
-    let mut labels = label::of_tunnel(&name);
-    labels.extend(label::gateway_selector(&name));
-    PodTemplateSpec {
-        metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
-        spec: Some(PodSpec {
-            service_account_name: Some(object_name(&name)),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            termination_grace_period_seconds: Some(TERMINATION_SECONDS),
-            node_selector: pod.node_selector,
-            tolerations: pod.tolerations,
-            security_context: Some(PodSecurityContext {
-                seccomp_profile: Some(SeccompProfile {
-                    type_: "RuntimeDefault".to_owned(),
-                    ..SeccompProfile::default()
-                }),
-                ..PodSecurityContext::default()
-            }),
-            containers: vec![tunnel_container(tunnel, settings, Usage::Gateway)],
-            volumes: Some(tunnel_volumes(tunnel)),
-            ..PodSpec::default()
+    let secrets = settings.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
+    let spec = PodSpec {
+        service_account_name: Some(object_name(&name)),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        image_pull_secrets: (!settings.pull_secrets.is_empty()).then(|| secrets.collect()),
+        termination_grace_period_seconds: Some(TERMINATION_SECONDS),
+        node_selector: pod.node_selector,
+        tolerations: Some(tolerations(pod.tolerations.unwrap_or_default())),
+        security_context: Some(PodSecurityContext {
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+            ..PodSecurityContext::default()
         }),
-    }
+        containers: vec![tunnel_container(tunnel, settings, Usage::Gateway)],
+        volumes: Some(tunnel_volumes(tunnel, Usage::Gateway)),
+        ..PodSpec::default()
+    };
+    let hash = short_hash(&json!(spec).to_string());
+    let mut labels = label::of_pod(&name);
+    labels.extend(label::gateway_selector(&name));
+    let metadata = ObjectMeta {
+        labels: Some(labels),
+        annotations: Some(BTreeMap::from([(label::TEMPLATE.to_owned(), hash.clone())])),
+        ..ObjectMeta::default()
+    };
+    (hash, PodTemplateSpec { metadata: Some(metadata), spec: Some(spec) })
 }
 
-fn services(tunnel: &VpnTunnel) -> Vec<Service> {
-    let name = tunnel.name_any();
-    let ports = relay_ports(&tunnel.spec.exports);
-    let service = |(export, relay): (&crate::api::tunnel::Export, u16)| {
-        let mut metadata = metadata(tunnel, service_name(&name, &export.name));
-        metadata.labels.get_or_insert_default().insert(label::EXPORT.to_owned(), export.name.clone());
-        Service {
-            metadata,
-            spec: Some(ServiceSpec {
-                selector: Some(label::gateway_selector(&name)),
-                ports: Some(vec![ServicePort {
-                    name: Some("export".to_owned()),
-                    port: export.port.into(),
-                    target_port: Some(IntOrString::Int(relay.into())),
-                    protocol: Some(export.protocol.to_string()),
-                    ..ServicePort::default()
-                }]),
-                ..ServiceSpec::default()
-            }),
-            ..Service::default()
+/// The user's tolerations, and a short one for each way of losing the node: with the API server's own a tunnel would be away
+/// for five minutes.
+fn tolerations(mut tolerations: Vec<Toleration>) -> Vec<Toleration> {
+    for taint in NODE_LOST {
+        let is_said = tolerations.iter().any(|toleration| {
+            // Nothing said means all.
+            toleration.key.as_deref().is_none_or(|key| key.is_empty() || key == taint)
+                && matches!(toleration.effect.as_deref(), None | Some("" | "NoExecute"))
+        });
+        if !is_said {
+            tolerations.push(Toleration {
+                key: Some(taint.to_owned()),
+                operator: Some("Exists".to_owned()),
+                effect: Some("NoExecute".to_owned()),
+                toleration_seconds: Some(NODE_LOST_SECONDS),
+                ..Toleration::default()
+            });
         }
+    }
+    tolerations
+}
+
+fn service(tunnel: &VpnTunnel, export: &Export) -> Service {
+    let name = tunnel.name_any();
+    let mut metadata = metadata(tunnel, service_name(&name, &export.name));
+    metadata.labels.get_or_insert_default().insert(label::EXPORT.to_owned(), export.name.clone());
+    let port = ServicePort {
+        name: Some("export".to_owned()),
+        port: export.port.into(),
+        target_port: Some(IntOrString::Int(export.listen.port().into())),
+        protocol: Some(export.protocol.to_string()),
+        ..ServicePort::default()
     };
-    tunnel.spec.exports.iter().zip(ports).map(service).collect()
+    Service {
+        metadata,
+        spec: Some(ServiceSpec {
+            selector: Some(label::gateway_selector(&name)),
+            ports: Some(vec![port]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
 }
 
 #[cfg(test)]
@@ -262,6 +303,64 @@ pub(crate) mod tests {
         changed.metadata.generation = Some(9);
         changed.spec.esp.lifetime_seconds = tunnel("Gateway").spec.esp.lifetime_seconds;
         assert_eq!(built(&changed).revision, before.revision);
+    }
+
+    /// As `kubectl get -o yaml` would show it.
+    fn yaml<T: serde::Serialize>(object: &T) -> String {
+        serde_saphyr::to_string(&json!(object)).unwrap()
+    }
+
+    /// Whatever a reviewer asks about the pod's rights stands here: a change of it is a change of this file.
+    #[test]
+    fn the_gateway_pod_is_as_reviewed() {
+        let (_, template) = template(&tunnel("Gateway"), &pod::tests::settings());
+        insta::assert_snapshot!("gateway-pod", yaml(&template));
+    }
+
+    #[test]
+    fn the_sidecar_and_its_volumes_are_as_reviewed() {
+        let tunnel = tunnel("Sidecar");
+        let container = tunnel_container(&tunnel, &pod::tests::settings(), Usage::Sidecar);
+        let volumes = tunnel_volumes(&tunnel, Usage::Sidecar);
+        insta::assert_snapshot!("sidecar", yaml(&json!({"initContainers": [container], "volumes": volumes})));
+    }
+
+    #[test]
+    fn the_template_of_a_gateway_is_that_of_its_pods_and_changes_with_the_node_they_may_run_on() {
+        let objects = built(&tunnel("Gateway"));
+        let metadata = objects.gateway.unwrap().deployment.spec.template.metadata.unwrap();
+        assert_eq!(metadata.annotations.unwrap()[label::TEMPLATE], objects.template);
+        let mut moved = tunnel("Gateway");
+        let pod = crate::api::tunnel::PodSettings {
+            node_selector: Some(BTreeMap::from([("zone".to_owned(), "a".to_owned())])),
+            ..Default::default()
+        };
+        moved.spec.pod = Some(pod);
+        assert_ne!(built(&moved).template, objects.template);
+    }
+
+    #[test]
+    fn a_release_of_the_operator_restarts_no_pod() {
+        let (_, template) = template(&tunnel("Gateway"), &pod::tests::settings());
+        let labels = template.metadata.unwrap().labels.unwrap();
+        assert!(!labels.contains_key(label::VERSION));
+        assert!(label::gateway_selector("oslo").iter().all(|(name, value)| labels.get(name) == Some(value)));
+    }
+
+    #[test]
+    fn a_lost_node_is_left_soon_unless_the_user_says_otherwise() {
+        let asked = |key: Option<&str>| Toleration {
+            key: key.map(str::to_owned),
+            operator: Some("Exists".to_owned()),
+            ..Toleration::default()
+        };
+        let seconds = |asked: Vec<Toleration>| -> Vec<Option<i64>> {
+            tolerations(asked).into_iter().map(|toleration| toleration.toleration_seconds).collect()
+        };
+        assert_eq!(seconds(Vec::new()), [Some(30), Some(30)]);
+        assert_eq!(seconds(vec![asked(Some("gpu"))]), [None, Some(30), Some(30)]);
+        assert_eq!(seconds(vec![asked(Some("node.kubernetes.io/unreachable"))]), [None, Some(30)]);
+        assert_eq!(seconds(vec![asked(None)]), [None]);
     }
 
     #[test]

@@ -19,12 +19,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::label;
 use crate::tls::Certificate;
 
-/// The field manager of what is applied here.
-const MANAGER: &str = "towline-operator";
-/// The port of the HTTPS server.
-pub const PORT: u16 = 9443;
+/// The port that takes reports.
+pub const REPORTS_PORT: u16 = 9444;
+/// The port of the webhook, on every replica.
+pub const WEBHOOK_PORT: u16 = 9443;
 /// The name of the webhook in its configuration.
 const WEBHOOK: &str = "sidecar.towline.dev";
 /// How often both objects are looked at.
@@ -140,7 +141,7 @@ impl Leader {
         let owner = owner(&self.client, &self.name, &self.namespace).await?;
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
         let slice = self.endpoint_slice(owner);
-        slices.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&slice)).await?;
+        slices.patch(&name, &PatchParams::apply(label::OPERATOR).force(), &Patch::Apply(&slice)).await?;
         Ok(())
     }
 
@@ -166,7 +167,7 @@ impl Leader {
             ports: Some(vec![EndpointPort {
                 // kube-proxy joins ports by name: it must be that of the Service's port.
                 name: Some("https".to_owned()),
-                port: Some(i32::from(PORT)),
+                port: Some(i32::from(REPORTS_PORT)),
                 protocol: Some("TCP".to_owned()),
                 ..EndpointPort::default()
             }]),
@@ -186,7 +187,7 @@ impl Leader {
         }
         // A strategic merge finds the webhook by its name. Server-side apply would take its other fields from Helm.
         let patch = json!({"webhooks": [{"name": WEBHOOK, "clientConfig": {"caBundle": bundle}}]});
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let params = PatchParams { field_manager: Some(label::OPERATOR.to_owned()), ..PatchParams::default() };
         configurations.patch(&self.name, &params, &Patch::Strategic(patch)).await.map_err(failed)?;
         info!(name = self.name, "the API server was told the webhook's authority");
         Ok(())
@@ -244,7 +245,7 @@ mod tests {
         assert_eq!(slice.metadata.owner_references.unwrap()[0].uid, "u-1");
         assert_eq!(slice.endpoints.unwrap()[0].addresses, ["10.1.2.3"]);
         let port = &slice.ports.unwrap()[0];
-        assert_eq!((port.name.as_deref(), port.port), (Some("https"), Some(9443)));
+        assert_eq!((port.name.as_deref(), port.port), (Some("https"), Some(9444)));
         let patch = json!({"webhooks": [{"name": "sidecar.towline.dev", "clientConfig": {"caBundle": "UEVN"}}]});
         assert_eq!(written[1], patch);
     }

@@ -4,7 +4,7 @@
 //!   api         the resource, its schema, conditions, labels
 //!   build       from a VpnTunnel to objects                              pure
 //!   status      from pods and reports to conditions                      pure
-//!   controller  dereference, validate, build, apply, status
+//!   controller  dereference, validate, build, apply, status              cache
 //!   endpoint    reports of pods, and the webhook's requests, over TLS    reports, webhook, tls
 //!   run         one replica: lease, leader, admin, metrics
 //! ```
@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod api;
 pub mod build;
+pub mod cache;
 pub mod controller;
 pub mod endpoint;
 pub mod leader;
@@ -26,3 +27,5 @@ pub mod webhook;
 
 #[cfg(test)]
 mod mock;
+#[cfg(test)]
+mod rbac;

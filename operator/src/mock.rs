@@ -7,10 +7,12 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
+use crate::rbac;
+
 /// What was asked, as `METHOD path`, oldest first.
 pub(crate) type Asked = Arc<Mutex<Vec<String>>>;
 
-/// A client of a server that answers each `(METHOD path, body)` by `answer`. Needs a runtime.
+/// A client of a server that allows what the chart's roles allow, and answers each `(METHOD path, body)` by `answer`. Needs a runtime.
 pub(crate) fn api<F>(mut answer: F) -> (Client, Asked)
 where
     F: FnMut(&str, Value) -> (StatusCode, Value) + Send + 'static,
@@ -21,6 +23,7 @@ where
     tokio::spawn(async move {
         while let Some((request, send)) = handle.next_request().await {
             let question = format!("{} {}", request.method(), request.uri().path());
+            assert!(rbac::allows(&question), "the chart's roles do not allow {question}");
             let body = request.into_body().collect_bytes().await.unwrap();
             let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
             record.lock().unwrap().push(question.clone());

@@ -1,11 +1,16 @@
 //! The last report of each pod, in memory: a restarted operator hears from every pod within a heartbeat.
 
+mod read;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::Notify;
 use towline_tunnel::report::Report;
+
+pub use read::read;
 
 /// Pods whose reports are kept; a report is a few kilobytes.
 const MAX_PODS: usize = 8_192;
@@ -33,8 +38,10 @@ pub struct Received {
     pub uid: String,
     /// What it said.
     pub report: Report,
-    /// When.
+    /// When, to tell its age.
     pub at: Instant,
+    /// When, to tell people.
+    pub time: Timestamp,
     /// Its silence is known.
     told: bool,
 }
@@ -75,7 +82,7 @@ impl Reports {
             }
         }
         let tunnel = (key.namespace.clone(), key.tunnel.clone());
-        store.reports.insert(key, Received { uid, report, at: now, told: false });
+        store.reports.insert(key, Received { uid, report, at: now, time: Timestamp::now(), told: false });
         if is_news {
             store.changed.insert(tunnel);
             drop(store);
@@ -121,6 +128,17 @@ impl Reports {
         self.store()
             .reports
             .retain(|key, _| key.namespace != namespace || key.tunnel != tunnel || pods.contains(&key.pod.as_str()));
+    }
+
+    /// Forgets a tunnel that is gone.
+    pub fn forget(&self, namespace: &str, tunnel: &str) {
+        self.keep_only(namespace, tunnel, &[]);
+        self.store().changed.remove(&(namespace.to_owned(), tunnel.to_owned()));
+    }
+
+    /// How many tunnels have news that nobody took yet.
+    pub fn waiting(&self) -> usize {
+        self.store().changed.len()
     }
 
     /// How many pods are known.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -10,13 +10,16 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin;
+use crate::admin::{self, Health};
 use crate::build::pod::Settings;
-use crate::controller::{self, Context};
-use crate::endpoint::{self, Endpoint};
+use crate::cache::{Cache, Writers};
+use crate::controller::{self, Context, Parts};
+use crate::endpoint::server::{FIRST_REQUEST_LIMIT, Server};
+use crate::endpoint::{Endpoint, MAX_REPORT_CONNECTIONS, MAX_WEBHOOK_CONNECTIONS};
 use crate::leader::{self, Leader};
 use crate::lease::Claim;
 use crate::metrics::Metrics;
@@ -38,6 +41,9 @@ pub struct Run {
     /// Name of the operator's pod
     #[arg(long, env = "TOWLINE_POD_NAME")]
     pod_name: String,
+    /// UID of the operator's pod: a pod of the same name may come after it
+    #[arg(long, env = "TOWLINE_POD_UID")]
+    pod_uid: String,
     /// Address of the operator's pod
     #[arg(long, env = "TOWLINE_POD_IP")]
     pod_ip: IpAddr,
@@ -50,6 +56,9 @@ pub struct Run {
     /// When that image is pulled
     #[arg(long, env = "TOWLINE_TUNNEL_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
     tunnel_image_pull_policy: String,
+    /// Names of Secrets with registry credentials for gateway pods, in the namespaces of their tunnels
+    #[arg(long, env = "TOWLINE_TUNNEL_IMAGE_PULL_SECRETS", value_delimiter = ',')]
+    tunnel_image_pull_secrets: Vec<String>,
     /// Whether the installation has the webhook
     #[arg(long, env = "TOWLINE_WEBHOOK", default_value_t = true, action = clap::ArgAction::Set)]
     webhook: bool,
@@ -60,6 +69,7 @@ impl Run {
         Settings {
             image: self.tunnel_image.clone(),
             pull_policy: self.tunnel_image_pull_policy.clone(),
+            pull_secrets: self.tunnel_image_pull_secrets.clone(),
             report_url: format!("https://{}.{}.svc", leader::reports_service(&self.name), self.namespace),
         }
     }
@@ -72,33 +82,43 @@ impl Run {
         let shutdown = CancellationToken::new();
         watch_signals(shutdown.clone())?;
         let client = Client::try_default().await.context("cannot find the API server")?;
-        let reports = Reports::default();
-        let metrics = Metrics::new(reports.clone());
-        let (ready, is_ready) = watch::channel(false);
+        let (cache, writers) = Cache::new();
+        let (reports, metrics, health) = (Reports::default(), Metrics::default(), Health::default());
+        metrics.watch(cache.tunnels.clone(), reports.clone());
         let http = listen(admin::PORT).await?;
-        let https = listen(leader::PORT).await?;
-        let admin = tokio::spawn(admin::serve(http, metrics.clone(), is_ready, shutdown.clone()));
+        let (for_reports, for_webhook) = (listen(leader::REPORTS_PORT).await?, listen(leader::WEBHOOK_PORT).await?);
+        let admin = tokio::spawn(admin::serve(http, metrics.clone(), health.clone(), shutdown.clone()));
 
         let owner = leader::owner(&client, &self.name, &self.namespace).await;
         let owner = owner.inspect_err(|error| warn!(%error, "the Service for reports cannot be read")).ok();
-        let Some(certificate) = self.certificate(&client, owner.clone(), &shutdown).await else { return Ok(()) };
+        let certificate = self.certificate(&client, owner.clone(), &metrics, &shutdown).await;
+        let Some(certificate) = certificate else { return Ok(()) };
         let (leading, is_leading) = watch::channel(false);
         let webhook = self.webhook.then(|| Webhook { settings: self.settings() });
-        let served = Endpoint::new(client.clone(), reports.clone(), is_leading, webhook);
-        // Ends after the controller: reports of tunnels that end are taken until then.
+        let endpoint =
+            Endpoint::new(client.clone(), reports.clone(), cache.clone(), is_leading, webhook, metrics.clone());
+        // They end after the controller: reports of tunnels that end are taken until then.
         let serving = CancellationToken::new();
-        let endpoint = tokio::spawn(endpoint::serve(https, certificate.clone(), served, serving.clone()));
-        ready.send_replace(true);
+        let server = |listener, router, max_connections| {
+            let (certificate, first_request) = (certificate.clone(), FIRST_REQUEST_LIMIT);
+            let server = Server { listener, certificate, router, max_connections, first_request };
+            tokio::spawn(server.serve(serving.clone()))
+        };
+        let reported = server(for_reports, endpoint.clone().report_router(), MAX_REPORT_CONNECTIONS);
+        let reviewed = server(for_webhook, endpoint.webhook_router(), MAX_WEBHOOK_CONNECTIONS);
+        health.certified();
 
-        let claim = Claim::new(client.clone(), &self.namespace, &self.name, &self.pod_name, owner);
+        let holder = format!("{}_{}", self.pod_name, self.pod_uid);
+        let claim = Claim::new(client.clone(), &self.namespace, &self.name, &holder, owner);
+        let parts = Parts { client, settings: self.settings(), reports, cache, certificate, metrics, health };
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            () = claim.acquire() => self.lead(&claim, client, reports, certificate, metrics, leading, &shutdown).await,
+            since = claim.acquire() => self.lead(&claim, since, parts, writers, leading, &shutdown).await,
         };
         shutdown.cancel();
         serving.cancel();
-        let ended = async { (admin.await, endpoint.await) };
-        if tokio::time::timeout(DRAIN_LIMIT, ended).await.is_err() {
+        let ended = async { (admin.await, reported.await, reviewed.await) };
+        if timeout(DRAIN_LIMIT, ended).await.is_err() {
             warn!("some connections were still open at the end");
         }
         result
@@ -109,6 +129,7 @@ impl Run {
         &self,
         client: &Client,
         owner: Option<OwnerReference>,
+        metrics: &Metrics,
         shutdown: &CancellationToken,
     ) -> Option<watch::Receiver<Certificate>> {
         let names = leader::dns_names(&self.name, &self.namespace);
@@ -116,8 +137,9 @@ impl Run {
         loop {
             match certificates.ensure().await {
                 Ok(certificate) => {
+                    metrics.certificate(certificate.expires);
                     let (sender, receiver) = watch::channel(certificate);
-                    tokio::spawn(certificates.maintain(sender));
+                    tokio::spawn(certificates.maintain(sender, metrics.clone()));
                     return Some(receiver);
                 }
                 Err(error) => warn!(%error, "there is no certificate yet; tried again"),
@@ -129,39 +151,50 @@ impl Run {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a replica meet here, and nowhere else")]
+    /// Leads until `shutdown`, or until the Lease, last renewed at `since`, is lost.
     async fn lead(
         &self,
         claim: &Claim,
-        client: Client,
-        reports: Reports,
-        certificate: watch::Receiver<Certificate>,
-        metrics: Metrics,
+        since: Instant,
+        parts: Parts,
+        writers: Writers,
         leading: watch::Sender<bool>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<()> {
         info!(pod = self.pod_name, "this replica leads");
         leading.send_replace(true);
+        let metrics = parts.metrics.clone();
         metrics.leads(true);
         let stop = shutdown.child_token();
-        let leader = Leader::new(client.clone(), &self.name, &self.namespace, self.pod_ip, self.webhook);
-        let announced = tokio::spawn(leader.maintain(certificate.clone(), stop.clone()));
-        let context = Context::new(client, self.settings(), reports, certificate, metrics.clone(), &self.pod_name);
-        let controller = tokio::spawn(controller::run(Arc::new(context), stop.clone()));
+        let leader = Leader::new(parts.client.clone(), &self.name, &self.namespace, self.pod_ip, self.webhook);
+        let mut announced = tokio::spawn(leader.maintain(parts.certificate.clone(), stop.clone()));
+        let context = Arc::new(Context::new(parts, &self.pod_name));
+        let mut controller = tokio::spawn(controller::run(context, writers, stop.clone()));
         let lost = tokio::select! {
-            () = shutdown.cancelled() => false,
-            () = claim.keep() => true,
+            biased;
+            () = shutdown.cancelled() => None,
+            () = claim.keep(since) => Some("the Lease was lost; the replica starts anew"),
+            _ = &mut controller => Some("the controller ended; the replica starts anew"),
         };
-        stop.cancel();
         leading.send_replace(false);
         metrics.leads(false);
-        let ended = async { (announced.await, controller.await) };
-        if tokio::time::timeout(DRAIN_LIMIT, ended).await.is_err() {
-            warn!("the controller did not end in time");
+        if let Some(why) = lost {
+            // Another replica may lead from now on: nothing of this one may write any more. A new process begins with nothing
+            // in memory that the other may have changed.
+            announced.abort();
+            controller.abort();
+            anyhow::bail!(why);
         }
-        if lost {
-            // A new process begins with nothing in memory that another leader may have changed.
-            anyhow::bail!("the Lease was lost; the replica starts anew");
+        stop.cancel();
+        let ended = async { (&mut announced).await.and((&mut controller).await) };
+        match timeout(DRAIN_LIMIT, ended).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "a part of the replica failed"),
+            Err(_) => {
+                warn!("the controller did not end in time");
+                announced.abort();
+                controller.abort();
+            }
         }
         claim.release().await;
         Ok(())

@@ -16,6 +16,17 @@ use crate::api::tunnel::{
 use crate::build::service_name;
 use crate::reports::SILENCE;
 
+/// A report as it was heard.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// What the pod said.
+    pub report: Report,
+    /// How long ago.
+    pub age: Duration,
+    /// When, for people.
+    pub time: Timestamp,
+}
+
 /// A pod of the tunnel, as the API server and the pod itself describe it.
 #[derive(Debug, Clone)]
 pub struct Pod {
@@ -27,33 +38,71 @@ pub struct Pod {
     pub waiting: String,
     /// Whether Services lead to it: the condition `Ready` of the pod.
     pub in_service: bool,
-    /// The last report and its age.
-    pub report: Option<(Report, Duration)>,
+    /// The digest of the template that it was made from.
+    pub template: Option<String>,
+    /// The last report.
+    pub report: Option<Heard>,
+}
+
+/// An object that could not be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The export whose Service it is.
+    pub export: Option<String>,
+    /// What happened and what to do, without a full stop.
+    pub text: String,
 }
 
 /// What became of the objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// They are written, with the configuration of this revision.
-    Applied(String),
+    /// The specification can be carried out.
+    Applied {
+        /// Of the configuration.
+        revision: String,
+        /// Of what pods are made from.
+        template: String,
+        /// What could not be written.
+        problems: Vec<Problem>,
+    },
     /// The specification cannot be carried out.
     Invalid(String),
-    /// The API server refused an object.
-    Failed(String),
+}
+
+impl Outcome {
+    fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Applied { problems, .. } => problems,
+            Self::Invalid(_) => &[],
+        }
+    }
 }
 
 /// All that a status is made of.
 pub struct Input<'a> {
-    /// The tunnel with its old status.
+    /// The tunnel.
     pub tunnel: &'a VpnTunnel,
+    /// Its status before this one.
+    pub old: Option<&'a VpnTunnelStatus>,
     /// What became of its objects.
     pub outcome: &'a Outcome,
+    /// Why its Deployment gets no pod.
+    pub refusal: Option<String>,
     /// Its pods, those that end left out.
     pub pods: &'a [Pod],
     /// The operator has just begun to lead: a pod that it has not heard of is no news.
     pub just_began: bool,
     /// The wall clock.
     pub now: Timestamp,
+}
+
+impl Input<'_> {
+    /// Whether the layers tell of the specification as it stands: every pod runs it, or there is none that runs another.
+    fn is_current(&self) -> bool {
+        let Outcome::Applied { revision, .. } = self.outcome else { return self.pods.is_empty() };
+        let runs = |pod: &Pod| pod.fresh().is_some_and(|report| report.revision == *revision);
+        self.tunnel.spec.suspend || self.pods.iter().all(|pod| !pod.running || runs(pod))
+    }
 }
 
 /// How a pod stands, the worst first.
@@ -68,7 +117,7 @@ enum Standing {
 impl Pod {
     /// The report, unless it is too old.
     fn fresh(&self) -> Option<&Report> {
-        self.report.as_ref().filter(|(_, age)| *age <= SILENCE).map(|(report, _)| report)
+        self.report.as_ref().filter(|heard| heard.age <= SILENCE).map(|heard| &heard.report)
     }
 
     fn standing(&self) -> Standing {
@@ -85,17 +134,21 @@ impl Pod {
 pub fn status(input: &Input<'_>) -> VpnTunnelStatus {
     let tunnel = input.tunnel;
     let generation = tunnel.metadata.generation;
-    let old = tunnel.status.as_ref();
+    let old = input.old;
     let old_conditions = old.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let worst = input.pods.iter().min_by_key(|pod| pod.standing());
+    let is_current = input.is_current();
     let conditions = ConditionType::ALL
         .iter()
         .filter_map(|kind| {
-            let verdict = verdict(input, *kind, worst);
-            match verdict {
-                Some(verdict) => Some(verdict.condition(*kind, old_conditions, generation, input.now)),
+            let old = find(old_conditions, *kind);
+            let is_ours = matches!(kind, ConditionType::Accepted | ConditionType::Provisioned);
+            // A layer that is up with the specification before this one says nothing about this one.
+            let observed = if is_ours || is_current { generation } else { old.and_then(|old| old.observed_generation) };
+            match verdict(input, *kind, worst) {
+                Some(verdict) => Some(verdict.condition(*kind, old_conditions, observed, input.now)),
                 // Nothing new is known.
-                None => find(old_conditions, *kind).cloned(),
+                None => old.cloned(),
             }
         })
         .collect();
@@ -122,7 +175,7 @@ pub fn status(input: &Input<'_>) -> VpnTunnelStatus {
         ),
         negotiated: told.map_or_else(|| kept.and_then(|old| old.negotiated.clone()), negotiated),
         pods: input.pods.iter().take(MAX_STATUS_PODS).map(|pod| pod_status(pod, old)).collect(),
-        services: services(tunnel),
+        services: services(input),
     }
 }
 
@@ -158,13 +211,17 @@ fn pod_status(pod: &Pod, old: Option<&VpnTunnelStatus>) -> PodStatus {
     PodStatus { name: pod.name.clone(), ready, reason: reason.name().to_owned(), address }
 }
 
-fn services(tunnel: &VpnTunnel) -> Vec<ServiceStatus> {
+/// The Services that are there.
+fn services(input: &Input<'_>) -> Vec<ServiceStatus> {
+    let tunnel = input.tunnel;
     let status = |export: &crate::api::tunnel::Export| ServiceStatus {
         name: export.name.clone(),
         service_name: service_name(&tunnel.name_any(), &export.name),
         port: export.port,
     };
-    tunnel.spec.exports.iter().map(status).collect()
+    let is_missing =
+        |name: &String| input.outcome.problems().iter().any(|problem| problem.export.as_ref() == Some(name));
+    tunnel.spec.exports.iter().filter(|export| !is_missing(&export.name)).map(status).collect()
 }
 
 /// What a condition says now; none to leave it as it is.
@@ -175,7 +232,7 @@ fn verdict(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Optio
             Some(Verdict::yes(Reason::Valid, "The specification is complete and consistent."))
         }
         (_, Outcome::Invalid(problem)) if worst.is_none() => Some(Verdict::no(Reason::InvalidSpec, problem)),
-        (ConditionType::Provisioned, outcome) => Some(provisioned(input, outcome, worst)),
+        (ConditionType::Provisioned, outcome) => provisioned(input, outcome, worst),
         (_, _) if input.tunnel.spec.suspend => {
             Some(Verdict::no(Reason::Suspended, "The tunnel is switched off; set spec.suspend to false."))
         }
@@ -183,42 +240,76 @@ fn verdict(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Optio
     }
 }
 
-fn provisioned(input: &Input<'_>, outcome: &Outcome, worst: Option<&Pod>) -> Verdict {
-    let revision = match outcome {
-        Outcome::Applied(revision) => revision,
-        Outcome::Invalid(problem) => return Verdict::no(Reason::InvalidSpec, problem),
-        Outcome::Failed(problem) => return Verdict::no(Reason::ApplyFailed, problem),
+fn provisioned(input: &Input<'_>, outcome: &Outcome, worst: Option<&Pod>) -> Option<Verdict> {
+    let (revision, template) = match outcome {
+        Outcome::Invalid(problem) => return Some(Verdict::no(Reason::InvalidSpec, problem)),
+        Outcome::Applied { problems, .. } if !problems.is_empty() => {
+            let texts: Vec<&str> = problems.iter().map(|problem| problem.text.as_str()).collect();
+            return Some(Verdict::no(Reason::ApplyFailed, format!("{}.", texts.join("; "))));
+        }
+        Outcome::Applied { revision, template, .. } => (revision, template),
     };
     if input.tunnel.spec.suspend {
-        return Verdict::yes(Reason::Suspended, "The tunnel is switched off and has no pod.");
+        return Some(Verdict::yes(Reason::Suspended, "The tunnel is switched off and has no pod."));
     }
-    let Some(worst) = worst else { return without_pods(input.tunnel) };
+    let Some(worst) = worst else { return Some(without_pods(input)) };
     if !worst.running {
-        return Verdict::no(Reason::PodsPending, format!("Pod {} does not run yet: {}", worst.name, worst.waiting));
+        let message = format!("Pod {} does not run yet: {}.", worst.name, worst.waiting.trim_end_matches('.'));
+        return Some(Verdict::no(Reason::PodsPending, message));
     }
-    let behind = input.pods.iter().find_map(|pod| {
-        let report = pod.fresh()?;
-        (report.revision != *revision).then_some((pod, report))
-    });
-    match behind {
-        Some((pod, report)) => match &report.rejected_revision {
-            Some(rejected) if rejected.revision == *revision => Verdict::no(
-                Reason::InvalidSpec,
-                format!("Pod {} goes on with the specification before this one: {}", pod.name, rejected.message),
-            ),
-            _ => Verdict::no(
-                Reason::RollingOut,
-                format!("Pod {} does not run the change yet; the kubelet hands it on within two minutes.", pod.name),
-            ),
-        },
-        None => Verdict::yes(Reason::PodsReady, "Every pod runs the specification as it stands."),
+    let behind = input.pods.iter().filter_map(|pod| Some((pod, pod.fresh()?)));
+    let behind = behind.filter(|(_, report)| report.revision != *revision).min_by_key(|(pod, _)| pod.standing());
+    if let Some((pod, report)) = behind {
+        return Some(rolling_out(pod, report, revision));
+    }
+    let made_before = |pod: &&Pod| pod.template.as_ref() != Some(template);
+    if let Some(pod) = input.pods.iter().find(made_before) {
+        let remedy = match input.tunnel.spec.attachment {
+            Attachment::Gateway => "its Deployment replaces it",
+            Attachment::Sidecar => "restart it",
+        };
+        let message = format!("Pod {} was made before this change; {remedy}.", pod.name);
+        return Some(Verdict::no(Reason::RollingOut, message));
+    }
+    match input.pods.iter().find(|pod| pod.fresh().is_none()) {
+        Some(pod) => silent(input, pod),
+        None => Some(Verdict::yes(Reason::PodsReady, "Every pod runs the specification as it stands.")),
     }
 }
 
-fn without_pods(tunnel: &VpnTunnel) -> Verdict {
-    match tunnel.spec.attachment {
-        Attachment::Gateway => Verdict::no(Reason::PodsPending, "The tunnel's pod is not there yet."),
-        Attachment::Sidecar => Verdict::unknown(
+fn rolling_out(pod: &Pod, report: &Report, revision: &str) -> Verdict {
+    match &report.rejected_revision {
+        Some(rejected) if rejected.revision == revision => Verdict::no(
+            Reason::InvalidSpec,
+            format!("Pod {} goes on with the specification before this one: {}", pod.name, rejected.message),
+        ),
+        _ => Verdict::no(
+            Reason::RollingOut,
+            format!("Pod {} does not run the change yet; the kubelet hands it on within two minutes.", pod.name),
+        ),
+    }
+}
+
+/// A pod that runs and does not report; none as long as that is no news.
+fn silent(input: &Input<'_>, pod: &Pod) -> Option<Verdict> {
+    let silence = match &pod.report {
+        None if input.just_began => return None,
+        None => "has not reported yet".to_owned(),
+        Some(heard) => format!("has not reported since {} UTC", heard.time.strftime("%H:%M:%S")),
+    };
+    let message = format!(
+        "Pod {} {silence}; the tunnel may carry traffic all the same. Look into the pod's log: it says why it cannot reach the operator.",
+        pod.name
+    );
+    Some(Verdict::unknown(Reason::PodSilent, message))
+}
+
+fn without_pods(input: &Input<'_>) -> Verdict {
+    let tunnel = input.tunnel;
+    match (tunnel.spec.attachment, &input.refusal) {
+        (Attachment::Gateway, Some(refusal)) => Verdict::no(Reason::PodsPending, refusal),
+        (Attachment::Gateway, None) => Verdict::no(Reason::PodsPending, "The tunnel's pod is not there yet."),
+        (Attachment::Sidecar, _) => Verdict::unknown(
             Reason::NoPods,
             format!(
                 "No pod carries the label towline.dev/tunnel: {}; label the pods that need the tunnel.",
@@ -230,45 +321,32 @@ fn without_pods(tunnel: &VpnTunnel) -> Verdict {
 
 /// A condition that the pods' reports decide.
 fn layer(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Option<Verdict> {
+    let is_ready = kind == ConditionType::Ready;
     let Some(pod) = worst else {
-        let verdict = without_pods(input.tunnel);
-        let truth = if kind == ConditionType::Ready { verdict.truth } else { Truth::Unknown };
+        let verdict = without_pods(input);
+        let truth = if is_ready { verdict.truth } else { Truth::Unknown };
         return Some(Verdict { truth, ..verdict });
     };
     if !pod.running {
-        let message = format!("Pod {} does not run: {}", pod.name, pod.waiting);
-        let truth = if kind == ConditionType::Ready { Truth::False } else { Truth::Unknown };
+        let message = format!("Pod {} does not run: {}.", pod.name, pod.waiting.trim_end_matches('.'));
+        let truth = if is_ready { Truth::False } else { Truth::Unknown };
         return Some(Verdict { truth, reason: Reason::PodsPending, message });
     }
-    let Some(report) = pod.fresh() else {
-        if input.just_began && pod.report.is_none() {
-            return None;
-        }
-        let silence = pod.report.as_ref().map_or_else(
-            || "has not reported yet".to_owned(),
-            |(_, age)| format!("has not reported for {} s", age.as_secs()),
-        );
-        let message = format!(
-            "Pod {} {silence}; the tunnel may carry traffic all the same. Look into the pod's log: it says why it cannot reach the operator.",
-            pod.name
-        );
-        return Some(Verdict::unknown(Reason::PodSilent, message));
-    };
-    let has_services = !input.tunnel.spec.exports.is_empty();
-    if kind == ConditionType::Ready && report.is_ready() && has_services && !pod.in_service {
-        let message =
-            format!("The tunnel is up; its Services lead to pod {} as soon as the kubelet finds it ready.", pod.name);
-        return Some(Verdict::no(Reason::PodsPending, message));
+    let Some(report) = pod.fresh() else { return silent(input, pod) };
+    if is_ready
+        && report.is_ready()
+        && let Some(verdict) = out_of_service(input, pod, report)
+    {
+        return Some(verdict);
     }
-    let found = if kind == ConditionType::Ready && !report.is_ready() {
+    let found = if is_ready && !report.is_ready() {
         // Ready tells the cause, whichever layer it is in.
         report.cause()
     } else {
         report.layers.iter().find(|layer| ConditionType::from(layer.layer) == kind)
     };
-    let found = found?;
-    let mut verdict = of_layer(found);
-    if kind == ConditionType::Ready && !report.is_ready() {
+    let mut verdict = of_layer(found?);
+    if is_ready && !report.is_ready() {
         verdict.truth = Truth::False;
     }
     if input.pods.len() > 1 {
@@ -276,6 +354,25 @@ fn layer(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Option<
         verdict.message = format!("{up} of {} pods are up. Pod {}: {}", input.pods.len(), pod.name, verdict.message);
     }
     Some(verdict)
+}
+
+/// Why a tunnel that is up is of no use to those who ask its Services.
+fn out_of_service(input: &Input<'_>, pod: &Pod, report: &Report) -> Option<Verdict> {
+    if input.tunnel.spec.exports.is_empty() {
+        return None;
+    }
+    if let Some(problem) = input.outcome.problems().iter().find(|problem| problem.export.is_some()) {
+        let message = format!("The tunnel is up, but an export has no Service: {}.", problem.text);
+        return Some(Verdict::no(Reason::ApplyFailed, message));
+    }
+    let unserved = report.exports.iter().find_map(|export| Some((&export.name, export.problem.as_ref()?)));
+    if let Some((name, problem)) = unserved {
+        let message = format!("The tunnel is up, but pod {} does not serve export {name}: {problem}", pod.name);
+        return Some(Verdict::no(Reason::DeviceFailed, message));
+    }
+    let message =
+        format!("The tunnel is up; its Services lead to pod {} as soon as the kubelet finds it ready.", pod.name);
+    (!pod.in_service).then(|| Verdict::no(Reason::PodsPending, message))
 }
 
 fn of_layer(layer: &LayerReport) -> Verdict {
@@ -295,6 +392,8 @@ pub fn readiness(status: Option<&VpnTunnelStatus>) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use towline_tunnel::report::ExportReport;
+
     use super::*;
     use crate::build::tests::tunnel;
 
@@ -318,16 +417,36 @@ mod tests {
     }
 
     fn pod(name: &str, report: Option<(Report, u64)>) -> Pod {
-        let report = report.map(|(report, age)| (report, Duration::from_secs(age)));
-        Pod { name: name.to_owned(), running: true, waiting: String::new(), in_service: true, report }
+        let heard = |(report, age): (Report, u64)| Heard {
+            report,
+            age: Duration::from_secs(age),
+            time: Timestamp::from_second(45_296).unwrap(),
+        };
+        Pod {
+            name: name.to_owned(),
+            running: true,
+            waiting: String::new(),
+            in_service: true,
+            template: Some("t1".to_owned()),
+            report: report.map(heard),
+        }
     }
 
     fn judge(tunnel: &VpnTunnel, outcome: &Outcome, pods: &[Pod], just_began: bool) -> VpnTunnelStatus {
-        status(&Input { tunnel, outcome, pods, just_began, now: Timestamp::from_second(1_000).unwrap() })
+        let (old, now) = (tunnel.status.as_ref(), Timestamp::from_second(1_000).unwrap());
+        status(&Input { tunnel, old, outcome, refusal: None, pods, just_began, now })
+    }
+
+    fn outcome(revision: &str, problems: Vec<Problem>) -> Outcome {
+        Outcome::Applied { revision: revision.to_owned(), template: "t1".to_owned(), problems }
     }
 
     fn applied() -> Outcome {
-        Outcome::Applied("r1".to_owned())
+        outcome("r1", Vec::new())
+    }
+
+    fn message(status: &VpnTunnelStatus, kind: ConditionType) -> &str {
+        &find(&status.conditions, kind).unwrap().message
     }
 
     /// Status and reason of a condition.
@@ -373,7 +492,7 @@ mod tests {
     #[test]
     fn a_change_is_provisioned_when_the_pod_runs_it() {
         let tunnel = tunnel("Gateway");
-        let outcome = Outcome::Applied("r2".to_owned());
+        let outcome = outcome("r2", Vec::new());
         let status = judge(&tunnel, &outcome, &[pod("a", Some((up("r1"), 1)))], false);
         assert_eq!(says(&status, ConditionType::Provisioned), pair("False", "RollingOut"));
         assert_eq!(says(&status, ConditionType::Ready).0, "True");
@@ -419,11 +538,99 @@ mod tests {
         let invalid = judge(&tunnel, &Outcome::Invalid("spec.x: fix it".to_owned()), &[], false);
         assert_eq!(says(&invalid, ConditionType::Accepted), pair("False", "InvalidSpec"));
         assert_eq!(says(&invalid, ConditionType::Ready), pair("False", "InvalidSpec"));
-        let failed = judge(&tunnel, &Outcome::Failed("quota".to_owned()), &[], false);
+        let problem = Problem { export: None, text: "quota".to_owned() };
+        let failed = judge(&tunnel, &outcome("r1", vec![problem]), &[], false);
         assert_eq!(says(&failed, ConditionType::Provisioned), pair("False", "ApplyFailed"));
         tunnel.spec.suspend = true;
         let suspended = judge(&tunnel, &applied(), &[], false);
         assert_eq!(says(&suspended, ConditionType::Ready), pair("False", "Suspended"));
         assert_eq!(says(&suspended, ConditionType::Provisioned), pair("True", "Suspended"));
+    }
+
+    #[test]
+    fn a_pod_that_has_not_reported_leaves_open_what_it_runs() {
+        let tunnel = tunnel("Gateway");
+        let silent = judge(&tunnel, &applied(), &[pod("a", None)], false);
+        assert_eq!(says(&silent, ConditionType::Provisioned), pair("Unknown", "PodSilent"));
+        let since = judge(&tunnel, &applied(), &[pod("a", Some((up("r1"), 36)))], false);
+        let later = judge(&tunnel, &applied(), &[pod("a", Some((up("r1"), 99)))], false);
+        assert!(message(&since, ConditionType::Ready).starts_with("Pod a has not reported since 12:34:56 UTC; "));
+        assert_eq!(since, later);
+    }
+
+    #[test]
+    fn a_layer_tells_of_the_generation_that_the_pod_runs() {
+        let mut tunnel = tunnel("Gateway");
+        let observed = |status: &VpnTunnelStatus, kind| find(&status.conditions, kind).unwrap().observed_generation;
+        tunnel.status = Some(judge(&tunnel, &applied(), &[pod("a", Some((up("r1"), 1)))], false));
+        tunnel.metadata.generation = Some(4);
+        let changed = outcome("r2", Vec::new());
+        let behind = judge(&tunnel, &changed, &[pod("a", Some((up("r1"), 1)))], false);
+        for (kind, generation) in [
+            (ConditionType::Ready, 3),
+            (ConditionType::IkeEstablished, 3),
+            (ConditionType::Provisioned, 4),
+            (ConditionType::Accepted, 4),
+        ] {
+            assert_eq!(observed(&behind, kind), Some(generation), "{kind:?}");
+        }
+        let silent = judge(&tunnel, &changed, &[pod("a", None)], false);
+        assert_eq!(observed(&silent, ConditionType::Ready), Some(3));
+        let runs = judge(&tunnel, &changed, &[pod("a", Some((up("r2"), 1)))], false);
+        assert_eq!(observed(&runs, ConditionType::Ready), Some(4));
+    }
+
+    #[test]
+    fn a_refused_pod_stands_in_provisioned_and_ready() {
+        let tunnel = tunnel("Gateway");
+        let input = Input {
+            tunnel: &tunnel,
+            old: None,
+            outcome: &applied(),
+            refusal: Some("violates PodSecurity; label the namespace".to_owned()),
+            pods: &[],
+            just_began: false,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let refused = status(&input);
+        for kind in [ConditionType::Provisioned, ConditionType::Ready] {
+            assert_eq!(says(&refused, kind), pair("False", "PodsPending"));
+            assert_eq!(message(&refused, kind), "violates PodSecurity; label the namespace");
+        }
+    }
+
+    #[test]
+    fn an_export_without_its_service_is_not_listed_and_ready_names_the_remedy() {
+        let text = "Service oslo-web exists and belongs to somebody else: rename export web, or delete the Service";
+        let problem = Problem { export: Some("web".to_owned()), text: text.to_owned() };
+        let status = judge(&tunnel("Gateway"), &outcome("r1", vec![problem]), &[pod("a", Some((up("r1"), 1)))], false);
+        assert_eq!(status.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), ["db"]);
+        assert_eq!(says(&status, ConditionType::Ready), pair("False", "ApplyFailed"));
+        assert!(message(&status, ConditionType::Ready).ends_with(&format!("{text}.")));
+        assert_eq!(message(&status, ConditionType::Provisioned), format!("{text}."));
+    }
+
+    #[test]
+    fn an_export_that_the_pod_does_not_serve_keeps_the_tunnel_from_being_ready() {
+        let mut report = up("r1");
+        let export = |name: &str, problem: Option<&str>| ExportReport {
+            name: name.to_owned(),
+            problem: problem.map(str::to_owned),
+        };
+        report.exports = vec![export("db", None), export("web", Some("Port 80 is in use."))];
+        let status = judge(&tunnel("Gateway"), &applied(), &[pod("a", Some((report, 1)))], false);
+        assert_eq!(says(&status, ConditionType::Ready), pair("False", "DeviceFailed"));
+        let text = "The tunnel is up, but pod a does not serve export web: Port 80 is in use.";
+        assert_eq!(message(&status, ConditionType::Ready), text);
+    }
+
+    #[test]
+    fn a_pod_of_an_older_template_must_be_restarted() {
+        let mut old = pod("a", Some((up("r1"), 1)));
+        old.template = None;
+        let status = judge(&tunnel("Sidecar"), &applied(), &[old], false);
+        assert_eq!(says(&status, ConditionType::Provisioned), pair("False", "RollingOut"));
+        assert_eq!(message(&status, ConditionType::Provisioned), "Pod a was made before this change; restart it.");
+        assert_eq!(says(&status, ConditionType::Ready).0, "True");
     }
 }

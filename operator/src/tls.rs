@@ -24,10 +24,16 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::api::label;
+use crate::metrics::Metrics;
+
 /// How long an authority is valid.
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(24 * 365 * 10);
-/// A new authority is made when the old one has less than this left; both are trusted meanwhile.
+/// The next authority is made when the old one has less than this left.
 const AUTHORITY_MARGIN: SignedDuration = SignedDuration::from_hours(24 * 365);
+/// How long the next authority is published before it signs: pods and API servers must trust it by then, also those that could
+/// not read it for a while.
+const AUTHORITY_OVERLAP: SignedDuration = SignedDuration::from_hours(24 * 7);
 /// How long a serving certificate is valid.
 const SERVING_LIFE: SignedDuration = SignedDuration::from_hours(24 * 90);
 /// A serving certificate is renewed when it has less than this left.
@@ -41,9 +47,13 @@ const ATTEMPTS: u32 = 5;
 
 const AUTHORITY_CERTIFICATE: &str = "ca.crt";
 const AUTHORITY_KEY: &str = "ca.key";
+const NEXT_CERTIFICATE: &str = "next-ca.crt";
+const NEXT_KEY: &str = "next-ca.key";
 const SERVING_CERTIFICATE: &str = "tls.crt";
 const SERVING_KEY: &str = "tls.key";
 const AUTHORITY_EXPIRES: &str = "towline.dev/authority-expires";
+const NEXT_SINCE: &str = "towline.dev/next-authority-since";
+const NEXT_EXPIRES: &str = "towline.dev/next-authority-expires";
 const SERVING_EXPIRES: &str = "towline.dev/certificate-expires";
 const SERVING_NAMES: &str = "towline.dev/certificate-names";
 
@@ -77,8 +87,10 @@ pub enum TlsError {
 pub struct Certificate {
     /// For `TlsAcceptor`.
     pub server: Arc<ServerConfig>,
-    /// The authorities in PEM, the newest first.
+    /// The authorities in PEM, the one that signs first.
     pub ca_bundle: String,
+    /// Until when it is valid.
+    pub expires: Timestamp,
 }
 
 /// The Secret with the certificate.
@@ -141,7 +153,7 @@ impl Certificates {
     }
 
     /// Keeps `certificate` fresh for as long as somebody looks at it.
-    pub async fn maintain(self, certificate: watch::Sender<Certificate>) {
+    pub async fn maintain(self, certificate: watch::Sender<Certificate>, metrics: Metrics) {
         loop {
             tokio::select! {
                 () = certificate.closed() => return,
@@ -149,6 +161,7 @@ impl Certificates {
             }
             match self.ensure().await {
                 Ok(new) => {
+                    metrics.certificate(new.expires);
                     certificate.send_if_modified(|old| {
                         let changed = old.ca_bundle != new.ca_bundle;
                         *old = new;
@@ -167,13 +180,32 @@ impl Certificates {
 
 /// What the Secret holds.
 struct Material {
+    /// All that are trusted, the one that signs first.
     authorities: String,
     authority_key: String,
     authority_expires: Timestamp,
+    /// The authority that signs after this one; it is among `authorities`.
+    next: Option<Next>,
     serving: String,
     serving_key: String,
     serving_expires: Timestamp,
     names: String,
+}
+
+/// An authority that is published and does not sign yet.
+struct Next {
+    certificate: String,
+    key: String,
+    expires: Timestamp,
+    since: Timestamp,
+}
+
+/// An authority that signs.
+struct Signer {
+    authorities: String,
+    key: KeyPair,
+    expires: Timestamp,
+    next: Option<Next>,
 }
 
 impl Material {
@@ -182,10 +214,19 @@ impl Material {
         let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
         let annotations = secret.metadata.annotations.as_ref()?;
         let time = |key: &str| annotations.get(key)?.parse::<Timestamp>().ok();
+        let next = || {
+            Some(Next {
+                certificate: text(NEXT_CERTIFICATE)?,
+                key: text(NEXT_KEY)?,
+                expires: time(NEXT_EXPIRES)?,
+                since: time(NEXT_SINCE)?,
+            })
+        };
         Some(Self {
             authorities: text(AUTHORITY_CERTIFICATE)?,
             authority_key: text(AUTHORITY_KEY)?,
             authority_expires: time(AUTHORITY_EXPIRES)?,
+            next: next(),
             serving: text(SERVING_CERTIFICATE)?,
             serving_key: text(SERVING_KEY)?,
             serving_expires: time(SERVING_EXPIRES)?,
@@ -195,50 +236,35 @@ impl Material {
 
     fn is_fresh(&self, now: Timestamp, names: &[String]) -> bool {
         let left = |expires: Timestamp| expires.duration_since(now);
-        left(self.authority_expires) > AUTHORITY_MARGIN
-            && left(self.serving_expires) > SERVING_MARGIN
-            && self.names == names.join(",")
+        let is_authority_fresh = match &self.next {
+            None => left(self.authority_expires) > AUTHORITY_MARGIN,
+            Some(next) => now.duration_since(next.since) < AUTHORITY_OVERLAP,
+        };
+        is_authority_fresh && left(self.serving_expires) > SERVING_MARGIN && self.names == names.join(",")
     }
 
-    /// A new serving certificate, and a new authority where the old one is missing or near its end. The old authority stays
-    /// trusted until it expires, because pods read the new bundle some time later.
+    /// A new serving certificate, and what is due of the authority.
     fn renewed(old: Option<Self>, now: Timestamp, names: &[String]) -> Result<Self, TlsError> {
-        let keep = old
-            .as_ref()
-            .filter(|old| old.authority_expires.duration_since(now) > AUTHORITY_MARGIN)
-            .filter(|old| CertificateDer::from_pem_slice(old.authorities.as_bytes()).is_ok())
-            .and_then(|old| Some((old, KeyPair::from_pem(&old.authority_key).ok()?)));
-        let (authorities, authority_key, authority_expires) = match keep {
-            Some((old, key)) => (old.authorities.clone(), key, old.authority_expires),
-            None => {
-                let key = KeyPair::generate()?;
-                let expires = now + AUTHORITY_LIFE;
-                let mut authorities = authority(now, expires)?.self_signed(&key)?.pem();
-                let trusted = old
-                    .as_ref()
-                    .filter(|old| old.authority_expires > now)
-                    .map(|old| first_certificate(&old.authorities));
-                if let Some(old) = trusted.filter(|old| CertificateDer::from_pem_slice(old.as_bytes()).is_ok()) {
-                    authorities.push_str(old);
-                }
-                (authorities, key, expires)
-            }
+        let signer = match old {
+            Some(old) => Signer::after(old, now)?,
+            None => Signer::new(now)?,
         };
-        let authority_pem = authority_key.serialize_pem();
-        let issuer = Issuer::new(authority(now, authority_expires)?, authority_key);
+        let authority_key = signer.key.serialize_pem();
+        let issuer = Issuer::new(authority(now, signer.expires)?, signer.key);
         let key = KeyPair::generate()?;
-        let serving_expires = now + SERVING_LIFE;
+        let serving_expires = signer.expires.min(now + SERVING_LIFE);
         let mut params = CertificateParams::new(names.to_vec())?;
-        params.distinguished_name.push(DnType::CommonName, "towline-operator");
+        params.distinguished_name.push(DnType::CommonName, label::OPERATOR);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, now, serving_expires);
         let serving = params.signed_by(&key, &issuer)?.pem();
         Ok(Self {
-            authorities,
-            authority_key: authority_pem,
-            authority_expires,
+            authorities: signer.authorities,
+            authority_key,
+            authority_expires: signer.expires,
+            next: signer.next,
             serving,
             serving_key: key.serialize_pem(),
             serving_expires,
@@ -248,29 +274,34 @@ impl Material {
 
     fn secret(&self, name: &str, resource_version: Option<String>, owner: Option<&OwnerReference>) -> Secret {
         let value = |text: &String| ByteString(text.clone().into_bytes());
+        let mut annotations = vec![
+            (AUTHORITY_EXPIRES, self.authority_expires.to_string()),
+            (SERVING_EXPIRES, self.serving_expires.to_string()),
+            (SERVING_NAMES, self.names.clone()),
+        ];
+        let mut data = vec![
+            (AUTHORITY_CERTIFICATE, &self.authorities),
+            (AUTHORITY_KEY, &self.authority_key),
+            (SERVING_CERTIFICATE, &self.serving),
+            (SERVING_KEY, &self.serving_key),
+        ];
+        if let Some(next) = &self.next {
+            annotations.push((NEXT_SINCE, next.since.to_string()));
+            annotations.push((NEXT_EXPIRES, next.expires.to_string()));
+            data.push((NEXT_CERTIFICATE, &next.certificate));
+            data.push((NEXT_KEY, &next.key));
+        }
         Secret {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 resource_version,
                 owner_references: owner.map(|owner| vec![owner.clone()]),
-                labels: Some(BTreeMap::from([(
-                    "app.kubernetes.io/managed-by".to_owned(),
-                    "towline-operator".to_owned(),
-                )])),
-                annotations: Some(BTreeMap::from([
-                    (AUTHORITY_EXPIRES.to_owned(), self.authority_expires.to_string()),
-                    (SERVING_EXPIRES.to_owned(), self.serving_expires.to_string()),
-                    (SERVING_NAMES.to_owned(), self.names.clone()),
-                ])),
+                labels: Some(BTreeMap::from([(label::MANAGED_BY.to_owned(), label::OPERATOR.to_owned())])),
+                annotations: Some(annotations.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()),
                 ..ObjectMeta::default()
             },
             type_: Some("kubernetes.io/tls".to_owned()),
-            data: Some(BTreeMap::from([
-                (AUTHORITY_CERTIFICATE.to_owned(), value(&self.authorities)),
-                (AUTHORITY_KEY.to_owned(), value(&self.authority_key)),
-                (SERVING_CERTIFICATE.to_owned(), value(&self.serving)),
-                (SERVING_KEY.to_owned(), value(&self.serving_key)),
-            ])),
+            data: Some(data.into_iter().map(|(name, text)| (name.to_owned(), value(text))).collect()),
             ..Secret::default()
         }
     }
@@ -283,7 +314,47 @@ impl Material {
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Certificate { server: Arc::new(server), ca_bundle: self.authorities.clone() })
+        let (ca_bundle, expires) = (self.authorities.clone(), self.serving_expires);
+        Ok(Certificate { server: Arc::new(server), ca_bundle, expires })
+    }
+}
+
+impl Signer {
+    /// An authority that nobody knows yet.
+    fn new(now: Timestamp) -> Result<Self, TlsError> {
+        let (key, expires) = (KeyPair::generate()?, now + AUTHORITY_LIFE);
+        let authorities = authority(now, expires)?.self_signed(&key)?.pem();
+        Ok(Self { authorities, key, expires, next: None })
+    }
+
+    /// The authority that signs now: the same, or near its end the one that was published for long enough.
+    fn after(old: Material, now: Timestamp) -> Result<Self, TlsError> {
+        let is_whole = |certificate: &str| CertificateDer::from_pem_slice(certificate.as_bytes()).is_ok();
+        let is_due = |next: &Next| now.duration_since(next.since) >= AUTHORITY_OVERLAP || old.authority_expires <= now;
+        if let Some(next) =
+            old.next.as_ref().filter(|next| is_due(next) && next.expires > now && is_whole(&next.certificate))
+            && let Ok(key) = KeyPair::from_pem(&next.key)
+        {
+            let mut authorities = next.certificate.clone();
+            if old.authority_expires > now {
+                authorities.push_str(first_certificate(&old.authorities));
+            }
+            return Ok(Self { authorities, key, expires: next.expires, next: None });
+        }
+        let Some(key) = KeyPair::from_pem(&old.authority_key)
+            .ok()
+            .filter(|_| old.authority_expires > now && is_whole(&old.authorities))
+        else {
+            // What nobody can repair by hand is made anew.
+            return Self::new(now);
+        };
+        let mut kept = Self { authorities: old.authorities, key, expires: old.authority_expires, next: old.next };
+        if kept.next.is_none() && kept.expires.duration_since(now) <= AUTHORITY_MARGIN {
+            let Self { authorities: certificate, key, expires, .. } = Self::new(now)?;
+            kept.authorities = format!("{}\n{certificate}", first_certificate(&kept.authorities));
+            kept.next = Some(Next { certificate, key: key.serialize_pem(), expires, since: now });
+        }
+        Ok(kept)
     }
 }
 
@@ -319,7 +390,7 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn authority(now: Timestamp, expires: Timestamp) -> Result<CertificateParams, TlsError> {
     let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::CommonName, "towline-operator authority");
+    params.distinguished_name.push(DnType::CommonName, "Towline authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, now, expires);
@@ -404,15 +475,48 @@ pub(crate) mod tests {
         assert!(trusts(&bundle, &new));
     }
 
+    /// A Secret in its three states over the renewal of the authority: before, published, signing.
+    fn renewal() -> [Material; 3] {
+        let again = |material: &Material| Material::read(&material.secret("s", None, None)).unwrap();
+        let now = Timestamp::now();
+        let published_at = now - AUTHORITY_OVERLAP;
+        let made_at = published_at - AUTHORITY_LIFE + AUTHORITY_MARGIN;
+        let before = Material::renewed(None, made_at, &names()).unwrap();
+        assert!(!before.is_fresh(published_at, &names()));
+        let published = Material::renewed(Some(again(&before)), published_at, &names()).unwrap();
+        assert!(published.is_fresh(published_at, &names()));
+        assert!(!published.is_fresh(now, &names()));
+        let signing = Material::renewed(Some(again(&published)), now, &names()).unwrap();
+        assert!(signing.is_fresh(now, &names()));
+        [before, published, signing]
+    }
+
     #[test]
-    fn a_new_authority_is_trusted_beside_the_old_one() {
-        let past = Timestamp::now() - SignedDuration::from_hours(24 * 365 * 9 + 24);
-        let old = Material::renewed(None, past, &names()).unwrap();
-        let old_bundle = old.authorities.clone();
-        let new = Material::renewed(Some(old), Timestamp::now(), &names()).unwrap();
-        assert!(trusts(&new.authorities, &new));
-        assert!(!trusts(&old_bundle, &new));
-        assert!(new.authorities.contains(old_bundle.trim()));
+    fn a_new_authority_is_published_before_it_signs_so_that_nobody_is_refused() {
+        let [before, published, signing] = renewal();
+        assert!(trusts(&before.authorities, &published), "a pod that has not read the new bundle");
+        assert!(trusts(&published.authorities, &published));
+        assert!(trusts(&published.authorities, &signing), "a pod that read it before the switch");
+        assert!(trusts(&signing.authorities, &signing));
+        assert!(trusts(&signing.authorities, &published), "a replica that still shows the old certificate");
+    }
+
+    #[test]
+    fn an_authority_signs_no_sooner_than_it_was_published_for_the_overlap() {
+        let [before, published, signing] = renewal();
+        assert!(!trusts(first_certificate(&before.authorities), &signing));
+        let since = published.next.as_ref().unwrap().since;
+        let early = since + AUTHORITY_OVERLAP - SignedDuration::from_secs(1);
+        let bundle = before.authorities.clone();
+        assert!(trusts(&bundle, &Material::renewed(Some(published), early, &names()).unwrap()));
+    }
+
+    #[test]
+    fn a_broken_next_authority_does_not_take_the_one_that_signs_along() {
+        let [before, mut published, _] = renewal();
+        published.next.as_mut().unwrap().key.truncate(40);
+        let kept = Material::renewed(Some(published), Timestamp::now(), &names()).unwrap();
+        assert!(trusts(&before.authorities, &kept));
     }
 
     #[test]

@@ -1,27 +1,34 @@
 //! The mutating webhook of `attachment: Sidecar`: puts the tunnel as a native sidecar in front of every other container of a
 //! pod that carries the label `towline.dev/tunnel`. No other pod is sent here (`objectSelector` of the configuration).
 
-use axum::Json;
+use std::collections::BTreeSet;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use k8s_openapi::api::core::v1::Pod;
+use axum::{Extension, Json};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use crate::api::label;
 use crate::api::tunnel::{Attachment, VpnTunnel};
-use crate::build::pod::{CONTAINER, Settings, Usage, tunnel_container, tunnel_volumes};
+use crate::build::pod::{CONTAINER, Settings, Usage, sidecar_template, tunnel_container, tunnel_volumes};
 
 /// The pod has labels, or it would not be here.
 const ROLE_PATH: &str = "/metadata/labels/towline.dev~1role";
+const TEMPLATE_PATH: &str = "/metadata/annotations/towline.dev~1template";
 
 /// What the webhook needs to know to build the container.
 pub struct Webhook {
     /// Image and the like.
     pub settings: Settings,
 }
+
+/// Goes with the answer to a pod that was refused, for whoever counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Denied;
 
 /// Answers one AdmissionReview.
 pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response {
@@ -57,13 +64,13 @@ pub async fn review(webhook: &Webhook, client: &Client, body: &[u8]) -> Response
         }
         Err(message) => {
             info!(namespace, tunnel = name, message, "pod refused");
-            response.deny(message)
+            return (Extension(Denied), Json(response.deny(message).into_review())).into_response();
         }
     };
     Json(response.into_review()).into_response()
 }
 
-/// The JSON patch for `pod`, or why the pod cannot have the sidecar. Empty when it has it already.
+/// The JSON patch for `pod`, or why the pod cannot have the sidecar. Empty when it has it already, in front.
 fn inject(
     webhook: &Webhook,
     namespace: &str,
@@ -71,6 +78,54 @@ fn inject(
     tunnel: Option<&VpnTunnel>,
     pod: &Pod,
 ) -> Result<Vec<Value>, String> {
+    let tunnel = usable(namespace, name, tunnel)?;
+    let Some(spec) = &pod.spec else { return Err("the pod has no spec".to_owned()) };
+    fits(spec)?;
+    let container = tunnel_container(tunnel, &webhook.settings, Usage::Sidecar);
+    let template = sidecar_template(tunnel, &webhook.settings);
+    let init_containers = spec.init_containers.as_deref().unwrap_or_default();
+    if let Some(at) = init_containers.iter().position(|container| container.name == CONTAINER) {
+        let present = pod.annotations().get(label::TEMPLATE).map(String::as_str);
+        let is_ours = present == Some(template.as_str())
+            && pod.labels().get(label::ROLE).map(String::as_str) == Some(label::ROLE_SIDECAR)
+            && init_containers.get(at).is_some_and(|present| is_made_from(present, &container));
+        if !is_ours {
+            return Err(format!(
+                "the pod brings an init container {CONTAINER} that is not the sidecar of VpnTunnel {name} as it stands; remove it with its volumes towline-*, and the webhook adds the sidecar"
+            ));
+        }
+        // Another webhook may have put its own containers before it.
+        let front =
+            json!({"op": "move", "from": format!("/spec/initContainers/{at}"), "path": "/spec/initContainers/0"});
+        return Ok(if at == 0 { Vec::new() } else { vec![front] });
+    }
+    let volumes = tunnel_volumes(tunnel, Usage::Sidecar);
+    let theirs = spec.volumes.as_deref().unwrap_or_default();
+    if let Some(volume) = volumes.iter().find(|volume| theirs.iter().any(|other| other.name == volume.name)) {
+        return Err(format!("the volume name {} is the sidecar's; give the pod's volume another name", volume.name));
+    }
+    let mut patch = vec![json!({"op": "add", "path": ROLE_PATH, "value": label::ROLE_SIDECAR})];
+    patch.push(match &pod.metadata.annotations {
+        None => json!({"op": "add", "path": "/metadata/annotations", "value": {label::TEMPLATE: template}}),
+        Some(_) => json!({"op": "add", "path": TEMPLATE_PATH, "value": template}),
+    });
+    // In front of all: the others would talk before the routes are there.
+    patch.push(match &spec.init_containers {
+        None => json!({"op": "add", "path": "/spec/initContainers", "value": [container]}),
+        Some(_) => json!({"op": "add", "path": "/spec/initContainers/0", "value": container}),
+    });
+    match &spec.volumes {
+        None => patch.push(json!({"op": "add", "path": "/spec/volumes", "value": volumes})),
+        Some(_) => {
+            let add = |volume| json!({"op": "add", "path": "/spec/volumes/-", "value": volume});
+            patch.extend(volumes.into_iter().map(add));
+        }
+    }
+    Ok(patch)
+}
+
+/// The tunnel, when pods can have it as a sidecar.
+fn usable<'a>(namespace: &str, name: &str, tunnel: Option<&'a VpnTunnel>) -> Result<&'a VpnTunnel, String> {
     let Some(tunnel) = tunnel else {
         return Err(format!(
             "the label {}: {name} names a VpnTunnel that namespace {namespace} does not have; create it first, or remove the label",
@@ -86,42 +141,39 @@ fn inject(
     if tunnel.spec.suspend {
         return Err(format!("VpnTunnel {name} is suspended, so the pod could not start; set suspend to false"));
     }
-    let spec = pod.spec.clone().unwrap_or_default();
+    Ok(tunnel)
+}
+
+/// Whether a pod can have a sidecar at all.
+fn fits(spec: &PodSpec) -> Result<(), String> {
     if spec.host_network == Some(true) {
         return Err("a pod with hostNetwork cannot have a tunnel sidecar: its routes would be the node's; set hostNetwork to false".to_owned());
     }
-    let init_containers = spec.init_containers.unwrap_or_default();
-    if init_containers.iter().any(|container| container.name == CONTAINER) {
-        return Ok(Vec::new());
+    if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        return Err("a tunnel sidecar runs on Linux only; remove the label, or spec.os".to_owned());
     }
     if spec.containers.iter().any(|container| container.name == CONTAINER) {
         return Err(format!("the container name {CONTAINER} is the sidecar's; give the pod's container another name"));
     }
-    let container = tunnel_container(tunnel, &webhook.settings, Usage::Sidecar);
-    let volumes = tunnel_volumes(tunnel);
-    let theirs = spec.volumes.unwrap_or_default();
-    if let Some(volume) = volumes.iter().find(|volume| theirs.iter().any(|other| other.name == volume.name)) {
-        return Err(format!("the volume name {} is the sidecar's; give the pod's volume another name", volume.name));
-    }
-    let mut patch = vec![json!({"op": "add", "path": ROLE_PATH, "value": label::ROLE_SIDECAR})];
-    if init_containers.is_empty() {
-        patch.push(json!({"op": "add", "path": "/spec/initContainers", "value": [container]}));
-    } else {
-        // In front of all: the others would talk before the routes are there.
-        patch.push(json!({"op": "add", "path": "/spec/initContainers/0", "value": container}));
-    }
-    if theirs.is_empty() {
-        patch.push(json!({"op": "add", "path": "/spec/volumes", "value": volumes}));
-    } else {
-        patch
-            .extend(volumes.into_iter().map(|volume| json!({"op": "add", "path": "/spec/volumes/-", "value": volume})));
-    }
-    Ok(patch)
+    Ok(())
+}
+
+/// Whether a container is the one that this webhook added, as far as it matters for the routes. Its image is left out: where
+/// registries have mirrors another webhook writes it anew, and so are values that the API server fills in.
+fn is_made_from(present: &Container, ours: &Container) -> bool {
+    let mounts = |container: &Container| -> BTreeSet<(String, String)> {
+        let mounts = container.volume_mounts.iter().flatten();
+        mounts.map(|mount| (mount.name.clone(), mount.mount_path.clone())).collect()
+    };
+    present.restart_policy == ours.restart_policy
+        && present.command == ours.command
+        && present.args == ours.args
+        && present.startup_probe.is_some()
+        && mounts(present).is_superset(&mounts(ours))
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Container;
     use kube::core::DynamicObject;
 
     use super::*;
@@ -220,8 +272,10 @@ mod tests {
         for mount in sidecar.volume_mounts.unwrap() {
             assert!(volumes.contains(&mount.name), "{} is mounted and not there", mount.name);
         }
-        assert_eq!(pod.metadata.labels.as_ref().unwrap()["towline.dev/role"], "sidecar");
-        assert_eq!(pod.metadata.labels.as_ref().unwrap()["app"], "web");
+        assert_eq!(pod.labels()["towline.dev/role"], "sidecar");
+        let tunnel = serde_json::from_value(tunnel("Sidecar", false)).unwrap();
+        assert_eq!(pod.annotations()["towline.dev/template"], sidecar_template(&tunnel, &webhook().settings));
+        assert_eq!(pod.labels()["app"], "web");
         containers
     }
 
@@ -237,20 +291,63 @@ mod tests {
         let mut spec = app();
         spec["initContainers"] = json!([{"name": "migrate", "image": "app"}]);
         spec["volumes"] = json!([{"name": "cache", "emptyDir": {}}]);
-        let pod = pod(labels(), spec);
+        let mut pod = pod(labels(), spec);
+        pod["metadata"]["annotations"] = json!({"theirs": "stays"});
         let (response, _) = answer(Some(tunnel("Sidecar", false)), &pod).await;
         let patched = patched(&pod, &response);
         assert_eq!(assert_sidecar(&patched)[0].name, "migrate");
+        assert_eq!(patched.annotations()["theirs"], "stays");
         assert_eq!(patched.spec.unwrap().volumes.unwrap()[0].name, "cache");
+    }
+
+    /// A pod that has been here.
+    async fn injected() -> Value {
+        let first = pod(labels(), app());
+        let (response, _) = answer(Some(tunnel("Sidecar", false)), &first).await;
+        serde_json::to_value(patched(&first, &response)).unwrap()
     }
 
     #[tokio::test]
     async fn a_pod_that_has_the_sidecar_is_left_alone() {
-        let first = pod(labels(), app());
-        let (response, _) = answer(Some(tunnel("Sidecar", false)), &first).await;
-        let again = serde_json::to_value(patched(&first, &response)).unwrap();
+        let mut again = injected().await;
+        // As webhooks for mirrors, resources and tokens leave it.
+        let sidecar = &mut again["spec"]["initContainers"][0];
+        sidecar["image"] = json!("mirror.example.com/towline-tunnel:1");
+        sidecar["resources"]["limits"]["cpu"] = json!("1");
+        sidecar["volumeMounts"].as_array_mut().unwrap().push(json!({"name": "more", "mountPath": "/more"}));
         let (response, _) = answer(Some(tunnel("Sidecar", false)), &again).await;
-        assert!(response.allowed && response.patch.is_none());
+        assert!(response.allowed && response.patch.is_none(), "{}", response.result.message);
+    }
+
+    #[tokio::test]
+    async fn a_sidecar_that_another_webhook_pushed_back_goes_to_the_front_again() {
+        let mut again = injected().await;
+        let init_containers = again["spec"]["initContainers"].as_array_mut().unwrap();
+        init_containers.insert(0, json!({"name": "other", "image": "other"}));
+        let (response, _) = answer(Some(tunnel("Sidecar", false)), &again).await;
+        let others = assert_sidecar(&patched(&again, &response));
+        assert_eq!(others.iter().map(|other| other.name.as_str()).collect::<Vec<_>>(), ["other"]);
+    }
+
+    #[tokio::test]
+    async fn an_init_container_of_the_sidecars_name_that_is_not_the_sidecar_is_refused() {
+        let changes: [fn(&mut Value); 8] = [
+            |pod| pod["spec"]["initContainers"] = json!([{"name": CONTAINER, "image": "app"}]),
+            |pod| pod["spec"]["initContainers"][0]["restartPolicy"] = Value::Null,
+            |pod| pod["spec"]["initContainers"][0]["command"] = json!(["/bin/true"]),
+            |pod| pod["spec"]["initContainers"][0]["args"] = json!(["--version"]),
+            |pod| pod["spec"]["initContainers"][0]["startupProbe"] = Value::Null,
+            |pod| pod["spec"]["initContainers"][0]["volumeMounts"] = json!([]),
+            |pod| pod["metadata"]["annotations"]["towline.dev/template"] = json!("0123456789abcdef"),
+            |pod| pod["metadata"]["labels"]["towline.dev/role"] = json!("other"),
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut forged = injected().await;
+            change(&mut forged);
+            let (response, _) = answer(Some(tunnel("Sidecar", false)), &forged).await;
+            assert!(!response.allowed, "change {index} was let through");
+            assert!(response.result.message.contains("remove it"), "{}", response.result.message);
+        }
     }
 
     #[tokio::test]
@@ -273,6 +370,7 @@ mod tests {
             (Some(tunnel("Gateway", false)), app(), "name a VpnTunnel with attachment Sidecar"),
             (Some(tunnel("Sidecar", true)), app(), "set suspend to false"),
             (sidecar(), spec(|spec| spec["hostNetwork"] = json!(true)), "set hostNetwork to false"),
+            (sidecar(), spec(|spec| spec["os"] = json!({"name": "windows"})), "runs on Linux only"),
             (
                 sidecar(),
                 spec(|spec| spec["containers"][0]["name"] = json!(CONTAINER)),
@@ -281,7 +379,8 @@ mod tests {
             (
                 sidecar(),
                 spec(|spec| {
-                    let volume = tunnel_volumes(&serde_json::from_value(tunnel("Sidecar", false)).unwrap());
+                    let volume =
+                        tunnel_volumes(&serde_json::from_value(tunnel("Sidecar", false)).unwrap(), Usage::Sidecar);
                     spec["volumes"] = json!([{"name": volume[0].name, "emptyDir": {}}]);
                 }),
                 "give the pod's volume another name",

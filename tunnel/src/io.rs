@@ -6,6 +6,7 @@
 //!     ├ udp       datagrams in batches             ├ tun       packets of the kernel
 //!     ├ probe     through the tunnel               ├ relay     exports
 //!     ├ watch     configuration and secrets        ├ report    to the operator
+//!     │                                            ├ standby   without a VpnTunnel
 //!     └ admin     health, metrics, control socket  └ status, metrics, telemetry   what they say
 //! ```
 
@@ -17,6 +18,7 @@ pub mod probe;
 pub mod process;
 pub mod relay;
 pub mod report;
+pub mod standby;
 pub mod status;
 pub mod telemetry;
 pub mod tun;

@@ -178,7 +178,7 @@ impl fmt::Display for Reason {
 
 /// One layer's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct LayerReport {
     /// Which layer.
     pub layer: Layer,
@@ -205,7 +205,7 @@ pub enum Nat {
 
 /// What both ends agreed on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct Negotiated {
     /// Phase 1.
     pub ike: IkeProposal,
@@ -225,9 +225,9 @@ pub struct Negotiated {
     pub weakness: Option<String>,
 }
 
-/// The state of one tunnel process.
+/// The state of one tunnel process. Unknown fields are no error: the operator may be older than the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The `revision` of the configuration that the process runs.
     pub revision: String,
@@ -260,11 +260,25 @@ pub struct Report {
     /// How many attempts failed since the tunnel was last up.
     #[serde(default)]
     pub failed_attempts: u32,
+    /// Each export of the configuration, at most [`crate::config::MAX_EXPORTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<ExportReport>,
+}
+
+/// One export's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ExportReport {
+    /// Its name.
+    pub name: String,
+    /// Why it does not listen, in a sentence of at most [`MAX_MESSAGE`] characters; none while it does. It is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A configuration that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct RejectedRevision {
     /// Its revision, if it could be read.
     pub revision: String,
@@ -293,6 +307,7 @@ impl Report {
             negotiated: None,
             established_at: None,
             failed_attempts: 0,
+            exports: Vec::new(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+/// What the names of our labels and annotations begin with.
+pub const PREFIX: &str = "towline.dev/";
 /// Name of the tunnel that an object belongs to. On a pod of a user it asks for a sidecar of that tunnel.
 pub const TUNNEL: &str = "towline.dev/tunnel";
 /// What a pod does for its tunnel: [`ROLE_GATEWAY`] or [`ROLE_SIDECAR`].
@@ -10,6 +12,8 @@ pub const ROLE: &str = "towline.dev/role";
 pub const ROLE_GATEWAY: &str = "gateway";
 /// Role of a user's pod that carries the tunnel as a sidecar.
 pub const ROLE_SIDECAR: &str = "sidecar";
+/// Annotation of a tunnel's pods: a hash of what a pod cannot take on while it runs, its mounts and image among it.
+pub const TEMPLATE: &str = "towline.dev/template";
 /// Name of the export that a Service stands for.
 pub const EXPORT: &str = "towline.dev/export";
 
@@ -31,6 +35,13 @@ pub const OPERATOR: &str = "towline-operator";
 
 /// Labels of every object that is made for `tunnel`.
 pub fn of_tunnel(tunnel: &str) -> BTreeMap<String, String> {
+    let mut labels = of_pod(tunnel);
+    labels.insert(VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    labels
+}
+
+/// Labels of its pods: without the operator's version, or each release of the operator would restart every tunnel.
+pub fn of_pod(tunnel: &str) -> BTreeMap<String, String> {
     [
         (TUNNEL, tunnel),
         (NAME, "towline-tunnel"),
@@ -38,7 +49,6 @@ pub fn of_tunnel(tunnel: &str) -> BTreeMap<String, String> {
         (COMPONENT, "tunnel"),
         (PART_OF, "towline"),
         (MANAGED_BY, OPERATOR),
-        (VERSION, env!("CARGO_PKG_VERSION")),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()

@@ -8,8 +8,8 @@ use serde::Serialize;
 use towline_tunnel::config::{IdentityKind, LogFormat, LogLevel, MAX_PROPOSALS, PppAuth, Protocol};
 use towline_tunnel::suite::{Cipher, Group, Hash, Security};
 
-/// The longest proposal: a few more octets than `aes128gcm16-modp4096`.
-const MAX_PROPOSAL_LENGTH: usize = 32;
+/// The longest text of a proposal: twice the longest proposal, so that a mistyped one meets the rule with the better words.
+const MAX_PROPOSAL_LENGTH: usize = 64;
 
 fn one_of<T: Serialize>(values: &[T]) -> Schema {
     json_schema!({ "type": "string", "enum": values })
@@ -42,29 +42,55 @@ pub(crate) fn ppp_auth(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-fn names<T: ToString>(values: &[T]) -> String {
-    values.iter().map(ToString::to_string).collect::<Vec<_>>().join("|")
+/// An amount of a resource. People write whole numbers without quotes too.
+pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": true })
 }
 
-fn proposals(pattern: String) -> Schema {
+fn joined<T: ToString>(values: &[T], separator: &str) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+}
+
+/// A list of proposals that all match `pattern`; `message` is told about one that does not.
+fn proposals(pattern: &str, message: String) -> Schema {
     json_schema!({
         "type": "array",
         "maxItems": MAX_PROPOSALS,
-        "items": { "type": "string", "maxLength": MAX_PROPOSAL_LENGTH, "pattern": pattern },
+        "items": { "type": "string", "maxLength": MAX_PROPOSAL_LENGTH },
+        "x-kubernetes-validations": [{ "rule": format!("self.all(p, p.matches('{pattern}'))"), "message": message }],
     })
 }
 
 /// Lists of `CIPHER-HASH-GROUP`.
 pub(crate) fn ike_proposals(_: &mut SchemaGenerator) -> Schema {
     let ciphers: Vec<Cipher> = Cipher::ALL.iter().copied().filter(|cipher| !cipher.is_aead()).collect();
-    proposals(format!("^({})-({})-({})$", names(&ciphers), names(Hash::ALL), names(Group::ALL)))
+    proposals(
+        &format!("^({})-({})-({})$", joined(&ciphers, "|"), joined(Hash::ALL, "|"), joined(Group::ALL, "|")),
+        format!(
+            "each of ike.proposals must be CIPHER-HASH-GROUP, such as aes256-sha256-modp2048; ciphers: {}; hashes: {}; groups: {}",
+            joined(&ciphers, " "),
+            joined(Hash::ALL, " "),
+            joined(Group::ALL, " ")
+        ),
+    )
 }
 
 /// Lists of `CIPHER-HASH[-GROUP]` and `AEAD[-GROUP]`.
 pub(crate) fn esp_proposals(_: &mut SchemaGenerator) -> Schema {
     let (aead, plain): (Vec<Cipher>, Vec<Cipher>) = Cipher::ALL.iter().partition(|cipher| cipher.is_aead());
-    let (aead, plain, groups) = (names(&aead), names(&plain), names(Group::ALL));
-    proposals(format!("^(({plain})-({})|{aead})(-({groups}))?$", names(Hash::ALL)))
+    let hashes = joined(Hash::ALL, "|");
+    let groups = joined(Group::ALL, "|");
+    proposals(
+        &format!("^(({})-({hashes})|{})(-({groups}))?$", joined(&plain, "|"), joined(&aead, "|")),
+        format!(
+            "each of esp.proposals must be CIPHER-HASH, such as aes256-sha256, or an AES-GCM cipher alone, and may end with -GROUP; \
+             ciphers: {}; AES-GCM: {}; hashes: {}; groups: {}",
+            joined(&plain, " "),
+            joined(&aead, " "),
+            joined(Hash::ALL, " "),
+            joined(Group::ALL, " ")
+        ),
+    )
 }
 
 /// Makes a definition what the API server expects.

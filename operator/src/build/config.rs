@@ -5,24 +5,19 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use kube::ResourceExt;
-use sha2::{Digest, Sha256};
+use serde_json::json;
 use towline_tunnel::config::{
     Admin, Config, Credentials, Dpd, Esp, Export, HealthCheck, Identity, Ike, L2tp, Log, Network, Peer, Ppp, ProbeKind,
     ReportTo, SecretFile, parse,
 };
 
 use super::pod::{ADMIN_PORT, RUN_FOLDER, SECRETS_FOLDER, Settings, TOKEN_FILE};
-use crate::api::tunnel::{self, ProbeType, VpnTunnel};
+use super::port::ports;
+use super::short_hash;
+use crate::api::tunnel::{self, ProbeType, VpnTunnel, VpnTunnelSpec};
 
 /// Key of the ConfigMap.
 pub const CONFIG_KEY: &str = "config.json";
-/// The first port for exports whose own port cannot be listened at.
-const FIRST_RELAY_PORT: u16 = 20_000;
-/// Below this, ports need a capability.
-const FIRST_FREE_PORT: u16 = 1_024;
-/// Octets of the digest that tells configurations apart.
-const REVISION_OCTETS: usize = 8;
-
 /// A specification that cannot be carried out: the field, its value and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -42,22 +37,6 @@ where
     texts.iter().enumerate().map(|(index, text)| field(&format!("{path}[{index}]"), text)).collect()
 }
 
-/// Where the tunnel process listens for each export, in order: at the export's own port, or at another where that port is
-/// privileged, taken by the process itself, or used twice.
-pub fn relay_ports(exports: &[tunnel::Export]) -> Vec<u16> {
-    let own = |index: usize, export: &tunnel::Export| {
-        let is_taken = exports.iter().take(index).any(|other| other.port == export.port);
-        export.port >= FIRST_FREE_PORT
-            && !(FIRST_RELAY_PORT..FIRST_RELAY_PORT + 64).contains(&export.port)
-            && export.port != ADMIN_PORT
-            && !is_taken
-    };
-    (FIRST_RELAY_PORT..)
-        .zip(exports.iter().enumerate())
-        .map(|(spare, (index, export))| if own(index, export) { export.port } else { spare })
-        .collect()
-}
-
 fn secret(name: &str, key: &str) -> SecretFile {
     SecretFile {
         path: PathBuf::from(format!("{SECRETS_FOLDER}/{name}/{key}")),
@@ -69,6 +48,36 @@ fn identity(id: &tunnel::Identity) -> Identity {
     Identity { kind: id.kind, value: id.value.clone() }
 }
 
+fn credentials(spec: &VpnTunnelSpec) -> Credentials {
+    let (key, user) = (&spec.client.pre_shared_key, &spec.client.user);
+    Credentials {
+        pre_shared_key: secret(&key.name, &key.key),
+        username: secret(&user.secret_name, &user.username_key),
+        password: secret(&user.secret_name, &user.password_key),
+        tunnel_secret: spec.l2tp.tunnel_secret.as_ref().map(|key| secret(&key.name, &key.key)),
+    }
+}
+
+fn ike(ike: &tunnel::Ike) -> Result<Ike, InvalidSpec> {
+    Ok(Ike {
+        security: ike.security,
+        proposals: fields("ike.proposals", &ike.proposals)?,
+        lifetime_seconds: ike.lifetime_seconds,
+        local_id: ike.local_id.as_ref().map(identity),
+        remote_id: ike.remote_id.as_ref().map(identity),
+        dpd: Dpd { interval_seconds: ike.dpd.interval_seconds, timeout_seconds: ike.dpd.timeout_seconds },
+    })
+}
+
+fn esp(esp: &tunnel::Esp) -> Result<Esp, InvalidSpec> {
+    Ok(Esp {
+        proposals: fields("esp.proposals", &esp.proposals)?,
+        lifetime_seconds: esp.lifetime_seconds,
+        lifetime_bytes: esp.lifetime_bytes,
+        lifetime_packets: esp.lifetime_packets,
+    })
+}
+
 /// The configuration of `tunnel`; reports go to the operator whose authorities are `ca_bundle`.
 ///
 /// # Errors
@@ -76,30 +85,12 @@ fn identity(id: &tunnel::Identity) -> Identity {
 pub fn config(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Result<Config, InvalidSpec> {
     let spec = &tunnel.spec;
     let (namespace, name) = (tunnel.namespace().unwrap_or_default(), tunnel.name_any());
-    let exports: Result<Vec<_>, _> = spec.exports.iter().zip(relay_ports(&spec.exports)).map(export).collect();
     let mut config = Config {
         revision: String::new(),
         peers: spec.client.peers.iter().map(|peer| Peer { address: peer.address.clone() }).collect(),
-        credentials: Credentials {
-            pre_shared_key: secret(&spec.client.pre_shared_key.name, &spec.client.pre_shared_key.key),
-            username: secret(&spec.client.user.secret_name, &spec.client.user.username_key),
-            password: secret(&spec.client.user.secret_name, &spec.client.user.password_key),
-            tunnel_secret: spec.l2tp.tunnel_secret.as_ref().map(|key| secret(&key.name, &key.key)),
-        },
-        ike: Ike {
-            security: spec.ike.security,
-            proposals: fields("ike.proposals", &spec.ike.proposals)?,
-            lifetime_seconds: spec.ike.lifetime_seconds,
-            local_id: spec.ike.local_id.as_ref().map(identity),
-            remote_id: spec.ike.remote_id.as_ref().map(identity),
-            dpd: Dpd { interval_seconds: spec.ike.dpd.interval_seconds, timeout_seconds: spec.ike.dpd.timeout_seconds },
-        },
-        esp: Esp {
-            proposals: fields("esp.proposals", &spec.esp.proposals)?,
-            lifetime_seconds: spec.esp.lifetime_seconds,
-            lifetime_bytes: spec.esp.lifetime_bytes,
-            lifetime_packets: spec.esp.lifetime_packets,
-        },
+        credentials: credentials(spec),
+        ike: ike(&spec.ike)?,
+        esp: esp(&spec.esp)?,
         l2tp: L2tp { host_name: spec.l2tp.host_name.clone(), hello_seconds: spec.l2tp.hello_seconds },
         ppp: Ppp {
             auth: spec.ppp.auth.clone(),
@@ -111,7 +102,7 @@ pub fn config(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Resul
             mtu: spec.network.mtu,
             ..Network::default()
         },
-        exports: exports?,
+        exports: exports(&spec.exports)?,
         health_check: health_check(spec.health_check.as_ref())?,
         admin: Admin {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ADMIN_PORT)),
@@ -124,23 +115,30 @@ pub fn config(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Resul
         }),
         log: Log { format: spec.log.format, level: spec.log.level },
     };
-    let text = serde_json::to_string(&config).map_err(|error| InvalidSpec(error.to_string()))?;
-    // The process's own checks, before it meets the text.
-    parse(&text).map_err(|error| InvalidSpec(error.to_string()))?;
-    // The authority changes without the tunnel: it is no part of what the user asked for.
-    let asked = text.replace(&serde_json::to_string(ca_bundle).unwrap_or_default(), "");
-    config.revision = Sha256::digest(asked).iter().take(REVISION_OCTETS).map(|octet| format!("{octet:02x}")).collect();
+    config.revision = revision(&config)?;
     Ok(config)
 }
 
-fn export((export, relay): (&tunnel::Export, u16)) -> Result<Export, InvalidSpec> {
-    Ok(Export {
-        name: export.name.clone(),
-        listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, relay)),
-        host: field::<IpAddr>("exports[].host", &export.host)?,
-        port: export.port,
-        protocol: export.protocol,
-    })
+/// What tells `config` from others. The authority changes without the tunnel: it is no part of what the user asked for.
+fn revision(config: &Config) -> Result<String, InvalidSpec> {
+    let text = serde_json::to_string(config).map_err(|error| InvalidSpec(error.to_string()))?;
+    // The process's own checks, before it meets the text.
+    parse(&text).map_err(|error| InvalidSpec(format!("spec.{error}")))?;
+    let authority = config.report.as_ref().map(|report| json!(report.ca_bundle).to_string()).unwrap_or_default();
+    Ok(short_hash(&text.replace(&authority, "")))
+}
+
+fn exports(exports: &[tunnel::Export]) -> Result<Vec<Export>, InvalidSpec> {
+    let export = |(export, relay): (&tunnel::Export, u16)| {
+        Ok(Export {
+            name: export.name.clone(),
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, relay)),
+            host: field::<IpAddr>("exports[].host", &export.host)?,
+            port: export.port,
+            protocol: export.protocol,
+        })
+    };
+    exports.iter().zip(ports(exports)?).map(export).collect()
 }
 
 fn health_check(check: Option<&tunnel::HealthCheck>) -> Result<HealthCheck, InvalidSpec> {
@@ -188,15 +186,55 @@ mod tests {
         assert!(error.starts_with("spec.network.remoteCIDRs[0]: \"10.20.0.0\""), "{error}");
     }
 
+    /// The path of every field of `value`.
+    fn paths(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+        let Some(fields) = value.as_object() else { return found.push(path.to_owned()) };
+        for (name, value) in fields {
+            paths(value, &format!("{path}.{name}"), found);
+        }
+    }
+
     #[test]
-    fn privileged_taken_and_double_ports_are_relayed_at_others() {
-        let export = |port| tunnel::Export {
-            name: "e".to_owned(),
-            host: "10.20.0.1".to_owned(),
-            port,
-            protocol: towline_tunnel::config::Protocol::Tcp,
-        };
-        let exports: Vec<_> = [80, 5432, 9090, 5432, 20_001].map(export).into();
-        assert_eq!(relay_ports(&exports), [20_000, 5432, 20_002, 20_003, 20_004]);
+    fn a_tunnel_with_defaults_writes_no_field_that_an_older_process_would_refuse() {
+        // Sidecars keep their image until their pod is made anew, and the process refuses fields that it does not know. A field
+        // that is added later is left out of the file while it has its default value.
+        let mut least = tunnel("Sidecar");
+        least.spec.exports.clear();
+        let mut found = Vec::new();
+        paths(&json!(config(&least, &settings(), "PEM").unwrap()), "", &mut found);
+        let first_release = [
+            ".admin.listen",
+            ".admin.socket",
+            ".credentials.password.path",
+            ".credentials.password.source",
+            ".credentials.preSharedKey.path",
+            ".credentials.preSharedKey.source",
+            ".credentials.username.path",
+            ".credentials.username.source",
+            ".esp.lifetimeSeconds",
+            ".healthCheck.failureThreshold",
+            ".healthCheck.intervalSeconds",
+            ".healthCheck.type",
+            ".ike.dpd.intervalSeconds",
+            ".ike.dpd.timeoutSeconds",
+            ".ike.lifetimeSeconds",
+            ".ike.security",
+            ".l2tp.helloSeconds",
+            ".l2tp.hostName",
+            ".log.format",
+            ".log.level",
+            ".network.device",
+            ".network.remoteCIDRs",
+            ".peers",
+            ".ppp.auth",
+            ".ppp.echoFailures",
+            ".ppp.echoSeconds",
+            ".report.caBundle",
+            ".report.tokenFile",
+            ".report.url",
+            ".revision",
+        ];
+        found.sort();
+        assert_eq!(found, first_release);
     }
 }

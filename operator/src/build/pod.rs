@@ -10,9 +10,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
+use serde_json::json;
 
-use super::object_name;
-use crate::api::tunnel::{Amounts, VpnTunnel};
+use super::{object_name, short_hash};
+use crate::api::tunnel::{Amounts, Resources, VpnTunnel};
 use crate::endpoint::AUDIENCE;
 
 /// Name of the container.
@@ -26,10 +27,18 @@ pub const SECRETS_FOLDER: &str = "/etc/towline/secrets";
 /// The token that reports are sent with.
 pub const TOKEN_FILE: &str = "/var/run/secrets/towline.dev/token";
 
+/// The volume without anything in it that keeps the application's API token away.
+const NO_TOKEN: &str = "towline-no-token";
 const CONFIG_FOLDER: &str = "/etc/towline/config";
 const TUN_DEVICE: &str = "/dev/net/tun";
+const ARGUMENTS: [&str; 4] = ["run", "--config", "/etc/towline/config/config.json", "--leave-routes"];
 /// How long a token is valid; the kubelet renews it after four fifths of that.
 const TOKEN_SECONDS: i64 = 3_600;
+/// Where the API server's ServiceAccount plugin mounts the pod's token into each container that has nothing there.
+const API_TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Seconds between two looks at whether a sidecar's tunnel is up. Each that finds it down is an event of the pod, and the
+/// kubelet drops a pod's events after a few dozen.
+const START_INTERVAL: i32 = 3;
 /// How long a sidecar may take until its tunnel is up for the first time, in seconds: the application waits, and a restart of
 /// the container would not bring the gateway back.
 const START_LIMIT: i32 = 7 * 86_400;
@@ -41,6 +50,8 @@ pub struct Settings {
     pub image: String,
     /// When it is pulled.
     pub pull_policy: String,
+    /// Names of Secrets with registry credentials for gateway pods. A sidecar's image is pulled with those of its pod.
+    pub pull_secrets: Vec<String>,
     /// Where reports go, without a path.
     pub report_url: String,
 }
@@ -81,12 +92,15 @@ pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage) -
             .map(|(index, secret)| mount(&format!("towline-secret-{index}"), &format!("{SECRETS_FOLDER}/{secret}"))),
     );
     let is_sidecar = usage == Usage::Sidecar;
+    if is_sidecar {
+        mounts.push(mount(NO_TOKEN, API_TOKEN_FOLDER));
+    }
     Container {
         name: CONTAINER.to_owned(),
         image: Some(settings.image.clone()),
         image_pull_policy: Some(settings.pull_policy.clone()),
         // The routes to nowhere stay while the container is restarted: the pod's network namespace outlives it.
-        args: Some(["run", "--config", "/etc/towline/config/config.json", "--leave-routes"].map(str::to_owned).into()),
+        args: Some(ARGUMENTS.map(str::to_owned).into()),
         restart_policy: is_sidecar.then(|| "Always".to_owned()),
         ports: Some(vec![ContainerPort {
             name: Some("towline".to_owned()),
@@ -94,28 +108,35 @@ pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage) -
             ..ContainerPort::default()
         }]),
         // A sidecar is started when its tunnel is up: that is what the application's containers wait for.
-        startup_probe: is_sidecar.then(|| Probe { failure_threshold: Some(START_LIMIT), ..probe("/startupz", 1) }),
+        startup_probe: is_sidecar.then(|| Probe {
+            failure_threshold: Some(START_LIMIT / START_INTERVAL),
+            ..probe("/startupz", START_INTERVAL)
+        }),
         liveness_probe: Some(Probe { failure_threshold: Some(6), ..probe("/livez", 10) }),
         // A sidecar has none: an application that can do without its remote network for a while stays in service.
         readiness_probe: (!is_sidecar).then(|| Probe { failure_threshold: Some(1), ..probe("/readyz", 2) }),
         resources: Some(resources(tunnel)),
-        security_context: Some(SecurityContext {
-            // The capability is of no use to another user without a file capability, and an image from scratch has none.
-            run_as_user: Some(0),
-            run_as_non_root: Some(false),
-            privileged: Some(false),
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities {
-                add: Some(vec!["NET_ADMIN".to_owned()]),
-                drop: Some(vec!["ALL".to_owned()]),
-            }),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(security_context()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
         ..Container::default()
+    }
+}
+
+fn security_context() -> SecurityContext {
+    SecurityContext {
+        // The capability is of no use to another user without a file capability, and an image from scratch has none.
+        run_as_user: Some(0),
+        run_as_non_root: Some(false),
+        privileged: Some(false),
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            add: Some(vec!["NET_ADMIN".to_owned()]),
+            drop: Some(vec!["ALL".to_owned()]),
+        }),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+        ..SecurityContext::default()
     }
 }
 
@@ -140,7 +161,7 @@ fn resources(tunnel: &VpnTunnel) -> ResourceRequirements {
         (!all.is_empty()).then_some(all)
     };
     let asked = tunnel.spec.pod.as_ref().and_then(|pod| pod.resources.clone());
-    let asked = asked.unwrap_or_else(|| crate::api::tunnel::Resources {
+    let asked = asked.unwrap_or_else(|| Resources {
         requests: Amounts { cpu: Some(Quantity("10m".to_owned())), memory: Some(Quantity("24Mi".to_owned())) },
         // No limit of processor time: it would show as lost packets.
         limits: Amounts { cpu: None, memory: Some(Quantity("128Mi".to_owned())) },
@@ -152,9 +173,35 @@ fn resources(tunnel: &VpnTunnel) -> ResourceRequirements {
     }
 }
 
+fn named(name: &str) -> Volume {
+    Volume { name: name.to_owned(), ..Volume::default() }
+}
+
+/// What tells a sidecar from those that were made of other settings: mounts, image, resources and the like do not change in a
+/// pod that is there.
+pub fn sidecar_template(tunnel: &VpnTunnel, settings: &Settings) -> String {
+    let container = tunnel_container(tunnel, settings, Usage::Sidecar);
+    short_hash(&json!([container, tunnel_volumes(tunnel, Usage::Sidecar)]).to_string())
+}
+
+fn token() -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(AUDIENCE.to_owned()),
+        expiration_seconds: Some(TOKEN_SECONDS),
+        path: "token".to_owned(),
+        ..ServiceAccountTokenProjection::default()
+    };
+    Volume {
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(vec![VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() }]),
+            ..ProjectedVolumeSource::default()
+        }),
+        ..named("towline-token")
+    }
+}
+
 /// The volumes that the container mounts.
-pub fn tunnel_volumes(tunnel: &VpnTunnel) -> Vec<Volume> {
-    let named = |name: &str| Volume { name: name.to_owned(), ..Volume::default() };
+pub fn tunnel_volumes(tunnel: &VpnTunnel, usage: Usage) -> Vec<Volume> {
     let mut volumes = vec![
         Volume {
             config_map: Some(ConfigMapVolumeSource {
@@ -163,21 +210,7 @@ pub fn tunnel_volumes(tunnel: &VpnTunnel) -> Vec<Volume> {
             }),
             ..named("towline-config")
         },
-        Volume {
-            projected: Some(ProjectedVolumeSource {
-                sources: Some(vec![VolumeProjection {
-                    service_account_token: Some(ServiceAccountTokenProjection {
-                        audience: Some(AUDIENCE.to_owned()),
-                        expiration_seconds: Some(TOKEN_SECONDS),
-                        path: "token".to_owned(),
-                        ..ServiceAccountTokenProjection::default()
-                    }),
-                    ..VolumeProjection::default()
-                }]),
-                ..ProjectedVolumeSource::default()
-            }),
-            ..named("towline-token")
-        },
+        token(),
         Volume {
             empty_dir: Some(EmptyDirVolumeSource {
                 medium: Some("Memory".to_owned()),
@@ -201,33 +234,24 @@ pub fn tunnel_volumes(tunnel: &VpnTunnel) -> Vec<Volume> {
         }),
         ..named(&format!("towline-secret-{index}"))
     }));
+    if usage == Usage::Sidecar {
+        volumes.push(Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..named(NO_TOKEN) });
+    }
     volumes
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::api::tunnel::PodSettings;
     use crate::build::tests::tunnel;
 
     pub(crate) fn settings() -> Settings {
         Settings {
             image: "example.com/towline-tunnel:1".to_owned(),
             pull_policy: "IfNotPresent".to_owned(),
+            pull_secrets: vec!["registry".to_owned()],
             report_url: "https://towline-reports.towline-system.svc".to_owned(),
-        }
-    }
-
-    #[test]
-    fn the_container_has_one_capability_and_no_privilege() {
-        for usage in [Usage::Gateway, Usage::Sidecar] {
-            let context = tunnel_container(&tunnel("Gateway"), &settings(), usage).security_context.unwrap();
-            let capabilities = context.capabilities.unwrap();
-            assert_eq!(
-                (capabilities.add.unwrap(), capabilities.drop.unwrap()),
-                (vec!["NET_ADMIN".to_owned()], vec!["ALL".to_owned()])
-            );
-            assert_eq!((context.privileged, context.allow_privilege_escalation), (Some(false), Some(false)));
-            assert_eq!(context.read_only_root_filesystem, Some(true));
         }
     }
 
@@ -245,12 +269,44 @@ pub(crate) mod tests {
     #[test]
     fn every_mount_has_its_volume_and_every_secret_is_optional() {
         let tunnel = tunnel("Gateway");
-        let volumes = tunnel_volumes(&tunnel);
-        let mounts = tunnel_container(&tunnel, &settings(), Usage::Gateway).volume_mounts.unwrap();
-        assert_eq!(mounts.len(), volumes.len());
-        assert!(mounts.iter().all(|mount| volumes.iter().any(|volume| volume.name == mount.name)));
-        let secrets: Vec<_> = volumes.into_iter().filter_map(|volume| volume.secret).collect();
-        assert_eq!(secrets.len(), 2);
-        assert!(secrets.iter().all(|secret| secret.optional == Some(true)));
+        for usage in [Usage::Gateway, Usage::Sidecar] {
+            let volumes = tunnel_volumes(&tunnel, usage);
+            let mounts = tunnel_container(&tunnel, &settings(), usage).volume_mounts.unwrap();
+            assert_eq!(mounts.len(), volumes.len());
+            assert!(mounts.iter().all(|mount| volumes.iter().any(|volume| volume.name == mount.name)));
+            let secrets: Vec<_> = volumes.into_iter().filter_map(|volume| volume.secret).collect();
+            assert_eq!(secrets.len(), 2);
+            assert!(secrets.iter().all(|secret| secret.optional == Some(true)));
+        }
+    }
+
+    #[test]
+    fn nothing_is_where_the_api_server_would_mount_the_applications_token_into_a_sidecar() {
+        let tunnel = tunnel("Sidecar");
+        let mounts = tunnel_container(&tunnel, &settings(), Usage::Sidecar).volume_mounts.unwrap();
+        let mount = mounts.iter().find(|mount| mount.mount_path == API_TOKEN_FOLDER).unwrap();
+        assert_eq!(mount.read_only, Some(true));
+        let volumes = tunnel_volumes(&tunnel, Usage::Sidecar);
+        let volume = volumes.iter().find(|volume| volume.name == mount.name).unwrap();
+        assert_eq!(*volume, Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..named(&mount.name) });
+    }
+
+    #[test]
+    fn the_template_changes_with_what_a_pod_cannot_change_and_with_nothing_else() {
+        let before = sidecar_template(&tunnel("Sidecar"), &settings());
+        let with = |change: fn(&mut VpnTunnel, &mut Settings)| {
+            let (mut tunnel, mut settings) = (tunnel("Sidecar"), settings());
+            change(&mut tunnel, &mut settings);
+            sidecar_template(&tunnel, &settings)
+        };
+        assert_eq!(with(|tunnel, _| tunnel.spec.esp.lifetime_seconds = 600), before);
+        assert_eq!(with(|_, settings| settings.pull_secrets.clear()), before);
+        assert_ne!(with(|tunnel, _| tunnel.spec.client.user.secret_name = "other".to_owned()), before);
+        assert_ne!(
+            with(|tunnel, _| tunnel.spec.pod =
+                Some(PodSettings { resources: Some(Resources::default()), ..PodSettings::default() })),
+            before
+        );
+        assert_ne!(with(|_, settings| settings.image = "other".to_owned()), before);
     }
 }

@@ -79,6 +79,34 @@ fn fields_that_cannot_work_together_are_refused_with_field_and_remedy() {
         ),
         (with(&gateway(), "type: Tcp", "type: Icmp"), "healthCheck.port", "remove it for Icmp"),
         (with(&gateway(), "port: 80, intervalSeconds", "intervalSeconds"), "healthCheck.port", "set it for Tcp"),
+        (
+            with(&sidecar(), "remoteCIDRs: [10.20.4.0/24]", "remoteCIDRs: []"),
+            "network.remoteCIDRs",
+            "name the networks",
+        ),
+        (
+            with(&gateway(), "address: 192.0.2.99", "address: 'http://a.example'"),
+            "client.peers[].address",
+            "without scheme",
+        ),
+        (
+            with(&gateway(), "name: some-vpn, key", "name: Some_VPN, key"),
+            "client.preSharedKey.name",
+            "such as oslo-vpn",
+        ),
+        (with(&gateway(), "key: psk", "key: ../psk"), "client.preSharedKey.key", "a key of the Secret"),
+        (with(&gateway(), "secretName: some-vpn", "secretName: -vpn"), "client.user.secretName", "such as oslo-vpn"),
+        (with(&gateway(), "name: web", "name: Web"), "exports[].name", "such as web"),
+        (added("esp: {proposals: [rot13]}"), "esp.proposals", "such as aes256-sha256"),
+        (added("ike: {proposals: [aes256-sha256]}"), "ike.proposals", "such as aes256-sha256-modp2048"),
+        (added("l2tp: {hostName: 'a b'}"), "l2tp.hostName", "without blanks"),
+        (added("l2tp: {tunnelSecret: {name: a_b, key: c}}"), "l2tp.tunnelSecret.name", "such as oslo-vpn"),
+        (added("pod: {resources: {requests: {cpu: abc}}}"), "pod.resources: cpu", "such as 100m"),
+        (
+            added("pod: {resources: {requests: {memory: 2Gi}, limits: {memory: 1Gi}}}"),
+            "pod.resources.requests",
+            "raise the limit",
+        ),
     ];
     for (manifest, field, remedy) in &cases {
         assert_refused(&cluster, manifest, &[field, remedy]);
@@ -95,8 +123,6 @@ fn values_that_no_field_takes_are_refused_with_the_field() {
     let cases = [
         (with(&gateway(), "mode: Client", "mode: Server"), ["spec.mode", "\"Client\""]),
         (with(&gateway(), "peers: [{address: 192.0.2.99}]", "peers: []"), ["spec.client.peers", "at least 1"]),
-        (with(&gateway(), "address: 192.0.2.99", "address: 'a b'"), ["spec.client.peers[0].address", "a b"]),
-        (format!("{}  esp: {{proposals: [rot13]}}\n", gateway()), ["spec.esp.proposals", "rot13"]),
         (format!("{}  ike: {{security: Weak}}\n", gateway()), ["spec.ike.security", "\"Strong\""]),
         (format!("{}  unknown: {{field: 1}}\n", gateway()), ["unknown field", "spec.unknown"]),
         (with(&gateway(), "port: 80}]", "port: 0}]"), ["spec.exports[0].port", "greater than or equal to 1"]),

@@ -22,6 +22,7 @@ use super::dial::{self, Dialled, Request};
 use super::netlink::{Netlink, Pin};
 use super::probe::{Probe, Prober};
 use super::relay::Relays;
+use super::standby::{Existence, Standby, Step};
 use super::telemetry::Verbosity;
 use super::tun::Device;
 use super::udp::{ReceiveBuffer, Sockets};
@@ -59,6 +60,13 @@ enum Message {
     Change(Change),
     Probe(u64, Probe),
     Dialled(u64, Box<Result<Dialled, PathError>>),
+    Existence(Existence),
+}
+
+impl From<Existence> for Message {
+    fn from(existence: Existence) -> Self {
+        Self::Existence(existence)
+    }
 }
 
 impl From<Ask> for Message {
@@ -112,6 +120,16 @@ async fn readable(sockets: Option<&Sockets>) -> Port {
     }
 }
 
+/// A tunnel that dials.
+fn new_tunnel(config: &Config, export_keys: bool) -> anyhow::Result<Tunnel> {
+    let mut seed = [0; 32];
+    SysRng.try_fill_bytes(&mut seed).context("the system gives no random numbers")?;
+    let mut tunnel = Tunnel::new(config, seed, Instant::now());
+    tunnel.export_keys(export_keys);
+    tunnel.start(Instant::now());
+    Ok(tunnel)
+}
+
 struct Process {
     config: Config,
     tunnel: Tunnel,
@@ -139,6 +157,7 @@ struct Process {
     started: bool,
     closing: Option<Instant>,
     closed: bool,
+    standby: Standby,
     batch: PacketBatch,
     buffer: ReceiveBuffer,
 }
@@ -162,16 +181,12 @@ impl Process {
         tokio::spawn(admin::serve_control(control, asker));
         tokio::spawn(Watcher::new(path, text, &config).run(sender.clone()));
 
-        let mut seed = [0; 32];
-        SysRng.try_fill_bytes(&mut seed).context("the system gives no random numbers")?;
-        let mut tunnel = Tunnel::new(&config, seed, Instant::now());
-        tunnel.export_keys(keys.is_some());
-        tunnel.start(Instant::now());
+        let tunnel = new_tunnel(&config, keys.is_some())?;
 
         let (link_state, link) = watch::channel(None);
         let (reports, to_report) = watch::channel(tunnel.report().clone());
         let (report_to, target) = watch::channel(config.report.clone());
-        let reporter = tokio::spawn(report::run(target, to_report));
+        let reporter = tokio::spawn(report::run(target, to_report, sender.clone()));
         let relays = Relays::new(link);
         let instruments = metrics::Instruments::new(relays.instruments().clone());
         let mut process = Self {
@@ -199,6 +214,7 @@ impl Process {
             started: false,
             closing: None,
             closed: false,
+            standby: Standby::default(),
             batch: PacketBatch::new(),
             buffer: ReceiveBuffer::default(),
         };
@@ -234,6 +250,8 @@ impl Process {
     fn close(&mut self) {
         if self.closing.is_none() {
             tracing::info!("the process was told to end");
+            // Its goodbyes are said already.
+            self.closed = self.standby.is_gone();
             self.closing = Some(Instant::now() + CLOSE_LIMIT);
             self.tunnel.close(Instant::now());
         }
@@ -251,14 +269,31 @@ impl Process {
             Message::Change(Change::Config(config)) => self.apply(*config).await,
             Message::Probe(generation, probe) if generation == self.probers => self.handle_probe(probe),
             Message::Dialled(generation, dialled) if generation == self.dials => self.handle_dialled(*dialled).await,
+            Message::Existence(existence) => match self.standby.hear(existence) {
+                Step::Stay => {}
+                Step::Close => self.tunnel.close(Instant::now()),
+                Step::Dial => self.begin_anew().await,
+            },
             // Of a link or a dial that is over.
             Message::Probe(..) | Message::Dialled(..) => {}
         }
     }
 
+    /// Dials with a stack that knows nothing of the tunnel before.
+    async fn begin_anew(&mut self) {
+        self.down().await;
+        match new_tunnel(&self.config, self.keys.is_some()) {
+            Ok(tunnel) => self.tunnel = tunnel,
+            Err(error) => {
+                tracing::error!(%error, "the tunnel cannot be dialled; the process ends");
+                self.closed = true;
+            }
+        }
+    }
+
     fn snapshot(&self) -> Snapshot {
         Snapshot {
-            report: self.tunnel.report().clone(),
+            report: self.report(),
             counters: self.tunnel.counters().clone(),
             drops: self.drops.clone(),
             instruments: self.instruments.clone(),
@@ -357,14 +392,19 @@ impl Process {
                     tracing::warn!(%error, "keys cannot be written");
                 }
             }
-            Event::Closed => self.closed = true,
+            Event::Closed => self.closed = self.closing.is_some() || !self.standby.is_gone(),
         }
     }
 
+    /// What is known, for people and the operator.
+    fn report(&self) -> Report {
+        self.standby.report(self.tunnel.report().clone())
+    }
+
     fn publish(&self) {
-        let report = self.tunnel.report();
-        telemetry::log_changes(&self.reports.borrow(), report);
-        self.reports.send_replace(report.clone());
+        let report = self.report();
+        telemetry::log_changes(&self.reports.borrow(), &report);
+        self.reports.send_replace(report);
     }
 
     // The path.

@@ -6,17 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, Uri, header};
+use hyper::{Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::dial::{read_bounded, resolve};
+use super::standby::Existence;
 use crate::config::ReportTo;
 use crate::report::{Acknowledgement, Report};
 
@@ -37,9 +38,14 @@ const MAX_TOKEN: usize = 16 << 10;
 /// The longest answer.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Posts until the sender of the reports is gone, and then once more if the last one differs from what was posted.
-pub async fn run(mut target: watch::Receiver<Option<ReportTo>>, mut reports: watch::Receiver<Report>) {
-    let mut client = Client::default();
+/// Posts until the sender of the reports is gone, and then once more if the last one differs from what was posted. Tells `hears`
+/// when the operator does not know the tunnel any more, and when it does again.
+pub async fn run<T: From<Existence>>(
+    mut target: watch::Receiver<Option<ReportTo>>,
+    mut reports: watch::Receiver<Report>,
+    hears: mpsc::Sender<T>,
+) {
+    let mut existence = Existence::Exists;
     let mut heartbeat = HEARTBEAT;
     let mut pause = None;
     let mut last_error = String::new();
@@ -54,8 +60,19 @@ pub async fn run(mut target: watch::Receiver<Option<ReportTo>>, mut reports: wat
             continue;
         };
         let report = reports.borrow_and_update().clone();
-        match tokio::time::timeout(TIMEOUT, client.post(&to, &report)).await {
-            Ok(Ok(acknowledgement)) => {
+        let answer = tokio::time::timeout(TIMEOUT, post(&to, &report)).await;
+        let heard = match &answer {
+            Ok(Ok(Answer::Gone)) => Existence::Gone,
+            Ok(Ok(Answer::Taken(_))) => Existence::Exists,
+            _ => existence,
+        };
+        if std::mem::replace(&mut existence, heard) != heard {
+            // The loop may have ended meanwhile.
+            drop(hears.send(heard.into()).await);
+        }
+        match answer {
+            Ok(Ok(Answer::Gone)) => pause = Some(HEARTBEAT),
+            Ok(Ok(Answer::Taken(acknowledgement))) => {
                 let (least, most) = HEARTBEAT_BOUNDS;
                 heartbeat = Duration::from_secs(acknowledgement.heartbeat_seconds.clamp(least, most).into());
                 pause = None;
@@ -64,7 +81,6 @@ pub async fn run(mut target: watch::Receiver<Option<ReportTo>>, mut reports: wat
                 }
             }
             failed => {
-                client.connection = None;
                 let error = match failed {
                     Ok(Err(error)) => error,
                     _ => format!("no answer within {} s", TIMEOUT.as_secs()),
@@ -89,7 +105,7 @@ pub async fn run(mut target: watch::Receiver<Option<ReportTo>>, mut reports: wat
         && reports.has_changed().unwrap_or(true)
     {
         let report = reports.borrow_and_update().clone();
-        if let Ok(Err(error)) = tokio::time::timeout(TIMEOUT, client.post(&to, &report)).await {
+        if let Ok(Err(error)) = tokio::time::timeout(TIMEOUT, post(&to, &report)).await {
             tracing::debug!(error, "last report cannot be posted");
         }
     }
@@ -107,51 +123,51 @@ async fn changed_after(reports: &mut watch::Receiver<Report>, earliest: Instant)
     }
 }
 
-/// A connection to the operator, which is kept from one report to the next.
-#[derive(Default)]
-struct Client {
-    connection: Option<(ReportTo, SendRequest<Full<Bytes>>)>,
+/// What the operator answers.
+enum Answer {
+    Taken(Acknowledgement),
+    /// It knows no such tunnel.
+    Gone,
 }
 
-impl Client {
-    async fn post(&mut self, to: &ReportTo, report: &Report) -> Result<Acknowledgement, String> {
-        let url: Uri = to.url.parse().map_err(|error| format!("{}: {error}", to.url))?;
-        let host = url.host().ok_or_else(|| format!("{}: no host", to.url))?.to_owned();
-        let path = to.token_file.clone();
-        let token = tokio::task::spawn_blocking(move || read_bounded(&path, MAX_TOKEN)).await;
-        let token = token.map_err(|error| error.to_string())?;
-        let token = token.map_err(|error| format!("token {}: {error}", to.token_file.display()))?;
-        let body = serde_json::to_vec(report).map_err(|error| error.to_string())?;
+/// Posts over a connection of its own: the next report comes in seconds, and the operator has many pods.
+async fn post(to: &ReportTo, report: &Report) -> Result<Answer, String> {
+    let url: Uri = to.url.parse().map_err(|error| format!("{}: {error}", to.url))?;
+    let host = url.host().ok_or_else(|| format!("{}: no host", to.url))?.to_owned();
+    let path = to.token_file.clone();
+    let token = tokio::task::spawn_blocking(move || read_bounded(&path, MAX_TOKEN)).await;
+    let token = token.map_err(|error| error.to_string())?;
+    let token = token.map_err(|error| format!("token {}: {error}", to.token_file.display()))?;
+    let body = serde_json::to_vec(report).map_err(|error| error.to_string())?;
 
-        let mut bearer = b"Bearer ".to_vec();
-        bearer.extend_from_slice(token.trim_ascii());
-        let authorization = header::HeaderValue::from_bytes(&bearer);
-        zeroize::Zeroize::zeroize(&mut bearer);
-        let mut authorization = authorization.map_err(|_| "the token is no token".to_owned())?;
-        authorization.set_sensitive(true);
-        let request = Request::post(url.path_and_query().map_or("/", |path| path.as_str()))
-            .header(header::HOST, url.authority().map_or(host.as_str(), |authority| authority.as_str()))
-            .header(header::AUTHORIZATION, authorization)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| error.to_string())?;
+    let mut bearer = b"Bearer ".to_vec();
+    bearer.extend_from_slice(token.trim_ascii());
+    let authorization = header::HeaderValue::from_bytes(&bearer);
+    zeroize::Zeroize::zeroize(&mut bearer);
+    let mut authorization = authorization.map_err(|_| "the token is no token".to_owned())?;
+    authorization.set_sensitive(true);
+    let request = Request::post(url.path_and_query().map_or("/", |path| path.as_str()))
+        .header(header::HOST, url.authority().map_or(host.as_str(), |authority| authority.as_str()))
+        .header(header::AUTHORIZATION, authorization)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONNECTION, "close")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| error.to_string())?;
 
-        let port = url.port_u16().unwrap_or(443);
-        let mut connection = match self.connection.take() {
-            Some((of, connection)) if of == *to && connection.is_ready() => connection,
-            _ => connect(&host, port, &to.ca_bundle).await?,
-        };
-        let response = connection.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let answer = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let answer = answer.map_err(|error| error.to_string())?.to_bytes();
-        if !status.is_success() {
-            let text: String = String::from_utf8_lossy(&answer).chars().take(200).collect();
-            return Err(format!("{status}: {}", text.trim()));
-        }
-        self.connection = Some((to.clone(), connection));
-        serde_json::from_slice(&answer).map_err(|error| format!("answer is not understood: {error}"))
+    let port = url.port_u16().unwrap_or(443);
+    let mut connection = connect(&host, port, &to.ca_bundle).await?;
+    let response = connection.send_request(request).await.map_err(|error| error.to_string())?;
+    let status = response.status();
+    let answer = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    let answer = answer.map_err(|error| error.to_string())?.to_bytes();
+    if status == StatusCode::GONE {
+        return Ok(Answer::Gone);
     }
+    if !status.is_success() {
+        let text: String = String::from_utf8_lossy(&answer).chars().take(200).collect();
+        return Err(format!("{status}: {}", text.trim()));
+    }
+    serde_json::from_slice(&answer).map(Answer::Taken).map_err(|error| format!("answer is not understood: {error}"))
 }
 
 async fn connect(host: &str, port: u16, ca_bundle: &str) -> Result<SendRequest<Full<Bytes>>, String> {
@@ -188,11 +204,10 @@ mod tests {
     use super::*;
     use crate::io::scratch::Scratch;
     use crate::report::{Layer, Reason, State};
+    use hyper::Response;
     use hyper::service::service_fn;
-    use hyper::{Response, StatusCode};
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     use tokio::net::TcpListener;
-    use tokio::sync::mpsc;
 
     struct Operator {
         to: ReportTo,
@@ -261,7 +276,7 @@ mod tests {
         let mut operator = operator(&scratch, StatusCode::OK).await;
         let (_target, to) = watch::channel(Some(operator.to.clone()));
         let (sender, reports) = watch::channel(Report::new("1".to_owned()));
-        let task = tokio::spawn(run(to, reports));
+        let task = tokio::spawn(run(to, reports, nobody()));
         let (line, report) = operator.posts.recv().await.unwrap();
         assert_eq!(line, "POST /v1/report Bearer very.secret");
         assert_eq!(report.revision, "1");
@@ -285,13 +300,34 @@ mod tests {
         task.await.unwrap();
     }
 
+    /// Whom nothing is told.
+    fn nobody() -> mpsc::Sender<Existence> {
+        mpsc::channel(1).0
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_that_the_operator_does_not_know_is_told_and_its_return_too() {
+        let scratch = Scratch::new();
+        let mut operator = operator(&scratch, StatusCode::GONE).await;
+        let (target, to) = watch::channel(Some(operator.to.clone()));
+        let (_sender, reports) = watch::channel(Report::new("1".to_owned()));
+        let (hears, mut heard) = mpsc::channel(4);
+        tokio::spawn(run(to, reports, hears));
+        operator.posts.recv().await.unwrap();
+        assert_eq!(heard.recv().await, Some(Existence::Gone));
+        // A change of the target is posted without the pause.
+        target.send_replace(Some(operator.to.clone()));
+        operator.posts.recv().await.unwrap();
+        assert_eq!(heard.recv().await, Some(Existence::Exists));
+    }
+
     #[tokio::test]
     async fn a_refused_report_is_posted_again() {
         let scratch = Scratch::new();
         let mut operator = operator(&scratch, StatusCode::SERVICE_UNAVAILABLE).await;
         let (_target, to) = watch::channel(Some(operator.to.clone()));
         let (_sender, reports) = watch::channel(Report::new("1".to_owned()));
-        tokio::spawn(run(to, reports));
+        tokio::spawn(run(to, reports, nobody()));
         for _ in 0..2 {
             assert_eq!(operator.posts.recv().await.unwrap().1.revision, "1");
         }

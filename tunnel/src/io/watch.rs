@@ -57,14 +57,12 @@ impl Watcher {
         let mut changes = Vec::new();
         match read_config(&self.path) {
             Ok(text) if text != self.text => {
-                changes.push(match config::parse(&text) {
+                changes.push(match config::parse(&text).map_err(|error| error.to_string()).and_then(within_reach) {
                     Ok(config) => {
                         self.follow(&config);
                         Change::Config(Box::new(config))
                     }
-                    Err(error) => {
-                        Change::Rejected(RejectedRevision { revision: revision(&text), message: error.to_string() })
-                    }
+                    Err(message) => Change::Rejected(RejectedRevision { revision: revision(&text), message }),
                 });
                 self.text = text;
                 self.readable = true;
@@ -123,6 +121,19 @@ fn paths(config: &Config) -> Vec<PathBuf> {
     all.into_iter().flatten().map(|file| file.path.clone()).collect()
 }
 
+/// A pod keeps the volumes that it was made with: a configuration whose secrets lie in others cannot be taken on, and the
+/// tunnel that runs is better than none. A folder that is there and has no such file is another matter: the file may come.
+fn within_reach(config: Config) -> Result<Config, String> {
+    let missing = paths(&config).into_iter().find(|path| path.parent().is_some_and(|folder| !folder.is_dir()));
+    match missing {
+        None => Ok(config),
+        Some(path) => Err(format!(
+            "credentials: there is no folder for {}; a pod has the Secrets that it was made with, make it anew",
+            path.display()
+        )),
+    }
+}
+
 fn secrets(config: &Config) -> Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)> {
     let read = |path: PathBuf| {
         let secret = read_bounded(&path, MAX_SECRET + 2).ok();
@@ -164,6 +175,24 @@ mod tests {
         }
         symlink(generation, scratch.path().join("next")).unwrap();
         std::fs::rename(scratch.path().join("next"), scratch.path().join("current")).unwrap();
+    }
+
+    #[test]
+    fn a_configuration_whose_secrets_are_not_mounted_is_rejected_and_those_of_before_are_watched_on() {
+        let scratch = Scratch::new();
+        let first = text(scratch.path(), "1", 60);
+        publish(&scratch, "a", &first, "secret");
+        let path = scratch.path().join("current").join("config.json");
+        let mut watcher = Watcher::new(path, first.clone(), &config::parse(&first).unwrap());
+
+        publish(&scratch, "b", &text(&scratch.path().join("other"), "2", 60), "secret");
+        let changes = watcher.poll();
+        let [Change::Rejected(rejected)] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!(rejected.revision, "2");
+        assert!(rejected.message.contains("other/current/psk"), "{}", rejected.message);
+
+        publish(&scratch, "c", &text(&scratch.path().join("other"), "2", 60), "changed");
+        assert_eq!(watcher.poll(), [Change::Credentials]);
     }
 
     #[test]

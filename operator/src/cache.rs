@@ -1,0 +1,192 @@
+//! What the leading replica knows from its watches: the tunnels, the objects made for them, and the pods that carry them.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, PodStatus, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::PartialObjectMeta;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::store::{Writer, WriterDropped};
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::label;
+use crate::api::tunnel::VpnTunnel;
+use crate::build::pod::CONTAINER;
+
+/// A tunnel, or why it cannot be read: one that this version does not understand must not stall the others.
+pub type Tunnel = DeserializeGuard<VpnTunnel>;
+
+/// A kind of object that is made for tunnels. Of each only the metadata is kept.
+pub trait Made:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Serialize
+    + Send
+    + Sync
+    + 'static
+{
+    /// Where its objects are.
+    fn store(cache: &Cache) -> &Store<PartialObjectMeta<Self>>;
+}
+
+macro_rules! caches {
+    ($($field:ident: $kind:ty),* $(,)?) => {
+        /// The watched objects, for whoever reads them. All are empty on a replica that does not lead.
+        #[derive(Clone)]
+        pub struct Cache {
+            /// Every tunnel.
+            pub tunnels: Store<Tunnel>,
+            /// Every pod with the label of a tunnel, without what nobody here asks for.
+            pub pods: Store<Pod>,
+            $($field: Store<PartialObjectMeta<$kind>>),*
+        }
+
+        /// The other end, for the controller.
+        pub struct Writers {
+            /// Every tunnel.
+            pub tunnels: Writer<Tunnel>,
+            /// Every pod with the label of a tunnel.
+            pub pods: Writer<Pod>,
+            $(
+                /// Metadata of the objects of this kind.
+                pub $field: Writer<PartialObjectMeta<$kind>>
+            ),*
+        }
+
+        $(impl Made for $kind {
+            fn store(cache: &Cache) -> &Store<PartialObjectMeta<Self>> {
+                &cache.$field
+            }
+        })*
+
+        impl Cache {
+            /// An empty cache.
+            pub fn new() -> (Self, Writers) {
+                let (tunnels, tunnels_writer) = store();
+                let (pods, pods_writer) = store();
+                $(let $field = store();)*
+                let cache = Self { tunnels, pods, $($field: $field.0),* };
+                (cache, Writers { tunnels: tunnels_writer, pods: pods_writer, $($field: $field.1),* })
+            }
+
+            /// Waits until every kind was listed once.
+            ///
+            /// # Errors
+            /// When the controller has ended.
+            pub async fn ready(&self) -> Result<(), WriterDropped> {
+                self.tunnels.wait_until_ready().await?;
+                self.pods.wait_until_ready().await?;
+                $(self.$field.wait_until_ready().await?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+caches! {
+    config_maps: ConfigMap,
+    deployments: Deployment,
+    disruption_budgets: PodDisruptionBudget,
+    service_accounts: ServiceAccount,
+    services: Service,
+}
+
+impl Cache {
+    /// A tunnel, if it is known.
+    pub fn tunnel(&self, namespace: &str, name: &str) -> Option<Arc<Tunnel>> {
+        self.tunnels.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// A pod, if it is known.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.pods.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// The pods that carry the label of a tunnel.
+    pub fn pods_of(&self, namespace: &str, tunnel: &str) -> Vec<Arc<Pod>> {
+        self.pods.state_filter(|pod| {
+            pod.metadata.namespace.as_deref() == Some(namespace)
+                && pod.labels().get(label::TUNNEL).is_some_and(|name| name == tunnel)
+        })
+    }
+}
+
+/// Takes out of a pod what nobody here asks for: an application's pod is large, and there may be thousands.
+pub fn slim(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    pod.metadata.resource_version = None;
+    let annotations = pod.metadata.annotations.take().unwrap_or_default();
+    pod.metadata.annotations =
+        Some(annotations.into_iter().filter(|(name, _)| name.starts_with(label::PREFIX)).collect());
+    let ours = |containers: Vec<Container>| -> Vec<Container> {
+        let ours = containers.into_iter().filter(|container| container.name == CONTAINER);
+        ours.map(|container| Container { name: container.name, ..Container::default() }).collect()
+    };
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        service_account_name: spec.service_account_name,
+        containers: ours(spec.containers),
+        init_containers: spec.init_containers.map(ours),
+        ..PodSpec::default()
+    });
+    pod.status = pod.status.take().map(|status| {
+        let ours = |statuses: Option<Vec<_>>| {
+            statuses.map(|mut statuses: Vec<k8s_openapi::api::core::v1::ContainerStatus>| {
+                statuses.retain(|status| status.name == CONTAINER);
+                statuses
+            })
+        };
+        PodStatus {
+            phase: status.phase,
+            start_time: status.start_time,
+            conditions: status.conditions,
+            container_statuses: ours(status.container_statuses),
+            init_container_statuses: ours(status.init_container_statuses),
+            ..PodStatus::default()
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_kept_pod_has_what_is_asked_for_and_nothing_of_the_application() {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {
+                "name": "a", "resourceVersion": "7", "labels": {"app": "web"},
+                "annotations": {"towline.dev/template": "t", "secret.example.com/x": "y"},
+            },
+            "spec": {
+                "serviceAccountName": "web",
+                "containers": [{"name": "app", "env": [{"name": "A", "value": "b"}]}],
+                "initContainers": [{"name": CONTAINER, "image": "i"}],
+            },
+            "status": {
+                "phase": "Running",
+                "containerStatuses": [{"name": "app", "image": "", "imageID": "", "ready": true, "restartCount": 0}],
+            },
+        }))
+        .unwrap();
+        slim(&mut pod);
+        let kept = serde_json::to_value(&pod).unwrap();
+        assert_eq!(kept["metadata"]["annotations"], json!({"towline.dev/template": "t"}));
+        assert_eq!(
+            kept["spec"],
+            json!({
+                "serviceAccountName": "web", "containers": [], "initContainers": [{"name": CONTAINER}],
+            })
+        );
+        assert_eq!(kept["status"], json!({"phase": "Running", "containerStatuses": []}));
+    }
+}

@@ -1,0 +1,211 @@
+//! Status: what people see of a tunnel, its conditions first and then the events about them.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Patch, PatchParams};
+use kube::core::error_boundary::InvalidObject;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde_json::json;
+use towline_tunnel::report::Reason;
+use tracing::{debug, info};
+
+use super::{Context, Error, api};
+use crate::api::VpnTunnel;
+use crate::api::condition::{ConditionType, Truth, Verdict, find};
+use crate::api::label;
+use crate::api::tunnel::VpnTunnelStatus;
+use crate::cache::Tunnel;
+
+/// The longest note of an event, in characters; the API server takes 1024 octets.
+const MAX_NOTE: usize = 500;
+
+/// What passes by itself while a tunnel comes up is no news.
+const PASSING: [Reason; 8] = [
+    Reason::Pending,
+    Reason::PodsPending,
+    Reason::RollingOut,
+    Reason::NoPods,
+    Reason::Negotiating,
+    Reason::WaitingForLowerLayer,
+    Reason::ResolvingPeer,
+    Reason::BackingOff,
+];
+
+/// The status that was written last.
+#[derive(Default)]
+pub(super) struct Told {
+    status: Option<VpnTunnelStatus>,
+    /// The version of the tunnel that it was made from: until the watch brings another, the tunnel's own status is older.
+    of: Option<String>,
+    /// Of what was written about a tunnel that cannot be read.
+    unreadable: Option<u64>,
+}
+
+impl Told {
+    /// The status of `tunnel`, also when the watch has not brought it yet.
+    pub(super) fn status<'a>(&'a self, tunnel: &'a VpnTunnel) -> Option<&'a VpnTunnelStatus> {
+        let newer = self.status.as_ref().filter(|_| self.of.is_some() && self.of == tunnel.resource_version());
+        newer.or(tunnel.status.as_ref())
+    }
+}
+
+/// Writes the status if it is another than before, and tells people what changed.
+pub(super) async fn status(
+    tunnel: &VpnTunnel,
+    context: &Context,
+    new: VpnTunnelStatus,
+    told: &mut Told,
+) -> Result<(), Error> {
+    let old = told.status(tunnel);
+    if old == Some(&new) {
+        return Ok(());
+    }
+    let events = events(old, &new);
+    write(&tunnel.namespace().unwrap_or_default(), &tunnel.name_any(), context, &new).await?;
+    *told = Told { status: Some(new), of: tunnel.resource_version(), unreadable: None };
+    for event in events {
+        info!(namespace = tunnel.namespace(), tunnel = tunnel.name_any(), reason = event.reason, "told as an event");
+        publish(context, &event, &tunnel.object_ref(&())).await;
+    }
+    Ok(())
+}
+
+/// Says of a tunnel that it cannot be read.
+pub(super) async fn unreadable(tunnel: &InvalidObject, context: &Context, told: &mut Told) -> Result<Action, Error> {
+    let mut hasher = DefaultHasher::new();
+    (&tunnel.error, tunnel.metadata.generation).hash(&mut hasher);
+    let digest = Some(hasher.finish());
+    if told.unreadable != digest {
+        let problem = format!(
+            "This version of the operator cannot read the VpnTunnel: {}. Correct the field, or upgrade the operator.",
+            tunnel.error
+        );
+        let verdict = Verdict::no(Reason::InvalidSpec, problem);
+        let condition = |kind| verdict.condition(kind, &[], tunnel.metadata.generation, Timestamp::now());
+        let conditions = json!({"conditions": [condition(ConditionType::Accepted), condition(ConditionType::Ready)]});
+        let (namespace, name) = (&tunnel.metadata.namespace, &tunnel.metadata.name);
+        let of = |part: &Option<String>| part.clone().unwrap_or_default();
+        write(&of(namespace), &of(name), context, &conditions).await?;
+        *told = Told { unreadable: digest, ..Told::default() };
+    }
+    Ok(Action::await_change())
+}
+
+async fn write(namespace: &str, name: &str, context: &Context, status: &impl Serialize) -> Result<(), Error> {
+    // The answer of one that cannot be read cannot be read either.
+    let tunnels: Api<Tunnel> = Api::namespaced(context.client.clone(), namespace);
+    let patch = json!({
+        "apiVersion": VpnTunnel::api_version(&()),
+        "kind": VpnTunnel::kind(&()),
+        "metadata": {"name": name},
+        "status": status,
+    });
+    let params = PatchParams::apply(label::OPERATOR).force();
+    match tunnels.patch_status(name, &params, &Patch::Apply(patch)).await {
+        // Deleted meanwhile.
+        Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(()),
+        written => written.map(drop).map_err(api("write the status")),
+    }
+}
+
+async fn publish(context: &Context, event: &Event, tunnel: &ObjectReference) {
+    if let Err(error) = context.recorder.publish(event, tunnel).await {
+        debug!(%error, "an event could not be written");
+    }
+}
+
+/// What people are told of a change: a specification that is refused, objects that cannot be written, and `Ready`.
+fn events(old: Option<&VpnTunnelStatus>, new: &VpnTunnelStatus) -> Vec<Event> {
+    let before = |kind| old.and_then(|old| find(&old.conditions, kind));
+    let changed = |kind| {
+        let now = find(&new.conditions, kind)?;
+        let same = before(kind).is_some_and(|old| old.status == now.status && old.reason == now.reason);
+        (!same).then_some(now)
+    };
+    let mut events = Vec::new();
+    for kind in [ConditionType::Accepted, ConditionType::Provisioned] {
+        if let Some(condition) = changed(kind)
+            && [Reason::InvalidSpec, Reason::ApplyFailed].iter().any(|reason| reason.name() == condition.reason)
+            && !events.iter().any(|event: &Event| event.reason == condition.reason)
+        {
+            events.push(event(condition, "Apply"));
+        }
+    }
+    if let Some(ready) = changed(ConditionType::Ready) {
+        let is_up = ready.status == Truth::True.name();
+        let was_up = before(ConditionType::Ready).is_some_and(|old| old.status == Truth::True.name());
+        let passes = PASSING.iter().any(|reason| reason.name() == ready.reason);
+        let known = events.iter().any(|event| event.reason == ready.reason);
+        if !known && (is_up || was_up || !passes) {
+            events.push(event(ready, if is_up { "Connect" } else { "Disconnect" }));
+        }
+    }
+    events
+}
+
+fn event(condition: &Condition, action: &str) -> Event {
+    Event {
+        type_: if condition.status == Truth::True.name() { EventType::Normal } else { EventType::Warning },
+        reason: condition.reason.clone(),
+        note: Some(condition.message.chars().take(MAX_NOTE).collect()),
+        action: action.to_owned(),
+        secondary: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(verdicts: &[(ConditionType, Verdict)]) -> VpnTunnelStatus {
+        let condition =
+            |(kind, verdict): &(ConditionType, Verdict)| verdict.condition(*kind, &[], None, Timestamp::UNIX_EPOCH);
+        VpnTunnelStatus { conditions: verdicts.iter().map(condition).collect(), ..VpnTunnelStatus::default() }
+    }
+
+    /// Reasons of the events of a change.
+    fn told(old: Option<&VpnTunnelStatus>, new: &VpnTunnelStatus) -> Vec<String> {
+        events(old, new).into_iter().map(|event| event.reason).collect()
+    }
+
+    #[test]
+    fn ready_is_told_when_it_comes_and_goes_and_what_passes_by_itself_is_not() {
+        use ConditionType::Ready;
+        let up = status(&[(Ready, Verdict::yes(Reason::ProbeSucceeded, ""))]);
+        let waits = status(&[(Ready, Verdict::no(Reason::Negotiating, ""))]);
+        let down = status(&[(Ready, Verdict::no(Reason::PeerSilent, ""))]);
+        assert_eq!(told(None, &waits), [""; 0]);
+        assert_eq!(told(Some(&waits), &up), ["ProbeSucceeded"]);
+        assert_eq!(told(Some(&up), &up), [""; 0]);
+        assert_eq!(told(Some(&up), &waits), ["Negotiating"]);
+        assert_eq!(told(Some(&waits), &down), ["PeerSilent"]);
+    }
+
+    #[test]
+    fn a_refused_specification_and_objects_that_cannot_be_written_are_told_once() {
+        use ConditionType::{Accepted, Provisioned, Ready};
+        let invalid = |text: &str| Verdict::no(Reason::InvalidSpec, text);
+        let refused =
+            status(&[(Accepted, invalid("fix it")), (Provisioned, invalid("fix it")), (Ready, invalid("fix it"))]);
+        assert_eq!(told(None, &refused), ["InvalidSpec"]);
+        let good = |provisioned| status(&[(Accepted, Verdict::yes(Reason::Valid, "")), (Provisioned, provisioned)]);
+        let rejected = good(invalid("the pod refuses it"));
+        assert_eq!(told(Some(&good(Verdict::yes(Reason::PodsReady, ""))), &rejected), ["InvalidSpec"]);
+        let failed = good(Verdict::no(Reason::ApplyFailed, "quota"));
+        assert_eq!(told(Some(&rejected), &failed), ["ApplyFailed"]);
+        assert_eq!(told(Some(&failed), &failed), [""; 0]);
+    }
+
+    #[test]
+    fn a_note_is_short_enough_for_the_api_server() {
+        let long = status(&[(ConditionType::Ready, Verdict::no(Reason::PeerSilent, "ä".repeat(3_000)))]);
+        assert!(events(None, &long)[0].note.as_ref().unwrap().len() <= 1_024);
+    }
+}
