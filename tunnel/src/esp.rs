@@ -35,9 +35,6 @@ use lifetime::Meter;
 use replay::ReplayWindow;
 use suite::{MAX_IV, Transform};
 
-/// The next header of UDP, the only protocol that L2TP puts into ESP.
-pub const NEXT_HEADER_UDP: u8 = 17;
-
 /// "No next header": what a dummy packet carries (RFC 4303 section 2.6).
 pub const NEXT_HEADER_NONE: u8 = 59;
 
@@ -299,6 +296,7 @@ mod tests {
 
     use super::*;
     use crate::crypto::hash::hmac;
+    use crate::inet::PROTOCOL_UDP;
     use crate::suite::{Cipher, Hash};
 
     const SPI: u32 = 0x1234_5678;
@@ -331,7 +329,7 @@ mod tests {
 
     fn seal(sa: &mut OutboundSa, payload: &[u8]) -> Vec<u8> {
         let mut packet = Vec::new();
-        sa.seal(&mut packet, NEXT_HEADER_UDP, &[payload]).unwrap();
+        sa.seal(&mut packet, PROTOCOL_UDP, &[payload]).unwrap();
         packet
     }
 
@@ -492,16 +490,12 @@ mod tests {
                 let payload: Vec<u8> = (0..length).map(|i| i as u8).collect();
                 let (a, b) = payload.split_at(length / 3);
                 let start = out.len();
-                outbound.seal(&mut out, NEXT_HEADER_UDP, &[a, &[], b]).unwrap();
+                outbound.seal(&mut out, PROTOCOL_UDP, &[a, &[], b]).unwrap();
                 assert_eq!(out.len() - start, packet_size(&proposal, length), "{proposal}");
                 let mut packet = out[start..].to_vec();
                 assert_eq!(classify(&packet), Datagram::Esp { spi: SPI });
                 let opened = inbound.open(&mut packet).unwrap();
-                assert_eq!(
-                    (opened.next_header, &*opened.payload),
-                    (NEXT_HEADER_UDP, &payload[..]),
-                    "{proposal} {length}"
-                );
+                assert_eq!((opened.next_header, &*opened.payload), (PROTOCOL_UDP, &payload[..]), "{proposal} {length}");
             }
             assert!(out.starts_with(b"before"));
             assert_eq!((outbound.usage().packets, inbound.usage().packets), (71, 71));
@@ -542,7 +536,7 @@ mod tests {
     fn sequence_number_zero_is_malformed_though_authentic() {
         let (outbound, mut inbound) = pair(&"aes128-sha1".parse().unwrap(), Lifetime::default());
         let mut packet = Vec::new();
-        outbound.write(&mut packet, 0, &[0; MAX_IV], NEXT_HEADER_UDP, &[b"payload"]);
+        outbound.write(&mut packet, 0, &[0; MAX_IV], PROTOCOL_UDP, &[b"payload"]);
         assert_eq!(inbound.open(&mut packet), Err(OpenError::Malformed));
     }
 
@@ -621,7 +615,7 @@ mod tests {
         assert!(inbound.open(&mut seal(&mut outbound, b"last")).is_ok());
         assert!(outbound.is_exhausted() && inbound.needs_rekey());
         let mut out = b"kept".to_vec();
-        assert_eq!(outbound.seal(&mut out, NEXT_HEADER_UDP, &[b"one more"]), Err(SealError::Exhausted));
+        assert_eq!(outbound.seal(&mut out, PROTOCOL_UDP, &[b"one more"]), Err(SealError::Exhausted));
         assert_eq!(out, b"kept");
     }
 
@@ -634,7 +628,7 @@ mod tests {
             inbound.open(&mut seal(&mut outbound, b"x")).unwrap();
         }
         assert!(outbound.is_exhausted() && inbound.is_exhausted());
-        assert_eq!(outbound.seal(&mut Vec::new(), NEXT_HEADER_UDP, &[]), Err(SealError::Exhausted));
+        assert_eq!(outbound.seal(&mut Vec::new(), PROTOCOL_UDP, &[]), Err(SealError::Exhausted));
         outbound.meter = Meter::new(Lifetime::default());
         assert_eq!(inbound.open(&mut seal(&mut outbound, b"x")), Err(OpenError::Expired));
     }
@@ -646,10 +640,10 @@ mod tests {
             let longest = (0..MAX_PACKET).rev().find(|&payload| packet_size(&proposal, payload) <= MAX_PACKET).unwrap();
             let payload = vec![0; MAX_PACKET + 1];
             for length in [longest + 1, MAX_PACKET, MAX_PACKET + 1] {
-                let refused = outbound.seal(&mut Vec::new(), NEXT_HEADER_UDP, &[&payload[..length]]);
+                let refused = outbound.seal(&mut Vec::new(), PROTOCOL_UDP, &[&payload[..length]]);
                 assert_eq!(refused, Err(SealError::TooLong), "{proposal} {length}");
             }
-            assert_eq!(outbound.seal(&mut Vec::new(), NEXT_HEADER_UDP, &[&payload[..longest]]), Ok(()), "{proposal}");
+            assert_eq!(outbound.seal(&mut Vec::new(), PROTOCOL_UDP, &[&payload[..longest]]), Ok(()), "{proposal}");
         }
     }
 
@@ -661,7 +655,7 @@ mod tests {
             let memory = (out.as_ptr(), out.capacity());
             for _ in 0..10 {
                 out.clear();
-                outbound.seal(&mut out, NEXT_HEADER_UDP, &[&[0; 1400]]).unwrap();
+                outbound.seal(&mut out, PROTOCOL_UDP, &[&[0; 1400]]).unwrap();
                 assert_eq!((out.as_ptr(), out.capacity()), memory, "{proposal}");
             }
         }

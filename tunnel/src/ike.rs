@@ -4,7 +4,7 @@
 //! ```text
 //!              +-- main_mode ------- negotiates the ISAKMP SA ----+
 //!   ISAKMP ----+-- quick_mode ------ negotiates pairs of ESP SAs -+--> sa <-- rekey: what follows what
-//!   messages   +-- informational --- notifications, Delete, DPD --+
+//!   messages   +-- informational --- notifications, Delete -------+
 //!                    message, payload, proposal, registry: the wire; key: what is computed; nat: RFC 3947
 //! ```
 //!
@@ -27,6 +27,7 @@ use crate::buffer::Port;
 use crate::suite::{EspProposal, IkeProposal};
 use crate::timer::Timers;
 
+mod detection;
 mod error;
 mod informational;
 mod key;
@@ -47,7 +48,6 @@ pub use error::Error;
 pub use nat::Nat;
 pub use payload::Identity;
 
-use informational::Detection;
 use main_mode::{Context, MainMode};
 use message::Header;
 use quick_mode::QuickMode;
@@ -72,9 +72,9 @@ pub struct Lifetime {
 /// Dead peer detection (RFC 3706).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dpd {
-    /// The peer is asked after this time without any sign of life; zero switches it off.
+    /// The peer is asked after this time without any sign of life; zero leaves the verdict to the owner.
     pub interval: Duration,
-    /// The peer is dead when it does not answer for this time.
+    /// The peer is dead after this time without any sign of life; at least twice the interval.
     pub timeout: Duration,
 }
 
@@ -131,7 +131,7 @@ impl Config {
             pre_shared_key,
             local_id: None,
             remote_id: None,
-            dpd: Dpd { interval: Duration::from_secs(30), timeout: Duration::from_secs(30) },
+            dpd: Dpd { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) },
             keepalive: Duration::from_secs(20),
             local,
             remote,
@@ -298,8 +298,9 @@ pub struct Ike {
     floated: bool,
     /// A Main Mode has been complete.
     contacted: bool,
-    detection: Detection,
-    last_received: Option<Instant>,
+    last_heard: Option<Instant>,
+    /// A question of dead peer detection was asked since [`Self::last_heard`].
+    asked: bool,
     last_sent: Option<Instant>,
     last_id: u32,
     retransmissions: u64,
@@ -323,8 +324,8 @@ impl Ike {
             waiting: None,
             floated: false,
             contacted: false,
-            detection: Detection::default(),
-            last_received: None,
+            last_heard: None,
+            asked: false,
             last_sent: None,
             last_id: 0,
             retransmissions: 0,
@@ -491,7 +492,7 @@ impl Ike {
 
     /// An ESP packet of this SA was authenticated: a sign of life, and the confirmation of a new pair.
     pub fn handle_esp_activity(&mut self, now: Instant, inbound_spi: u32) {
-        self.last_received = Some(now);
+        self.heard(now);
         let waits = |quick_mode: &&mut QuickMode| quick_mode.unconfirmed() == Some(inbound_spi);
         if let Some(quick_mode) = self.quick_modes.iter_mut().find(waits)
             && let Some(outbound) = quick_mode.confirm()

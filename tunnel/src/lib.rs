@@ -28,6 +28,8 @@ pub mod crypto;
 pub mod esp;
 #[cfg(feature = "stack")]
 pub mod ike;
+#[cfg(feature = "stack")]
+pub mod inet;
 #[cfg(feature = "io")]
 pub mod io;
 #[cfg(feature = "stack")]

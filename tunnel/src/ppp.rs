@@ -6,8 +6,10 @@
 //!                ├ automaton  states and events                      section 4.1
 //!                ├ lcp        the link                               RFC 1661 section 6, 1570, 1662, 1990
 //!                └ ipcp       addresses and name servers             RFC 1332, 1877
-//!            ├ pap, chap    proof of who we are                      RFC 1334, 1994
-//!            └ mschapv2     and of who the peer is                   RFC 2759
+//!            ├ authentication  what the peer asks for               section 3.5
+//!            │   ├ pap, chap  proof of who we are                    RFC 1334, 1994
+//!            │   └ mschapv2   and of who the peer is                 RFC 2759
+//!            └ echo         whether it lives                         section 5.8
 //! ```
 //!
 //! Compression and encryption of PPP (CCP, MPPE), Van Jacobson headers, multilink, link quality and callback are refused, by
@@ -18,7 +20,9 @@ pub mod error;
 pub mod mschapv2;
 pub mod packet;
 
+mod authentication;
 mod chap;
+mod echo;
 mod ipcp;
 mod lcp;
 mod negotiation;
@@ -33,26 +37,23 @@ use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
 pub use error::{Error, Phase};
+pub use negotiation::Counters;
 
 use crate::config::PppAuth;
-use chap::{Algorithm, Chap, Outcome};
+use authentication::{Authentication, Outcome};
+use echo::Echo;
 use ipcp::Ipcp;
 use lcp::Lcp;
-use negotiation::{ControlProtocol, RESTART, Signal};
-use packet::{Code, HEADER, Packet, Protocol};
+use negotiation::{ControlProtocol, Signal};
+use packet::{CONTROL_HEADER, Code, DEFAULT_MRU, HEADER, Packet, Protocol};
 
 /// The octets in front of an IP packet.
 pub const IP_HEADER: usize = HEADER;
-/// Authenticate-Requests and Responses without an answer before the peer is given up (RFC 1334 section 2.2.1 leaves it open).
-const MAX_AUTHENTICATE: u32 = 10;
-/// How long a peer that wants CHAP may take for its Challenge.
-const CHALLENGE_WAIT: Duration = Duration::from_secs(30);
-/// An Echo-Reply that takes longer is lost.
-const ECHO_WAIT: Duration = Duration::from_secs(3);
+/// How long a link may take from the beginning, or from the moment that it is negotiated anew, until IPCP is open. Some peers
+/// answer for ever and never agree; one that agrees needs a few seconds, or half a minute behind a slow RADIUS server.
+const ESTABLISHMENT_LIMIT: Duration = Duration::from_secs(60);
 /// Events that wait for the owner, who takes them after each call; no call causes more than a few.
 const MAX_EVENTS: usize = 16;
-/// The longest piece of a packet that is sent back in a Protocol-Reject or an Echo-Reply.
-const MAX_ECHOED: usize = 1024;
 
 /// What one link is to be.
 pub struct Config {
@@ -60,7 +61,8 @@ pub struct Config {
     pub username: String,
     /// Its password.
     pub password: Zeroizing<String>,
-    /// The protocols that may be used; the first is proposed when the peer asks for another.
+    /// The protocols that may be used; they are proposed in turn when the peer asks for another. If each of them is mutual, a
+    /// peer that asks for none gets no link.
     pub auth: Vec<PppAuth>,
     /// Our MRU in octets: the largest packet that the peer may send.
     pub mru: u16,
@@ -68,6 +70,8 @@ pub struct Config {
     pub echo_interval: Duration,
     /// Echo-Requests without an answer that are too many. What follows from it is the owner's decision.
     pub echo_failures: u32,
+    /// Counters and timers of LCP and IPCP.
+    pub counters: Counters,
 }
 
 impl Default for Config {
@@ -80,6 +84,7 @@ impl Default for Config {
             mru: 1400,
             echo_interval: Duration::from_secs(20),
             echo_failures: 3,
+            counters: Counters::default(),
         }
     }
 }
@@ -103,6 +108,8 @@ pub enum Event {
         /// Name servers that it names.
         dns: Vec<Ipv4Addr>,
     },
+    /// IPCP is not open any more, for the peer negotiates it or LCP anew: no packets may be sent until [`Event::IpcpOpened`].
+    IpcpDown,
     /// An Echo-Request was answered.
     EchoReply {
         /// How long it took.
@@ -120,6 +127,8 @@ pub enum Event {
     },
     /// There is no link, and there will be none.
     Failed(Error),
+    /// The end that [`Ppp::close`] asked for: the peer has acknowledged it, or there was nothing to end.
+    Closed,
 }
 
 /// Packets cannot be sent: IPCP is not open.
@@ -134,21 +143,10 @@ enum State {
     Establish,
     Authenticate,
     Network,
-    /// Failed, or ended by the peer.
+    /// We ask the peer to end the link.
+    Terminate,
+    /// Failed, or ended.
     Terminated,
-}
-
-enum Authentication {
-    None,
-    Pap { id: u8 },
-    Chap(Box<Chap>),
-}
-
-struct Echo {
-    next: Option<Instant>,
-    pending: Option<(u8, Instant)>,
-    lost: u32,
-    id: u8,
 }
 
 /// One PPP link.
@@ -158,10 +156,10 @@ pub struct Ppp {
     state: State,
     lcp: ControlProtocol<Lcp>,
     ipcp: ControlProtocol<Ipcp>,
-    authentication: Authentication,
-    /// When the next Authenticate-Request or Response is due, and how many may follow it.
-    retry: Option<(Instant, u32)>,
+    authentication: Option<Authentication>,
     echo: Echo,
+    /// When a link that is not up yet is given up.
+    limit: Option<Instant>,
     events: VecDeque<Event>,
 }
 
@@ -170,15 +168,15 @@ impl Ppp {
     pub fn new(config: Config, mut rng: StdRng) -> Self {
         let lcp = Lcp::new(config.auth.clone(), config.mru, split(&mut rng));
         Self {
-            config,
             rng,
             state: State::Dead,
-            lcp: ControlProtocol::new(lcp),
-            ipcp: ControlProtocol::new(Ipcp::new()),
-            authentication: Authentication::None,
-            retry: None,
-            echo: Echo { next: None, pending: None, lost: 0, id: 0 },
+            lcp: ControlProtocol::new(lcp, config.counters),
+            ipcp: ControlProtocol::new(Ipcp::new(), config.counters),
+            authentication: None,
+            echo: Echo::new(config.echo_interval),
+            limit: None,
             events: VecDeque::new(),
+            config,
         }
     }
 
@@ -187,6 +185,19 @@ impl Ppp {
         if self.state == State::Dead {
             self.state = State::Establish;
             self.lcp.open(now);
+            self.settle(now);
+        }
+    }
+
+    /// Ends the link by an exchange of Terminate packets (RFC 1661 section 3.7); [`Event::Closed`] follows. An owner that does not
+    /// want to wait for the Terminate-Ack may go at once.
+    pub fn close(&mut self, now: Instant) {
+        if self.state != State::Terminate {
+            self.state = State::Terminate;
+            self.echo.stop();
+            self.authentication = None;
+            self.lcp.close(now);
+            self.settle(now);
         }
     }
 
@@ -208,6 +219,8 @@ impl Ppp {
         let packet = Packet::parse(information);
         match (protocol, packet) {
             (Protocol::LCP, Ok(packet)) => self.handle_lcp(now, &packet),
+            // "Any non-LCP packets received during this phase MUST be silently discarded" (section 3.7).
+            _ if self.state == State::Terminate => {}
             // RFC 1661 section 3.5: until it is their turn, packets of other protocols are silently discarded.
             (Protocol::PAP | Protocol::CHAP, Ok(packet)) if self.lcp.is_opened() => {
                 self.handle_authentication(now, protocol, &packet);
@@ -223,17 +236,24 @@ impl Ppp {
     }
 
     fn reject_protocol(&mut self, protocol: Protocol, information: &[u8]) {
-        let rejected = information.get(..MAX_ECHOED).unwrap_or(information);
-        let data = [&protocol.0.to_be_bytes()[..], rejected].concat();
+        let field = protocol.0.to_be_bytes();
+        let rejected = self.lcp.truncated(CONTROL_HEADER + field.len(), information);
+        let data = [&field[..], rejected].concat();
         let id = self.lcp.next_id();
         self.lcp.send(Packet { code: Code::PROTOCOL_REJECT.0, id, data: &data }.frame(Protocol::LCP));
     }
 
     fn handle_lcp(&mut self, now: Instant, packet: &Packet<'_>) {
         match Code(packet.code) {
+            // "Received in any state other than the LCP Opened state SHOULD be silently discarded" (section 5.7).
+            Code::PROTOCOL_REJECT if !self.lcp.is_opened() => {}
             Code::PROTOCOL_REJECT => self.handle_protocol_reject(now, packet.data),
             Code::ECHO_REQUEST => self.handle_echo_request(packet),
-            Code::ECHO_REPLY => self.handle_echo_reply(now, packet),
+            Code::ECHO_REPLY => {
+                if let Some(round_trip) = self.echo.handle_reply(now, packet.id) {
+                    self.emit(Event::EchoReply { round_trip });
+                }
+            }
             // They ask for nothing (RFC 1661 section 5.9, RFC 1570 section 2).
             Code::DISCARD_REQUEST | Code::IDENTIFICATION | Code::TIME_REMAINING => {}
             _ => self.lcp.handle(now, packet),
@@ -246,7 +266,7 @@ impl Ppp {
             Protocol::LCP => self.lcp.handle_reject(now, false),
             Protocol::IPCP => self.ipcp.handle_reject(now, false),
             Protocol::PAP | Protocol::CHAP if self.state == State::Authenticate => {
-                let problem = "the gateway asked for an authentication protocol and rejects it";
+                let problem = "the gateway asked for an authentication protocol and rejects it".to_owned();
                 self.fail(Error::NegotiationFailed { phase: Phase::Authentication, problem });
             }
             _ => self.lcp.handle_reject(now, true),
@@ -260,57 +280,36 @@ impl Ppp {
         if !self.lcp.is_opened() || (ours != 0 && u32::from_be_bytes(*magic) == ours) {
             return;
         }
-        let data = [&ours.to_be_bytes()[..], rest.get(..MAX_ECHOED).unwrap_or(rest)].concat();
+        let data = [&ours.to_be_bytes()[..], self.lcp.truncated(CONTROL_HEADER + magic.len(), rest)].concat();
         self.lcp.send(Packet { code: Code::ECHO_REPLY.0, id: packet.id, data: &data }.frame(Protocol::LCP));
     }
 
-    fn handle_echo_reply(&mut self, now: Instant, packet: &Packet<'_>) {
-        if let Some((id, sent)) = self.echo.pending
-            && id == packet.id
-        {
-            (self.echo.pending, self.echo.lost) = (None, 0);
-            self.echo.next = Some(now + self.config.echo_interval);
-            self.emit(Event::EchoReply { round_trip: now.saturating_duration_since(sent) });
-        }
-    }
-
     fn handle_authentication(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>) {
-        let method = self.lcp.options.authentication();
-        let refused = |method, code, message| Error::AuthenticationFailed { method, code, message };
-        match (&mut self.authentication, protocol, method) {
-            (Authentication::Pap { id }, Protocol::PAP, Some(method)) => match pap::decision(packet, *id) {
-                Some(Ok(())) => self.authenticated(now, method),
-                Some(Err(message)) => self.fail(refused(method, None, message)),
-                None => {}
-            },
-            (Authentication::Chap(chap), Protocol::CHAP, Some(method)) => match chap.handle(packet) {
-                Outcome::Ignored => {}
-                Outcome::Response(frame) => {
-                    self.lcp.send(frame);
-                    if self.state == State::Authenticate {
-                        self.retry = Some((now + RESTART, MAX_AUTHENTICATE));
-                    }
-                }
-                Outcome::Accepted => self.authenticated(now, method),
-                Outcome::NotVerified => self.fail(Error::AuthenticatorNotVerified),
-                Outcome::Refused { code, message } => self.fail(refused(method, code, message)),
-            },
-            // Not what was agreed on.
-            (Authentication::None | Authentication::Pap { .. } | Authentication::Chap(_), _, _) => {}
+        if let Some(authentication) = &mut self.authentication {
+            let outcome = authentication.handle(now, protocol, packet);
+            self.take(now, outcome);
         }
     }
 
-    fn authenticated(&mut self, now: Instant, method: PppAuth) {
-        if self.state == State::Authenticate {
-            self.emit(Event::Authenticated { method });
-            self.enter_network(now);
+    fn take(&mut self, now: Instant, outcome: Outcome) {
+        match outcome {
+            Outcome::Ignored => {}
+            Outcome::Send(frame) => self.lcp.send(frame),
+            Outcome::Accepted => {
+                if let Some(authentication) = self.authentication.as_ref().filter(|_| self.state == State::Authenticate)
+                {
+                    let method = authentication.method();
+                    self.emit(Event::Authenticated { method });
+                    self.enter_network(now);
+                }
+            }
+            Outcome::Failed(error) => self.fail(error),
         }
     }
 
     fn enter_network(&mut self, now: Instant) {
-        self.retry = None;
         self.state = State::Network;
-        self.echo.next = Some(now + self.config.echo_interval);
+        self.echo.start(now);
         self.ipcp.open(now);
     }
 
@@ -322,22 +321,37 @@ impl Ppp {
             } else if let Some(signal) = self.ipcp.poll_signal() {
                 self.handle_ipcp_signal(signal);
             } else {
-                return;
+                break;
             }
+        }
+        match self.state {
+            State::Establish | State::Authenticate | State::Network if !self.carries_packets() => {
+                self.limit.get_or_insert(now + ESTABLISHMENT_LIMIT);
+            }
+            State::Terminate if !self.lcp.is_terminating() => {
+                self.state = State::Terminated;
+                self.emit(Event::Closed);
+            }
+            _ => self.limit = None,
         }
     }
 
     fn handle_lcp_signal(&mut self, now: Instant, signal: Signal) {
         match signal {
+            // Whatever happens to a link that is being ended, it is ended.
+            _ if matches!(self.state, State::Terminate | State::Terminated) => {}
             Signal::Up => {
+                let mru = self.lcp.options.peer_mru();
+                self.lcp.set_peer_mru(mru);
+                self.ipcp.set_peer_mru(mru);
                 self.emit(Event::LcpOpened);
                 self.authenticate(now);
             }
-            Signal::Down if self.state == State::Terminated => {}
             Signal::Down => {
                 self.state = State::Establish;
-                self.authentication = Authentication::None;
-                (self.retry, self.echo.next, self.echo.pending) = (None, None, None);
+                self.authentication = None;
+                self.echo.stop();
+                self.lcp.set_peer_mru(DEFAULT_MRU);
                 self.ipcp.lower_down(now);
             }
             other => self.end(Phase::Establishment, other),
@@ -346,38 +360,31 @@ impl Ppp {
 
     fn authenticate(&mut self, now: Instant) {
         self.state = State::Authenticate;
-        let algorithm = match self.lcp.options.authentication() {
-            None => return self.enter_network(now),
-            Some(PppAuth::Pap) => {
-                let id = self.lcp.next_id();
-                self.authentication = Authentication::Pap { id };
-                self.lcp.send(pap::request(id, &self.config.username, &self.config.password));
-                self.retry = Some((now + RESTART, MAX_AUTHENTICATE));
-                return;
+        let Some(method) = self.lcp.options.authentication() else {
+            if self.config.auth.iter().copied().all(authentication::is_mutual) {
+                return self.fail(Error::AuthenticationSkipped);
             }
-            Some(PppAuth::Chap) => Algorithm::Md5,
-            Some(PppAuth::MsChapV2) => Algorithm::MsChapV2,
+            return self.enter_network(now);
         };
-        let (username, password) = (self.config.username.clone(), self.config.password.clone());
-        self.authentication =
-            Authentication::Chap(Box::new(Chap::new(algorithm, username, password, split(&mut self.rng))));
-        self.retry = Some((now + CHALLENGE_WAIT, 0));
+        let (authentication, frame) = Authentication::new(now, method, &self.config, &mut self.rng);
+        self.authentication = Some(authentication);
+        frame.into_iter().for_each(|frame| self.lcp.send(frame));
     }
 
     fn handle_ipcp_signal(&mut self, signal: Signal) {
         match signal {
+            _ if matches!(self.state, State::Terminate | State::Terminated) => {}
             Signal::Up => {
                 let ipcp = &self.ipcp.options;
                 match ipcp.address() {
                     Some(address) => self.emit(Event::IpcpOpened { address, peer: ipcp.peer(), dns: ipcp.dns() }),
                     None => {
-                        let problem = "the gateway gives no address";
+                        let problem = "the gateway gives no address".to_owned();
                         self.fail(Error::NegotiationFailed { phase: Phase::Network, problem });
                     }
                 }
             }
-            // It is negotiated anew; nothing is sent until it is open again.
-            Signal::Down => {}
+            Signal::Down => self.emit(Event::IpcpDown),
             other => self.end(Phase::Network, other),
         }
     }
@@ -385,7 +392,7 @@ impl Ppp {
     fn end(&mut self, phase: Phase, signal: Signal) {
         // A peer that ends LCP tells by it that what was under way failed.
         let phase = if self.state == State::Authenticate { Phase::Authentication } else { phase };
-        let failed = |problem| Error::NegotiationFailed { phase, problem };
+        let failed = |problem: &str| Error::NegotiationFailed { phase, problem: problem.to_owned() };
         // However it ends: that there is no agreement on authentication is the cause.
         if phase == Phase::Establishment
             && self.state == State::Establish
@@ -406,10 +413,29 @@ impl Ppp {
         }
     }
 
+    /// The link took too long.
+    fn give_up(&mut self) {
+        let (phase, insists_on) = match self.state {
+            State::Authenticate => (Phase::Authentication, None),
+            State::Network => (Phase::Network, self.ipcp.insists_on()),
+            _ => (Phase::Establishment, self.lcp.insists_on()),
+        };
+        let refused = self.lcp.options.refused_authentication().filter(|_| phase == Phase::Establishment);
+        if let Some(wanted) = refused.map(str::to_owned) {
+            return self.fail(Error::NoAcceptableAuthentication { wanted });
+        }
+        let seconds = ESTABLISHMENT_LIMIT.as_secs();
+        let problem = match insists_on {
+            Some(options) => format!("after {seconds} s the gateway still insists on {options}"),
+            None => format!("the gateway comes to no end within {seconds} s"),
+        };
+        self.fail(Error::NegotiationFailed { phase, problem });
+    }
+
     /// When [`Ppp::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let retry = self.retry.map(|(at, _)| at);
-        [self.lcp.poll_timeout(), self.ipcp.poll_timeout(), retry, self.echo.next]
+        let retry = self.authentication.as_ref().and_then(Authentication::poll_timeout);
+        [self.lcp.poll_timeout(), self.ipcp.poll_timeout(), retry, self.echo.poll_timeout(), self.limit]
             .into_iter()
             .flatten()
             .filter(|_| self.state != State::Terminated)
@@ -423,29 +449,16 @@ impl Ppp {
         }
         self.lcp.handle_timeout(now);
         self.ipcp.handle_timeout(now);
-        if let Some((at, left)) = self.retry
-            && at <= now
-        {
-            self.retry_authentication(now, left);
+        if let Some(authentication) = &mut self.authentication {
+            let outcome = authentication.handle_timeout(now, &self.config);
+            self.take(now, outcome);
         }
-        if self.echo.next.is_some_and(|at| at <= now) {
+        if self.echo.poll_timeout().is_some_and(|at| at <= now) {
             self.echo(now);
         }
         self.settle(now);
-    }
-
-    fn retry_authentication(&mut self, now: Instant, left: u32) {
-        let frame = match &self.authentication {
-            Authentication::Pap { id } => Some(pap::request(*id, &self.config.username, &self.config.password)),
-            Authentication::Chap(chap) => chap.response().map(<[u8]>::to_vec),
-            Authentication::None => None,
-        };
-        match (frame, left.checked_sub(1)) {
-            (Some(frame), Some(left)) => {
-                self.lcp.send(frame);
-                self.retry = Some((now + RESTART, left));
-            }
-            (_, _) => self.fail(Error::NoResponse { phase: Phase::Authentication }),
+        if self.limit.is_some_and(|at| at <= now) {
+            self.give_up();
         }
     }
 
@@ -454,27 +467,17 @@ impl Ppp {
         if !self.lcp.is_opened() {
             return;
         }
-        if let Some((_, sent)) = self.echo.pending {
-            if now < sent + ECHO_WAIT {
-                self.echo.next = Some(sent + ECHO_WAIT);
-                return;
-            }
-            self.echo.lost = self.echo.lost.saturating_add(1);
-            self.emit(Event::EchoLost { count: self.echo.lost });
+        let Some(request) = self.echo.request(now) else { return };
+        if let Some(count) = request.lost {
+            self.emit(Event::EchoLost { count });
         }
-        self.echo.id = self.echo.id.wrapping_add(1);
-        self.echo.pending = Some((self.echo.id, now));
-        self.echo.next = Some(now + self.config.echo_interval.min(ECHO_WAIT));
         let data = self.lcp.options.magic().to_be_bytes();
-        self.lcp.send(Packet { code: Code::ECHO_REQUEST.0, id: self.echo.id, data: &data }.frame(Protocol::LCP));
+        self.lcp.send(Packet { code: Code::ECHO_REQUEST.0, id: request.id, data: &data }.frame(Protocol::LCP));
     }
 
     /// A packet of the peer came over the link: it needs no echo for a while.
     pub fn handle_activity(&mut self, now: Instant) {
-        self.echo.lost = 0;
-        if self.echo.next.is_some() && self.echo.pending.is_none() {
-            self.echo.next = Some(now + self.config.echo_interval);
-        }
+        self.echo.handle_activity(now);
     }
 
     /// The next frame to send.
@@ -504,6 +507,11 @@ impl Ppp {
         self.lcp.options.peer_mru()
     }
 
+    /// Announces another MRU, in octets; before [`Ppp::open`].
+    pub fn set_mru(&mut self, mru: u16) {
+        self.lcp.options.set_mru(mru);
+    }
+
     /// The number of lost echoes that is too many.
     pub fn echo_failures(&self) -> u32 {
         self.config.echo_failures
@@ -514,8 +522,9 @@ impl Ppp {
     }
 
     fn fail(&mut self, error: Error) {
-        if self.state != State::Terminated {
+        if !matches!(self.state, State::Terminate | State::Terminated) {
             self.state = State::Terminated;
+            self.limit = None;
             self.emit(Event::Failed(error));
         }
     }

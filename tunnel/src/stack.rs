@@ -10,11 +10,16 @@ mod connection;
 mod counters;
 mod datapath;
 mod keys;
+mod life;
 mod mss;
+mod outage;
+mod path;
+mod probe;
 mod recovery;
+mod settings;
 mod verdict;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -23,12 +28,17 @@ use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
 pub use counters::Counters;
+pub use keys::KeyRow;
+pub use path::{Credentials, Path, PathError};
 
 use crate::buffer::{DatagramBatch, PacketBatch, Port};
-use crate::config::{Config, PppAuth, ProbeKind};
+use crate::config::{Config, ProbeKind};
+use crate::l2tp::CloseReason;
 use crate::report::{Layer, Negotiated, Reason, RejectedRevision, Report, State as LayerState};
-use crate::suite;
+use crate::suite::{self, Group};
 use connection::{Connection, Step};
+use outage::Outage;
+use probe::Probe;
 use recovery::Recovery;
 use verdict::Failure;
 
@@ -36,51 +46,6 @@ use verdict::Failure;
 const MAX_EVENTS: usize = 64;
 /// The longest time between [`Tunnel::close`] and [`Event::Closed`].
 const CLOSE_LIMIT: Duration = Duration::from_millis(1_500);
-
-/// Where a connection goes, and with what.
-pub struct Path {
-    /// What the Secrets hold.
-    pub credentials: Credentials,
-    /// Our address towards the peer.
-    pub local: IpAddr,
-    /// The port of the socket towards the peer's port 500.
-    pub local_ike_port: u16,
-    /// The port of the socket towards the peer's port 4500.
-    pub local_nat_t_port: u16,
-    /// The peer's address.
-    pub remote: IpAddr,
-    /// The MTU of the interface towards the peer, in octets.
-    pub mtu: u16,
-}
-
-/// The secrets of one tunnel.
-#[derive(Clone)]
-pub struct Credentials {
-    /// Pre-shared key of phase 1.
-    pub pre_shared_key: Zeroizing<Vec<u8>>,
-    /// PPP user name.
-    pub username: Zeroizing<String>,
-    /// PPP password.
-    pub password: Zeroizing<String>,
-    /// Secret of L2TP tunnel authentication.
-    pub tunnel_secret: Option<Zeroizing<Vec<u8>>>,
-}
-
-/// Why there is no path to a peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathError {
-    /// A Secret cannot be read or used.
-    Credentials {
-        /// [`Reason::CredentialsMissing`] or [`Reason::CredentialsInvalid`].
-        reason: Reason,
-        /// Which one, and the remedy.
-        message: String,
-    },
-    /// The peer's name has no address; in the resolver's words.
-    Unresolvable(String),
-    /// No socket could be opened towards it; in the system's words.
-    Unreachable(String),
-}
 
 /// The link that PPP has agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,12 +72,14 @@ pub enum Event {
     },
     /// The link is up: set up the device and the routes, start probing.
     Up(Link),
+    /// The MTU of the link that is up is another, in octets.
+    Mtu(u16),
     /// The link is down: nothing may be routed into it.
     Down,
     /// [`Tunnel::report`] is different.
     ReportChanged,
     /// A row for a protocol analyser; only with [`Tunnel::export_keys`].
-    Keys(String),
+    Keys(KeyRow),
     /// Every goodbye is said after [`Tunnel::close`].
     Closed,
 }
@@ -136,10 +103,10 @@ pub struct Tunnel {
     rng: StdRng,
     state: State,
     recovery: Recovery,
-    /// Whether the next offer of phase 2 asks for a fresh exchange: the peer refused one that did not.
-    pfs: bool,
+    outage: Outage,
+    /// The group of the fresh exchange in phase 2 that a peer has agreed to, by the peer's address in the configuration.
+    pfs: BTreeMap<String, Group>,
     export_keys: bool,
-    ppp_auth: Option<PppAuth>,
     up: bool,
     probe: Probe,
     transmits: DatagramBatch,
@@ -150,27 +117,17 @@ pub struct Tunnel {
     counters: Counters,
 }
 
-/// The probe behind `Ready`.
-#[derive(Default)]
-struct Probe {
-    failures: u32,
-    /// When the next LCP probe is due, or the one on its way has failed.
-    due: Option<Instant>,
-    /// Whether an LCP probe is on its way.
-    waiting: bool,
-}
-
 impl Tunnel {
     /// A tunnel that stands still until [`Tunnel::start`]. All its randomness comes from `seed`.
-    pub fn new(config: &Config, seed: [u8; 32], _now: Instant) -> Self {
+    pub fn new(config: &Config, seed: Zeroizing<[u8; 32]>) -> Self {
         Self {
             config: config.clone(),
-            rng: StdRng::from_seed(seed),
+            rng: StdRng::from_seed(*seed),
             state: State::Idle,
-            recovery: Recovery::new(),
-            pfs: false,
+            recovery: Recovery::default(),
+            outage: Outage::default(),
+            pfs: BTreeMap::new(),
             export_keys: false,
-            ppp_auth: None,
             up: false,
             probe: Probe::default(),
             transmits: DatagramBatch::new(),
@@ -188,7 +145,7 @@ impl Tunnel {
     }
 
     /// Begins to dial.
-    pub fn start(&mut self, _now: Instant) {
+    pub fn start(&mut self) {
         if let State::Idle = self.state {
             self.dial();
         }
@@ -202,7 +159,8 @@ impl Tunnel {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Connected(mut connection) => {
                 self.link_down();
-                connection.close(now);
+                self.report.negotiated = None;
+                connection.close(now, CloseReason::ShuttingDown);
                 self.state = State::Closing(connection, now + CLOSE_LIMIT);
                 self.advance(now);
             }
@@ -223,10 +181,10 @@ impl Tunnel {
                     Reason::CredentialsRead,
                     "The Secrets hold all that is needed.",
                 );
-                self.progress(Layer::Peer, Reason::Negotiating, format!("Asking {}.", path.remote));
+                self.progress(Layer::Peer, Reason::Negotiating, &format!("Asking {}.", path.remote));
                 self.report.peer_endpoint = Some(path.remote);
-                let mut connection =
-                    Connection::new(&self.config, path, self.pfs, self.export_keys, &mut self.rng, now);
+                let pfs = self.pfs.get(&self.peer()).copied();
+                let mut connection = Connection::new(&self.config, path, pfs, self.export_keys, &mut self.rng, now);
                 connection.start(now);
                 self.state = State::Connected(Box::new(connection));
                 self.advance(now);
@@ -283,9 +241,17 @@ impl Tunnel {
     }
 
     /// The result of a probe that the process made through the tunnel: its round trip, or why it failed.
-    pub fn handle_probe(&mut self, now: Instant, result: Result<Duration, String>) {
+    pub fn handle_probe(&mut self, result: Result<Duration, String>) {
         if self.up && self.config.health_check.kind != ProbeKind::Lcp {
-            self.probed(now, result);
+            self.probed(result);
+        }
+    }
+
+    /// The way to the peer takes packets of another length, in octets with the IP header.
+    pub fn handle_path_mtu(&mut self, now: Instant, mtu: u16) {
+        if let State::Connected(connection) = &mut self.state {
+            connection.handle_path_mtu(now, mtu);
+            self.advance(now);
         }
     }
 
@@ -293,35 +259,39 @@ impl Tunnel {
     pub fn credentials_changed(&mut self, now: Instant) {
         self.recovery.start_over();
         match &self.state {
-            State::Waiting(_) => self.dial(),
+            // What is on its way was read before.
+            State::Waiting(_) | State::Dialling => self.dial(),
             // An attempt under way was begun with the old ones.
             State::Connected(_) if !self.up => {
-                self.hang_up(now);
+                self.hang_up(now, CloseReason::Administrative);
                 self.dial();
             }
             // The new ones are read when the tunnel is dialled again.
-            State::Connected(_) | State::Idle | State::Dialling | State::Closing(..) | State::Closed => {}
+            State::Connected(_) | State::Idle | State::Closing(..) | State::Closed => {}
         }
     }
 
     /// Takes on a new configuration: live where the protocols allow, else by dialling again.
     pub fn apply(&mut self, now: Instant, config: &Config) {
         let live = self.config.is_live_change(config);
+        let probe_changed = self.config.health_check != config.health_check;
         self.config = config.clone();
         self.report.revision.clone_from(&config.revision);
         self.report.rejected_revision = None;
         self.report_changed = true;
         if live {
-            if self.up {
-                self.restart_probe(now);
+            if self.up && probe_changed {
+                let message = "The first probe of the changed health check is on its way.";
+                self.set(Layer::Probe, LayerState::Pending, Reason::Negotiating, message);
+                self.probe = Probe::new(&self.config.health_check, now);
             }
             return;
         }
         self.recovery.start_over();
-        self.pfs = false;
+        self.pfs.clear();
         match &self.state {
             State::Connected(_) => {
-                self.hang_up(now);
+                self.hang_up(now, CloseReason::Administrative);
                 self.dial();
             }
             State::Waiting(_) => self.dial(),
@@ -340,6 +310,9 @@ impl Tunnel {
 
     /// The device, an address or a route could not be set up, in the system's words with the remedy.
     pub fn handle_device_failure(&mut self, now: Instant, message: String) {
+        if let State::Idle | State::Closing(..) | State::Closed = self.state {
+            return;
+        }
         self.fail(now, Failure { layer: Layer::Ppp, reason: Reason::DeviceFailed, message, refused: false });
     }
 
@@ -362,7 +335,9 @@ impl Tunnel {
     /// When [`Tunnel::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Connected(connection) => connection.poll_timeout().into_iter().chain(self.probe.due).min(),
+            State::Connected(connection) => {
+                connection.poll_timeout().into_iter().chain(self.probe.poll_timeout()).min()
+            }
             State::Closing(connection, limit) => connection.poll_timeout().into_iter().chain([*limit]).min(),
             State::Waiting(at) => Some(*at),
             State::Idle | State::Dialling | State::Closed => None,
@@ -409,12 +384,12 @@ impl Tunnel {
         let peer = self.peer();
         self.state = State::Dialling;
         self.counters.dials = self.counters.dials.saturating_add(1);
-        self.progress(Layer::Peer, Reason::ResolvingPeer, format!("Looking up {peer}."));
+        self.progress(Layer::Peer, Reason::ResolvingPeer, &format!("Looking up {peer}."));
         for layer in [Layer::Ike, Layer::Ipsec, Layer::L2tp, Layer::Ppp, Layer::Probe] {
-            self.progress(layer, Reason::WaitingForLowerLayer, "Waits for the layer below.".to_owned());
+            self.progress(layer, Reason::WaitingForLowerLayer, "Waits for the layer below.");
         }
         self.report.active_peer = Some(peer.clone());
-        let fresh_ports = self.recovery.wants_fresh_ports();
+        let fresh_ports = self.recovery.wants_fresh_ports(self.config.peers.len());
         self.event(Event::Dial { peer, fresh_ports });
     }
 
@@ -431,44 +406,55 @@ impl Tunnel {
         match step {
             Step::PeerAnswered => {
                 let peer = self.peer();
-                self.set(Layer::Peer, LayerState::Up, Reason::PeerAnswers, format!("{peer} answers."));
-                self.progress(Layer::Ike, Reason::Negotiating, "Main Mode is under way.".to_owned());
+                self.layer_up(Layer::Peer, Reason::PeerAnswers, format!("{peer} answers."));
+                self.progress(Layer::Ike, Reason::Negotiating, "Main Mode is under way.");
             }
             Step::Ike { proposal, nat, peer_id, rekey } => {
                 if rekey {
                     self.counters.phase1_rekeys = self.counters.phase1_rekeys.saturating_add(1);
                 }
-                let esp = self.report.negotiated.as_ref().and_then(|negotiated| negotiated.esp).filter(|_| rekey);
-                self.negotiated(|_| Negotiated { ike: proposal, esp, ppp_auth: None, nat, mtu: None, weakness: None });
-                self.set(Layer::Ike, LayerState::Up, Reason::MainModeDone, format!("{proposal} with {peer_id}."));
+                let blank = Negotiated { ike: proposal, esp: None, ppp_auth: None, nat, mtu: None, weakness: None };
+                let old = self.report.negotiated.take().filter(|_| rekey).unwrap_or(blank);
+                self.report.negotiated = Some(Negotiated { ike: proposal, nat, ..old });
+                self.judge_negotiated();
+                self.layer_up(Layer::Ike, Reason::MainModeDone, format!("{proposal} with {peer_id}."));
                 // A renewal changes nothing for the layers above.
                 if !rekey {
-                    self.progress(Layer::Ipsec, Reason::Negotiating, "Quick Mode is under way.".to_owned());
+                    self.progress(Layer::Ipsec, Reason::Negotiating, "Quick Mode is under way.");
                 }
             }
             Step::Ipsec { proposal, rekey } => {
                 if rekey {
                     self.counters.phase2_rekeys = self.counters.phase2_rekeys.saturating_add(1);
+                } else {
+                    self.remember_pfs(proposal.group);
                 }
-                self.negotiated(|old| Negotiated { esp: Some(proposal), ..old });
-                self.set(Layer::Ipsec, LayerState::Up, Reason::QuickModeDone, format!("ESP with {proposal}."));
+                self.negotiated(|negotiated| negotiated.esp = Some(proposal));
+                self.layer_up(Layer::Ipsec, Reason::QuickModeDone, format!("ESP with {proposal}."));
                 if !rekey {
-                    self.progress(Layer::L2tp, Reason::Negotiating, "L2TP is under way.".to_owned());
+                    self.progress(Layer::L2tp, Reason::Negotiating, "L2TP is under way.");
                 }
             }
             Step::L2tp { peer } => {
-                self.set(Layer::L2tp, LayerState::Up, Reason::SessionUp, format!("The call to {peer} is up."));
-                self.progress(Layer::Ppp, Reason::Negotiating, "PPP is under way.".to_owned());
+                self.layer_up(Layer::L2tp, Reason::SessionUp, format!("The call to {peer} is up."));
+                self.progress(Layer::Ppp, Reason::Negotiating, "PPP is under way.");
             }
-            Step::Authenticated(method) => {
-                self.ppp_auth = Some(method);
-                self.negotiated(|old| old);
-            }
+            Step::Authenticated(method) => self.negotiated(|negotiated| negotiated.ppp_auth = Some(method)),
             Step::Ppp(link) => self.link_up(now, link),
+            Step::Mtu(mtu) => {
+                self.show_link(mtu);
+                self.event(Event::Mtu(mtu));
+            }
+            Step::PppDown => {
+                self.link_down();
+                self.negotiated(|negotiated| (negotiated.ppp_auth, negotiated.mtu) = (None, None));
+                self.set(Layer::Ppp, LayerState::Pending, Reason::Negotiating, "The gateway negotiates PPP anew.");
+                let waits = "Waits for the layer below.";
+                self.set(Layer::Probe, LayerState::Pending, Reason::WaitingForLowerLayer, waits);
+            }
             Step::Echo(round_trip) => {
-                if self.up && self.probe.waiting && self.config.health_check.kind == ProbeKind::Lcp {
-                    self.probe.waiting = false;
-                    self.probed(now, Ok(round_trip));
+                if self.up && self.config.health_check.kind == ProbeKind::Lcp && self.probe.answered() {
+                    self.probed(Ok(round_trip));
                 }
             }
             Step::Keys(row) => self.event(Event::Keys(row)),
@@ -484,38 +470,53 @@ impl Tunnel {
         }
     }
 
-    fn negotiated(&mut self, change: impl FnOnce(Negotiated) -> Negotiated) {
-        let first = self.config.ike_proposals().first().copied();
-        let Some(ike) = self.report.negotiated.as_ref().map(|old| old.ike).or(first) else { return };
-        let nat = crate::report::Nat::None;
-        let old = self.report.negotiated.take();
-        let blank = || Negotiated { ike, esp: None, ppp_auth: None, nat, mtu: None, weakness: None };
-        let mtu = old.as_ref().and_then(|old| old.mtu);
-        let mut new = change(old.unwrap_or_else(blank));
-        new.ppp_auth = self.ppp_auth;
-        new.mtu = new.mtu.or(mtu);
-        new.weakness = suite::weakness(&new.ike, new.esp.as_ref());
-        self.report.negotiated = Some(new);
+    /// Changes what was agreed on, if anything was.
+    fn negotiated(&mut self, change: impl FnOnce(&mut Negotiated)) {
+        if let Some(negotiated) = &mut self.report.negotiated {
+            change(negotiated);
+            self.judge_negotiated();
+        }
+    }
+
+    fn judge_negotiated(&mut self) {
+        let Some(negotiated) = &mut self.report.negotiated else { return };
+        // Whether the gateway asks who we are is known once there is an address.
+        let anonymous = self.report.assigned_address.is_some() && negotiated.ppp_auth.is_none();
+        let anonymous = anonymous.then(|| "the gateway asked for no PPP authentication".to_owned());
+        let weak: Vec<_> =
+            suite::weakness(&negotiated.ike, negotiated.esp.as_ref()).into_iter().chain(anonymous).collect();
+        negotiated.weakness = (!weak.is_empty()).then(|| weak.join("; "));
         self.report_changed = true;
     }
 
+    /// What worked is offered first when the same peer is dialled again.
+    fn remember_pfs(&mut self, group: Option<Group>) {
+        let peer = self.peer();
+        match group.filter(|_| self.config.esp.proposals.is_empty()) {
+            Some(group) => self.pfs.insert(peer, group),
+            None => self.pfs.remove(&peer),
+        };
+    }
+
     fn link_up(&mut self, now: Instant, link: Link) {
-        let auth = self.ppp_auth.map_or_else(|| "no authentication".to_owned(), |auth| auth.to_string());
-        self.negotiated(|old| Negotiated { mtu: Some(link.mtu), ..old });
-        self.set(
-            Layer::Ppp,
-            LayerState::Up,
-            Reason::IpcpOpened,
-            format!("{} by {auth}, MTU {}.", link.address, link.mtu),
-        );
-        self.progress(Layer::Probe, Reason::Negotiating, "The first probe is on its way.".to_owned());
         self.report.assigned_address = Some(link.address.into());
         self.report.peer_address = link.peer.map(IpAddr::from);
         self.report.dns_servers = link.dns.iter().copied().map(IpAddr::from).collect();
+        self.show_link(link.mtu);
+        self.progress(Layer::Probe, Reason::Negotiating, "The first probe is on its way.");
         self.counters.established.get_or_insert(now);
         self.up = true;
         self.event(Event::Up(link));
-        self.restart_probe(now);
+        self.probe = Probe::new(&self.config.health_check, now);
+    }
+
+    /// Reports the link that is up.
+    fn show_link(&mut self, mtu: u16) {
+        self.negotiated(|negotiated| negotiated.mtu = Some(mtu));
+        let auth = self.report.negotiated.as_ref().and_then(|negotiated| negotiated.ppp_auth);
+        let auth = auth.map_or_else(|| "without authentication".to_owned(), |auth| format!("by {auth}"));
+        let address = self.report.assigned_address.map(|address| address.to_string()).unwrap_or_default();
+        self.layer_up(Layer::Ppp, Reason::IpcpOpened, format!("{address} {auth}, MTU {mtu}."));
     }
 
     fn link_down(&mut self) {
@@ -524,8 +525,6 @@ impl Tunnel {
         }
         self.counters.established = None;
         self.probe = Probe::default();
-        self.ppp_auth = None;
-        self.report.negotiated = None;
         self.report.assigned_address = None;
         self.report.peer_address = None;
         self.report.dns_servers.clear();
@@ -533,80 +532,45 @@ impl Tunnel {
     }
 
     /// Ends the connection with every goodbye that needs no waiting.
-    fn hang_up(&mut self, now: Instant) {
+    fn hang_up(&mut self, now: Instant, reason: CloseReason) {
         self.link_down();
+        self.report.negotiated = None;
         if let State::Connected(connection) = std::mem::replace(&mut self.state, State::Idle) {
-            connection.abandon(now, &mut self.transmits, &mut self.counters);
+            connection.abandon(now, reason, &mut self.transmits, &mut self.counters);
         }
     }
 
     fn fail(&mut self, now: Instant, failure: Failure) {
         let up_since = self.counters.established;
-        self.hang_up(now);
-        if failure.reason == Reason::QuickModeRejected && self.config.esp.proposals.is_empty() {
-            self.pfs = !self.pfs;
-        }
+        self.hang_up(now, CloseReason::Failure(failure.message.clone()));
         let count = self.counters.failures.entry(failure.layer).or_default();
         *count = count.saturating_add(1);
         let wait = self.recovery.failed(self.config.peers.len(), failure.refused, up_since, now, &mut self.rng);
+        let failure = if failure.refused { verdict::with_wait(failure, wait) } else { failure };
         self.report.failed_attempts = self.recovery.failures();
-        for layer in Layer::ALL {
-            if layer > failure.layer {
-                self.set(layer, LayerState::Pending, Reason::WaitingForLowerLayer, "Waits for the layer below.");
-            } else if layer < failure.layer && layer > Layer::Credentials {
-                self.set(layer, LayerState::Pending, Reason::BackingOff, "Waits for the next attempt.");
-            }
-        }
-        self.set(failure.layer, LayerState::Down, failure.reason, failure.message);
+        self.report_changed |= self.outage.fail(&mut self.report, &failure);
         self.state = State::Waiting(now + wait);
-    }
-
-    fn restart_probe(&mut self, now: Instant) {
-        self.probe =
-            Probe { due: (self.config.health_check.kind == ProbeKind::Lcp).then_some(now), ..Probe::default() };
     }
 
     /// Sends the LCP probe that is due, or gives up the one before.
     fn probe_timeout(&mut self, now: Instant) {
-        if !self.up || self.probe.due.is_none_or(|due| due > now) {
+        if !self.up || !self.probe.is_due(now) {
             return;
         }
-        self.probe.due = Some(now + self.config.health_check.interval());
-        if std::mem::replace(&mut self.probe.waiting, true) {
-            self.probed(now, Err("no LCP Echo-Reply".to_owned()));
+        if self.probe.ask(now, &self.config.health_check) {
+            self.probed(Err("no LCP Echo-Reply".to_owned()));
         }
         if let State::Connected(connection) = &mut self.state {
             connection.echo(now);
         }
     }
 
-    fn probed(&mut self, _now: Instant, result: Result<Duration, String>) {
-        let health = &self.config.health_check;
-        let what = match (health.kind, health.host, health.port) {
-            (ProbeKind::Tcp, Some(host), Some(port)) => format!("TCP {}", SocketAddr::new(host, port)),
-            (ProbeKind::Icmp, Some(host), _) => format!("ICMP echo to {host}"),
-            (ProbeKind::Lcp | ProbeKind::Icmp | ProbeKind::Tcp, ..) => "LCP echo".to_owned(),
-        };
-        match result {
-            Ok(_) => {
-                self.probe.failures = 0;
-                self.report.failed_attempts = 0;
-                self.set(
-                    Layer::Probe,
-                    LayerState::Up,
-                    Reason::ProbeSucceeded,
-                    format!("{what} answered through the tunnel."),
-                );
-            }
-            Err(why) => {
-                self.probe.failures = self.probe.failures.saturating_add(1);
-                if self.probe.failures >= health.failure_threshold {
-                    let message = format!(
-                        "{what} does not answer through the tunnel: {why}. The tunnel is up: check the host, and the routes and filters behind the gateway."
-                    );
-                    self.set(Layer::Probe, LayerState::Down, Reason::ProbeFailed, message);
-                }
-            }
+    fn probed(&mut self, result: Result<Duration, String>) {
+        if result.is_ok() {
+            self.report.failed_attempts = 0;
+        }
+        if let Some((state, reason, message)) = self.probe.judge(&self.config.health_check, result) {
+            self.set(Layer::Probe, state, reason, message);
         }
     }
 
@@ -614,12 +578,12 @@ impl Tunnel {
         self.report_changed |= self.report.set(layer, state, reason, message);
     }
 
-    /// Says that a layer is on its way, unless it stands there with the failure of the attempt before: that stays visible
-    /// until the layer succeeds.
-    fn progress(&mut self, layer: Layer, reason: Reason, message: String) {
-        if self.report.layer(layer).is_none_or(|report| report.state != LayerState::Down) {
-            self.set(layer, LayerState::Pending, reason, message);
-        }
+    fn layer_up(&mut self, layer: Layer, reason: Reason, message: String) {
+        self.report_changed |= self.outage.up(&mut self.report, layer, reason, message);
+    }
+
+    fn progress(&mut self, layer: Layer, reason: Reason, message: &str) {
+        self.report_changed |= self.outage.progress(&mut self.report, layer, reason, message);
     }
 
     fn event(&mut self, event: Event) {

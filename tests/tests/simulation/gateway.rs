@@ -22,17 +22,34 @@ use crate::ppp::Server;
 
 const OUR_TUNNEL: TunnelId = TunnelId(0x1111);
 const OUR_SESSION: SessionId = SessionId(0x2222);
-const UDP_HEADER: [u8; 4] = [0x06, 0xa5, 0x06, 0xa5];
+const L2TP_PORTS: [u8; 4] = [0x06, 0xa5, 0x06, 0xa5];
+
+/// What the LNS does with those who call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Lns {
+    #[default]
+    Accepts,
+    /// Answers nothing at all.
+    Silent,
+    /// Answers SCCRQ with StopCCN.
+    RefusesTunnel,
+    /// Answers ICRQ with CDN.
+    RefusesCall,
+}
 
 /// What the gateway has seen.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Seen {
     pub(crate) stop_ccn: bool,
     pub(crate) cdn: bool,
-    pub(crate) sas_removed: u32,
-    pub phase1: u32,
-    pub phase2: u32,
+    /// Quick Modes that the gateway refused.
+    pub(crate) refused: u32,
+    pub(crate) phase1: u32,
+    pub(crate) phase2: u32,
     pub(crate) pings: u32,
+    /// The SPI that the last ping came in under.
+    pub(crate) ping_spi: Option<u32>,
+    pub(crate) esp: u32,
 }
 
 pub(crate) struct Gateway {
@@ -42,7 +59,12 @@ pub(crate) struct Gateway {
     outbound: Vec<(u32, u32, OutboundSa)>,
     channel: Channel,
     peer_session: SessionId,
-    ppp: Server,
+    /// Whether a call is up.
+    session: bool,
+    /// The client's port of the relation under way.
+    client_ports: Option<u16>,
+    pub(crate) lns: Lns,
+    pub(crate) ppp: Server,
     out: VecDeque<(Port, Vec<u8>)>,
     rng: StdRng,
     pub(crate) seen: Seen,
@@ -58,6 +80,9 @@ impl Gateway {
             outbound: Vec::new(),
             channel: Channel::new(Retransmission::default(), 4),
             peer_session: SessionId(0),
+            session: false,
+            client_ports: None,
+            lns: Lns::default(),
             ppp: Server::default(),
             out: VecDeque::new(),
             rng,
@@ -65,7 +90,31 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn handle_datagram(&mut self, now: Instant, port: Port, mut datagram: Vec<u8>) {
+    /// Whether nothing of any client is left.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.session && self.inbound.is_empty() && self.outbound.is_empty() && !self.ike.is_established()
+    }
+
+    /// Whether no ESP packet would be taken.
+    pub(crate) fn has_no_sa(&self) -> bool {
+        self.inbound.is_empty()
+    }
+
+    /// Takes a datagram from the client's port `client_port`: a first message from another one begins another relation, and what
+    /// comes late from the one before is nobody's.
+    pub(crate) fn handle_datagram(&mut self, now: Instant, port: Port, client_port: u16, mut datagram: Vec<u8>) {
+        if port == Port::Ike && self.client_ports != Some(client_port) {
+            if datagram.get(8..16) != Some(&[0; 8]) {
+                return;
+            }
+            self.client_ports = Some(client_port);
+            self.config.remote_port_ike = client_port;
+            self.config.remote_port_nat_t = nat_t_port_of(client_port);
+            self.forget();
+        }
+        if port == Port::NatT && self.client_ports.map(nat_t_port_of) != Some(client_port) {
+            return;
+        }
         match (port, esp::classify(&datagram)) {
             (Port::Ike, _) => self.ike.handle_message(now, port, &datagram),
             (Port::NatT, esp::Datagram::Isakmp(message)) => self.ike.handle_message(now, port, message),
@@ -73,6 +122,21 @@ impl Gateway {
             (Port::NatT, esp::Datagram::Keepalive | esp::Datagram::Short) => {}
         }
         self.pump();
+    }
+
+    /// The relation is over, and the next one may begin.
+    fn forget(&mut self) {
+        self.ike = Ike::new(self.config.clone(), split(&mut self.rng));
+        self.inbound.clear();
+        self.outbound.clear();
+        self.session = false;
+    }
+
+    /// Sends an IP packet to the client.
+    pub(crate) fn send_ip(&mut self, packet: &[u8]) {
+        let mut frame = vec![0xff, 0x03, 0x00, 0x21];
+        frame.extend(packet);
+        self.send_frame(&frame);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -90,10 +154,17 @@ impl Gateway {
         self.out.pop_front()
     }
 
+    /// The client's port that what leaves goes to.
+    pub(crate) fn client_port(&self, port: Port) -> u16 {
+        let ike = self.client_ports.unwrap_or_default();
+        if port == Port::Ike { ike } else { nat_t_port_of(ike) }
+    }
+
     fn handle_esp(&mut self, now: Instant, spi: u32, packet: &mut [u8]) {
         let Some((_, sa)) = self.inbound.iter_mut().find(|(own, _)| *own == spi) else { return };
         let Ok(opened) = sa.open(packet) else { return };
         let message = opened.payload.get(8..).unwrap_or_default().to_vec();
+        self.seen.esp += 1;
         self.ike.handle_esp_activity(now, spi);
         // The peer has moved to this pair: so do we.
         if let Some(at) = self.outbound.iter().position(|(_, pair, _)| *pair == spi) {
@@ -104,11 +175,11 @@ impl Gateway {
             Ok(Packet::Control(header, body)) => self.handle_control(now, &header, body),
             Ok(Packet::Data(_, frame)) => {
                 if let Some(packet) = self.ppp.handle_frame(now, frame) {
+                    let packet = packet.to_vec();
                     self.seen.pings += 1;
+                    self.seen.ping_spi = Some(spi);
                     // Whatever comes is sent back: an echo.
-                    let mut frame = vec![0xff, 0x03, 0x00, 0x21];
-                    frame.extend(packet);
-                    self.send_frame(&frame);
+                    self.send_ip(&packet);
                 }
             }
             Err(_) => {}
@@ -121,11 +192,14 @@ impl Gateway {
         let tunnel = message.u16(Attribute::ASSIGNED_TUNNEL_ID).map(TunnelId);
         if message.message_type == MessageType::SCCRQ && tunnel != Some(self.channel.tunnel_id()) {
             self.channel = Channel::new(Retransmission::default(), 4);
-            self.ppp = Server::default();
+            self.ppp = Server { manner: self.ppp.manner, ..Server::default() };
         }
     }
 
     fn handle_control(&mut self, now: Instant, header: &ControlHeader, body: &[u8]) {
+        if self.lns == Lns::Silent {
+            return;
+        }
         if header.tunnel_id == TunnelId(0) {
             self.renew(body);
         }
@@ -133,6 +207,14 @@ impl Gateway {
         while let Some((_, body)) = self.channel.poll_message() {
             let Ok(message) = Message::read(&body, None) else { continue };
             let answer = match message.message_type {
+                MessageType::SCCRQ if self.lns == Lns::RefusesTunnel => {
+                    self.channel.set_tunnel_id(TunnelId(message.u16(Attribute::ASSIGNED_TUNNEL_ID).unwrap_or(0)));
+                    // Not authorized.
+                    let body = Body::new(MessageType::STOPCCN)
+                        .u16(Attribute::ASSIGNED_TUNNEL_ID, OUR_TUNNEL.0)
+                        .bytes(Attribute::RESULT_CODE, &[0, 4]);
+                    Some((SessionId(0), body))
+                }
                 MessageType::SCCRQ => {
                     self.channel.set_tunnel_id(TunnelId(message.u16(Attribute::ASSIGNED_TUNNEL_ID).unwrap_or(0)));
                     let body = Body::new(MessageType::SCCRP)
@@ -144,21 +226,27 @@ impl Gateway {
                 }
                 MessageType::ICRQ => {
                     self.peer_session = SessionId(message.u16(Attribute::ASSIGNED_SESSION_ID).unwrap_or(0));
-                    Some((
-                        self.peer_session,
-                        Body::new(MessageType::ICRP).u16(Attribute::ASSIGNED_SESSION_ID, OUR_SESSION.0),
-                    ))
+                    let body = if self.lns == Lns::RefusesCall {
+                        // No facilities, temporarily.
+                        Body::new(MessageType::CDN).bytes(Attribute::RESULT_CODE, &[0, 4])
+                    } else {
+                        Body::new(MessageType::ICRP)
+                    };
+                    Some((self.peer_session, body.u16(Attribute::ASSIGNED_SESSION_ID, OUR_SESSION.0)))
                 }
                 MessageType::ICCN => {
+                    self.session = true;
                     self.ppp.start(now);
                     None
                 }
                 MessageType::CDN => {
                     self.seen.cdn = true;
+                    self.session = false;
                     None
                 }
                 MessageType::STOPCCN => {
                     self.seen.stop_ccn = true;
+                    self.session = false;
                     None
                 }
                 _ => None,
@@ -189,15 +277,14 @@ impl Gateway {
                     self.outbound.insert(place, (sa.spi, sa.pair, outbound));
                 }
                 ike::Event::RemoveSa { inbound_spi, outbound_spi } => {
-                    self.seen.sas_removed += 1;
                     self.inbound.retain(|(spi, _)| *spi != inbound_spi);
                     self.outbound.retain(|(spi, ..)| *spi != outbound_spi);
+                    // L2TP does not outlive IPsec.
+                    self.session &= !self.inbound.is_empty();
                 }
-                // The relation is over, and the next one may begin.
-                ike::Event::PeerDeletedIsakmp | ike::Event::DeadPeer | ike::Event::Failed(_) => {
-                    self.ike = Ike::new(self.config.clone(), split(&mut self.rng));
-                    self.inbound.clear();
-                    self.outbound.clear();
+                ike::Event::PeerDeletedIsakmp | ike::Event::DeadPeer | ike::Event::Failed(_) => self.forget(),
+                ike::Event::Notice(notice) if notice.contains("Quick Mode of the peer is refused") => {
+                    self.seen.refused += 1;
                 }
                 ike::Event::RekeyFailed(_) | ike::Event::Keys(_) | ike::Event::Notice(_) => {}
             }
@@ -231,9 +318,14 @@ impl Gateway {
         let Some((_, _, sa)) = self.outbound.last_mut() else { return };
         let length = u16::try_from(8 + message.len()).expect("simulated packets are short").to_be_bytes();
         let mut packet = Vec::new();
-        sa.seal(&mut packet, 17, &[&UDP_HEADER, &length, &[0, 0], message]).expect("a simulated SA is never exhausted");
+        sa.seal(&mut packet, 17, &[&L2TP_PORTS, &length, &[0, 0], message]).expect("a simulated SA is never exhausted");
         self.out.push_back((Port::NatT, packet));
     }
+}
+
+/// The client's port towards 4500, by the one towards 500: the world keeps them that far apart.
+pub(crate) fn nat_t_port_of(ike_port: u16) -> u16 {
+    ike_port + 4_000
 }
 
 fn split(rng: &mut StdRng) -> StdRng {

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use towline_tunnel::buffer::Port;
 
-/// How bad the network is. Probabilities are between 0 and 1.
+/// How bad the network is. Probabilities are between 0 and 1, each for one datagram in one direction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Weather {
     pub(crate) loss: f64,
@@ -17,6 +17,20 @@ pub(crate) struct Weather {
 
 impl Weather {
     pub(crate) const FAIR: Self = Self { loss: 0.0, duplication: 0.0, reordering: 0.0 };
+
+    /// The weather of a seed: whole percents from 0 to `worst`, each evil by itself; every fourth seed has one of them at its
+    /// worst.
+    pub(crate) fn of(seed: u64, worst: u32) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut evils = [0; 3].map(|_: u32| rng.random_range(0..=worst));
+        if seed.is_multiple_of(4)
+            && let Some(evil) = evils.get_mut(usize::try_from(seed / 4 % 3).expect("below three"))
+        {
+            *evil = worst;
+        }
+        let [loss, duplication, reordering] = evils.map(|percent| f64::from(percent) / 100.0);
+        Self { loss, duplication, reordering }
+    }
 }
 
 /// One direction's end.
@@ -26,13 +40,28 @@ pub(crate) enum Side {
     Gateway,
 }
 
+/// A datagram on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Datagram {
+    pub(crate) to: Side,
+    /// Which of the gateway's ports it belongs to.
+    pub(crate) port: Port,
+    /// The client's own port.
+    pub(crate) client_port: u16,
+    pub(crate) octets: Vec<u8>,
+}
+
+impl Datagram {
+    pub(crate) fn is_isakmp(&self) -> bool {
+        self.port == Port::Ike || self.octets.starts_with(&[0; 4])
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Flight {
     at: Instant,
     number: u64,
-    to: Side,
-    port: Port,
-    datagram: Vec<u8>,
+    datagram: Datagram,
 }
 
 impl Ord for Flight {
@@ -51,6 +80,8 @@ impl PartialOrd for Flight {
 /// The network between the two ends.
 pub(crate) struct Network {
     pub(crate) weather: Weather,
+    /// What never arrives.
+    pub(crate) blocked: fn(&Datagram) -> bool,
     rng: StdRng,
     flights: BinaryHeap<Flight>,
     count: u64,
@@ -58,19 +89,20 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(weather: Weather, seed: u64) -> Self {
-        Self { weather, rng: StdRng::seed_from_u64(seed), flights: BinaryHeap::new(), count: 0 }
+        let rng = StdRng::seed_from_u64(seed);
+        Self { weather, blocked: |_| false, rng, flights: BinaryHeap::new(), count: 0 }
     }
 
-    pub(crate) fn send(&mut self, now: Instant, to: Side, port: Port, datagram: &[u8]) {
+    pub(crate) fn send(&mut self, now: Instant, datagram: &Datagram) {
+        if self.rng.random_bool(self.weather.loss) || (self.blocked)(datagram) {
+            return;
+        }
         let copies = if self.rng.random_bool(self.weather.duplication) { 2 } else { 1 };
         for _ in 0..copies {
-            if self.rng.random_bool(self.weather.loss) {
-                continue;
-            }
             let delay = if self.rng.random_bool(self.weather.reordering) { 20..200 } else { 10..11 };
             let at = now + Duration::from_millis(self.rng.random_range(delay));
             self.count += 1;
-            self.flights.push(Flight { at, number: self.count, to, port, datagram: datagram.to_vec() });
+            self.flights.push(Flight { at, number: self.count, datagram: datagram.clone() });
         }
     }
 
@@ -78,10 +110,10 @@ impl Network {
         self.flights.peek().map(|flight| flight.at)
     }
 
-    pub(crate) fn receive(&mut self, now: Instant) -> Option<(Side, Port, Vec<u8>)> {
+    pub(crate) fn receive(&mut self, now: Instant) -> Option<Datagram> {
         if self.next()? > now {
             return None;
         }
-        self.flights.pop().map(|flight| (flight.to, flight.port, flight.datagram))
+        self.flights.pop().map(|flight| flight.datagram)
     }
 }

@@ -16,14 +16,32 @@ const TERMINATE_ACK: u8 = 6;
 const ECHO: u8 = 9;
 const ECHO_REPLY: u8 = 10;
 const OPTION_AUTH_PAP: [u8; 4] = [3, 4, 0xc0, 0x23];
+const OPTION_AUTH_EAP: [u8; 4] = [3, 4, 0xc2, 0x27];
+const MRU: u8 = 1;
 const RESTART: Duration = Duration::from_secs(3);
 
 /// The client's address.
 pub(crate) const CLIENT: [u8; 4] = [10, 20, 5, 10];
 const SERVER: [u8; 4] = [10, 20, 5, 1];
 
+/// What a server does with those who dial in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Manner {
+    #[default]
+    Accepts,
+    RefusesPassword,
+    /// Lets anybody in.
+    AsksNothing,
+    /// Insists on EAP.
+    WantsEap,
+    Silent,
+}
+
 #[derive(Default)]
 pub(crate) struct Server {
+    pub(crate) manner: Manner,
+    /// The MRU of the client's last Configure-Request.
+    pub(crate) client_mru: Option<u16>,
     out: VecDeque<Vec<u8>>,
     started: bool,
     lcp_acked: bool,
@@ -43,8 +61,16 @@ impl Server {
             return;
         }
         self.restart = Some(now + RESTART);
+        if self.manner == Manner::Silent {
+            return;
+        }
         if !self.lcp_acked {
-            self.send(LCP, REQUEST, 1, &OPTION_AUTH_PAP);
+            let auth = match self.manner {
+                Manner::AsksNothing => &[][..],
+                Manner::WantsEap => &OPTION_AUTH_EAP,
+                Manner::Accepts | Manner::RefusesPassword | Manner::Silent => &OPTION_AUTH_PAP,
+            };
+            self.send(LCP, REQUEST, 1, auth);
         } else if self.authenticated && !self.ipcp_acked {
             self.send(IPCP, REQUEST, 2, &[&[3, 6][..], &SERVER].concat());
         } else if self.ipcp_acked {
@@ -70,14 +96,24 @@ impl Server {
         }
         let (&[code, id, high, low], rest) = body.split_first_chunk::<4>()?;
         let data = rest.get(..usize::from(u16::from_be_bytes([high, low])).checked_sub(4)?)?;
+        if self.manner == Manner::Silent {
+            return None;
+        }
         match (protocol, code) {
-            (LCP, REQUEST) => self.send(LCP, ACK, id, data),
+            (LCP, REQUEST) => {
+                if let [MRU, 4, high, low, ..] = *data {
+                    self.client_mru = Some(u16::from_be_bytes([high, low]));
+                }
+                self.send(LCP, ACK, id, data);
+            }
             (LCP, ACK) if !self.lcp_acked => {
                 self.lcp_acked = true;
-                self.restart = Some(now + RESTART);
+                self.authenticated = self.manner == Manner::AsksNothing;
+                self.restart = Some(if self.authenticated { now } else { now + RESTART });
             }
             (LCP, ECHO) => self.send(LCP, ECHO_REPLY, id, &[0, 0, 0, 0]),
             (LCP, TERMINATE) => self.send(LCP, TERMINATE_ACK, id, &[]),
+            (PAP, REQUEST) if self.manner == Manner::RefusesPassword => self.send(PAP, NAK, id, &[0]),
             (PAP, REQUEST) => {
                 self.authenticated = true;
                 self.restart = Some(now);

@@ -8,6 +8,7 @@ use crate::crypto::aead::{self, AesGcm};
 use crate::crypto::cbc::{self, CbcKey};
 use crate::crypto::hash::{self, HmacKey};
 use crate::crypto::{InvalidKey, InvalidLength};
+use crate::inet::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER};
 use crate::suite::{Cipher, EspProposal, Hash};
 
 /// Octets of the salt that follows a key of AES-GCM (RFC 4106 section 8.1).
@@ -18,11 +19,6 @@ pub(super) const MAX_IV: usize = cbc::MAX_BLOCK;
 
 /// The longest ICV, that of HMAC-SHA2-512-256.
 const MAX_ICV: usize = 32;
-
-/// Octets of a UDP header and of IP headers without options.
-const UDP_HEADER: usize = 8;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
 
 /// The lengths that an algorithm gives to the fields of a packet.
 #[derive(Debug, Clone, Copy)]

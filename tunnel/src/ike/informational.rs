@@ -3,38 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-
 use super::error::{Error, rfc_name};
 use super::key::Keys;
 use super::message::{Chain, Cookies, Header, Payloads};
 use super::payload::{Delete, Notification};
 use super::proposal::StatedLife;
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
-use super::{Event, Ike, Timer};
+use super::{Ike, Timer};
 use crate::buffer::Port;
 use crate::crypto::hash;
 
 /// How long a suspicion that nothing proves may ripen before it is reported: time for a true answer to arrive.
 const HINT_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often one R-U-THERE may come with the same sequence number: some peers repeat it instead of counting on.
-const MAX_REPEATED_PROBES: u8 = 3;
-
-/// Questions between the first unanswered R-U-THERE and the verdict.
-const PROBES: u32 = 5;
-
-/// Dead peer detection of one peer.
-#[derive(Debug, Default)]
-pub(super) struct Detection {
-    /// When the first question without an answer was asked.
-    asked: Option<Instant>,
-    /// The sequence number of the last question, and how many were asked since [`Self::asked`].
-    sequence: Option<u32>,
-    questions: u32,
-    /// The peer's last sequence number, and how often it came.
-    pub(super) peer: Option<(u32, u8)>,
-}
 
 impl Ike {
     /// Sends an encrypted Informational message under the ISAKMP SA with the given id.
@@ -96,12 +76,15 @@ impl Ike {
         };
         sa.remember(header.message_id);
         let isakmp = sa.id;
-        self.heard(now);
         let Ok(payloads) = Payloads::read(header.next_payload, &plain) else { return };
+        let mut alive = true;
         for payload in payloads.iter() {
             match payload.kind {
                 PayloadType::N => match Notification::read(payload.body) {
-                    Ok(notification) => self.handle_notification(now, isakmp, port, &notification),
+                    Ok(asked) if matches!(asked.kind, NotifyType::R_U_THERE | NotifyType::R_U_THERE_ACK) => {
+                        alive &= self.handle_detection(isakmp, port, &asked);
+                    }
+                    Ok(notification) => self.handle_notification(now, isakmp, &notification),
                     Err(error) => self.notice(format!("a notification is ignored: {error}")),
                 },
                 PayloadType::D => match Delete::read(payload.body) {
@@ -110,6 +93,9 @@ impl Ike {
                 },
                 _ => {}
             }
+        }
+        if alive {
+            self.heard(now);
         }
     }
 
@@ -154,10 +140,8 @@ impl Ike {
         }
     }
 
-    fn handle_notification(&mut self, now: Instant, isakmp: u32, port: Port, notification: &Notification<'_>) {
+    fn handle_notification(&mut self, now: Instant, isakmp: u32, notification: &Notification<'_>) {
         match notification.kind {
-            NotifyType::R_U_THERE => self.handle_question(isakmp, port, notification),
-            NotifyType::R_U_THERE_ACK => self.handle_answer(now, notification),
             NotifyType::RESPONDER_LIFETIME => self.handle_responder_lifetime(now, isakmp, notification),
             NotifyType::INITIAL_CONTACT => {
                 self.notice("the peer says that this is its first contact".to_owned());
@@ -211,92 +195,6 @@ impl Ike {
                     None => self.notice("the peer deletes an unknown ISAKMP SA".to_owned()),
                 }
             }
-        }
-    }
-
-    // Dead peer detection.
-
-    /// Something authenticated came from the peer.
-    pub(super) fn heard(&mut self, now: Instant) {
-        self.last_received = Some(now);
-    }
-
-    /// Begins to watch the peer, if it takes part.
-    pub(super) fn watch(&mut self, now: Instant) {
-        let takes_part = self.current().is_some_and(|sa| sa.dpd) && !self.config.dpd.interval.is_zero();
-        if takes_part && self.timers.deadline(Timer::Dpd).is_none() {
-            self.timers.set(Timer::Dpd, now + self.config.dpd.interval);
-        }
-    }
-
-    pub(super) fn detect(&mut self, now: Instant) {
-        let Some(isakmp) = self.current().filter(|sa| sa.dpd).map(|sa| sa.id) else {
-            self.detection.asked = None;
-            return;
-        };
-        let (interval, timeout) = (self.config.dpd.interval, self.config.dpd.timeout);
-        let heard = self.last_received.unwrap_or(now);
-        // RFC 3706 section 5.4: traffic is proof of life, and nobody asks while there is some.
-        if self.detection.asked.is_some_and(|asked| heard > asked) {
-            self.detection.asked = None;
-        }
-        match self.detection.asked {
-            None if now < heard + interval => {
-                self.timers.set(Timer::Dpd, heard + interval);
-                return;
-            }
-            None => {
-                self.detection.asked = Some(now);
-                self.detection.questions = 0;
-            }
-            Some(asked) if now >= asked + timeout => {
-                self.events.push_back(Event::DeadPeer);
-                return self.shut();
-            }
-            Some(_) => {}
-        }
-        let asked = self.detection.asked.unwrap_or(now);
-        self.detection.questions = self.detection.questions.saturating_add(1);
-        // RFC 3706 section 6.2: the first is random with the high bit zero, each further one is one more.
-        let random = self.rng.next_u32() >> 1;
-        let sequence = self.detection.sequence.map_or(random, |before| before.wrapping_add(1));
-        self.detection.sequence = Some(sequence);
-        self.send_detection(isakmp, None, NotifyType::R_U_THERE, sequence);
-        let pause = (timeout / PROBES).max(Duration::from_millis(100));
-        self.timers.set(Timer::Dpd, (now + pause).min((asked + timeout).max(now + Duration::from_millis(1))));
-    }
-
-    fn send_detection(&mut self, isakmp: u32, port: Option<Port>, kind: NotifyType, sequence: u32) {
-        let Some(sa) = self.isakmp.iter().find(|sa| sa.id == isakmp) else { return };
-        let (spi, data) = (sa.cookies.spi(), sequence.to_be_bytes());
-        let notification = Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind, data: &data };
-        self.inform(isakmp, port, PayloadType::N, &notification.body(), 1);
-    }
-
-    fn handle_question(&mut self, isakmp: u32, port: Port, notification: &Notification<'_>) {
-        let Ok(sequence) = <[u8; 4]>::try_from(notification.data).map(u32::from_be_bytes) else { return };
-        let repeats = match self.detection.peer {
-            None => 0,
-            Some((last, repeats)) if last == sequence => repeats.saturating_add(1),
-            // A smaller number is a replay; a much larger one is a peer that began anew with another ISAKMP SA.
-            Some((last, _)) if sequence < last && last - sequence < 1 << 16 => return,
-            Some(_) => 0,
-        };
-        if repeats > MAX_REPEATED_PROBES {
-            return;
-        }
-        self.detection.peer = Some((sequence, repeats));
-        self.send_detection(isakmp, Some(port), NotifyType::R_U_THERE_ACK, sequence);
-    }
-
-    fn handle_answer(&mut self, now: Instant, notification: &Notification<'_>) {
-        let Ok(sequence) = <[u8; 4]>::try_from(notification.data).map(u32::from_be_bytes) else { return };
-        let age = self.detection.sequence.map(|last| last.wrapping_sub(sequence));
-        if age.is_some_and(|age| age < self.detection.questions) {
-            self.detection.asked = None;
-            self.timers.set(Timer::Dpd, now + self.config.dpd.interval);
-        } else {
-            self.notice(format!("an R-U-THERE-ACK with sequence {sequence} answers no question"));
         }
     }
 }

@@ -216,7 +216,6 @@ impl Ike {
         }
         self.floated |= sa.port == Port::NatT;
         self.contacted = true;
-        self.detection.peer = None;
         self.events.push_back(Event::IsakmpEstablished {
             proposal: sa.proposal,
             nat: sa.nat,

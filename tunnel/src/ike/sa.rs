@@ -7,6 +7,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::Sa;
+use super::detection::Sequences;
 use super::key::Keys;
 use super::main_mode::{Established, MainMode, Role};
 use super::message::Cookies;
@@ -42,6 +43,8 @@ pub(super) struct IsakmpSa {
     pub(super) deletes: bool,
     /// The last message of phase 1 that was answered, with the answer.
     pub(super) answered: Option<[Vec<u8>; 2]>,
+    /// Those of dead peer detection.
+    pub(super) sequences: Sequences,
     message_ids: VecDeque<u32>,
 }
 
@@ -65,6 +68,7 @@ impl IsakmpSa {
             superseded: false,
             deletes: false,
             answered: established.answered,
+            sequences: Sequences::default(),
             message_ids: VecDeque::new(),
         }
     }

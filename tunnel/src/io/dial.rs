@@ -87,7 +87,7 @@ pub fn read_credentials(files: &config::Credentials) -> Result<Credentials, Path
 }
 
 fn invalid(file: &SecretFile, problem: &str) -> PathError {
-    PathError::Credentials { reason: Reason::CredentialsInvalid, message: format!("The {} {problem}.", source(file)) }
+    PathError::Credentials { reason: Reason::CredentialsInvalid, message: format!("The {} {problem}", source(file)) }
 }
 
 fn source(file: &SecretFile) -> String {
@@ -102,13 +102,13 @@ fn read_secret(file: &SecretFile) -> Result<Zeroizing<Vec<u8>>, PathError> {
             let message = format!("The {} does not exist: create it.", source(file));
             return Err(PathError::Credentials { reason: Reason::CredentialsMissing, message });
         }
-        Err(error) => return Err(invalid(file, &format!("cannot be read: {error}"))),
+        Err(error) => return Err(invalid(file, &format!("cannot be read: {error}."))),
     };
     if secret.last() == Some(&b'\n') {
         secret.pop();
     }
     match secret.len() {
-        0 => Err(invalid(file, "is empty: put the secret into it")),
+        0 => Err(invalid(file, "is empty: put the secret into it.")),
         1..=MAX_SECRET => Ok(secret),
         _ => Err(invalid(file, &format!("is longer than {MAX_SECRET} octets: is it the right one?"))),
     }
@@ -118,7 +118,7 @@ fn read_text(file: &SecretFile) -> Result<Zeroizing<String>, PathError> {
     let secret = read_secret(file)?;
     match std::str::from_utf8(&secret) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(invalid(file, "is not text in UTF-8: PPP names and passwords are")),
+        Err(_) => Err(invalid(file, "is not text in UTF-8: PPP names and passwords are.")),
     }
 }
 

@@ -106,7 +106,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         ("established_timestamp", "Since when the tunnel is up, 0 while it is down", counters.established),
     ];
     for (name, help, at) in times {
-        let value = at.map_or(0, |at| unix_seconds(*now, at));
+        let value = at.map_or(0, |at| i64::try_from(unix_seconds(*now, at)).unwrap_or(i64::MAX));
         registry.register_with_unit(name, help, Unit::Seconds, set(value));
     }
 
@@ -163,11 +163,10 @@ fn register(registry: &mut Registry, name: &str, help: &str, metric: impl Metric
     registry.register(name, help, metric);
 }
 
-/// The wall clock's time of `at`.
-fn unix_seconds(now: Instant, at: Instant) -> i64 {
+/// The wall clock's time of `at`, in seconds since the Unix epoch.
+pub(super) fn unix_seconds(now: Instant, at: Instant) -> u64 {
     let wall = SystemTime::now().checked_sub(now.saturating_duration_since(at));
-    let since = wall.and_then(|wall| wall.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    wall.and_then(|wall| wall.duration_since(UNIX_EPOCH).ok()).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use rand::rngs::SysRng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use zeroize::Zeroizing;
 
 use super::admin::{self, Ask, Asker};
 use super::dial::{self, Dialled, Request};
@@ -122,11 +123,11 @@ async fn readable(sockets: Option<&Sockets>) -> Port {
 
 /// A tunnel that dials.
 fn new_tunnel(config: &Config, export_keys: bool) -> anyhow::Result<Tunnel> {
-    let mut seed = [0; 32];
-    SysRng.try_fill_bytes(&mut seed).context("the system gives no random numbers")?;
-    let mut tunnel = Tunnel::new(config, seed, Instant::now());
+    let mut seed = Zeroizing::new([0; 32]);
+    SysRng.try_fill_bytes(&mut *seed).context("the system gives no random numbers")?;
+    let mut tunnel = Tunnel::new(config, seed);
     tunnel.export_keys(export_keys);
-    tunnel.start(Instant::now());
+    tunnel.start();
     Ok(tunnel)
 }
 
@@ -140,6 +141,8 @@ struct Process {
     dials: u64,
     pin: Option<Pin>,
     link: Option<Link>,
+    /// Since when the link is up, by both clocks; the second in seconds since the Unix epoch.
+    established: Option<(Instant, u64)>,
     prober: Option<Prober>,
     /// Counts the probers.
     probers: u64,
@@ -198,6 +201,7 @@ impl Process {
             dials: 0,
             pin: None,
             link: None,
+            established: None,
             prober: None,
             probers: 0,
             relays,
@@ -293,7 +297,7 @@ impl Process {
 
     fn snapshot(&self) -> Snapshot {
         Snapshot {
-            report: self.report(),
+            report: self.reports.borrow().clone(),
             counters: self.tunnel.counters().clone(),
             drops: self.drops.clone(),
             instruments: self.instruments.clone(),
@@ -383,6 +387,7 @@ impl Process {
         match event {
             Event::Dial { peer, fresh_ports } => self.dial(peer, fresh_ports),
             Event::Up(link) => self.up(link).await,
+            Event::Mtu(mtu) => self.resize(mtu).await,
             Event::Down => self.down().await,
             Event::ReportChanged => self.publish(),
             Event::Keys(row) => {
@@ -396,13 +401,15 @@ impl Process {
         }
     }
 
-    /// What is known, for people and the operator.
-    fn report(&self) -> Report {
-        self.standby.report(self.tunnel.report().clone())
-    }
-
-    fn publish(&self) {
-        let report = self.report();
+    /// Tells people and the operator what is known.
+    fn publish(&mut self) {
+        // The stack has no wall clock. Read once for each link: it may be set meanwhile.
+        let established = self.tunnel.counters().established;
+        if self.established.map(|(at, _)| at) != established {
+            self.established = established.map(|at| (at, metrics::unix_seconds(Instant::now(), at)));
+        }
+        let established_at = self.established.map(|(_, seconds)| seconds);
+        let report = self.standby.report(Report { established_at, ..self.tunnel.report().clone() });
         telemetry::log_changes(&self.reports.borrow(), &report);
         self.reports.send_replace(report);
     }
@@ -462,6 +469,15 @@ impl Process {
         self.probe();
     }
 
+    /// Gives the device of a link that is up another MTU.
+    async fn resize(&mut self, mtu: u16) {
+        let Some(link) = &mut self.link else { return };
+        link.mtu = mtu;
+        if let Err(error) = self.netlink.set_link(self.device.name(), link.address, mtu).await {
+            self.tunnel.handle_device_failure(Instant::now(), error.to_string());
+        }
+    }
+
     async fn down(&mut self) {
         self.prober = None;
         if self.link.take().is_some() {
@@ -498,7 +514,7 @@ impl Process {
         if let Ok(round_trip) = &result {
             self.instruments.probe_duration.observe(round_trip.as_secs_f64());
         }
-        self.tunnel.handle_probe(Instant::now(), result);
+        self.tunnel.handle_probe(result);
     }
 
     // Changes.

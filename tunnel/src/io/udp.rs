@@ -14,11 +14,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use crate::buffer::{MAX_PACKET, Port, Run};
-
-/// Where ISAKMP listens (RFC 2408 section 2.5.1).
-pub const IKE_PORT: u16 = 500;
-/// Where UDP-encapsulated ESP and the ISAKMP behind it listen (RFC 3948 section 2.1).
-pub const NAT_T_PORT: u16 = 4500;
+use crate::inet::{IKE_PORT, NAT_T_PORT};
 
 /// The receive buffer that is asked for: some 30 ms of 1 Gbit/s.
 const RECEIVE_BUFFER: usize = 4 << 20;

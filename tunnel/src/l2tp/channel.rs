@@ -59,14 +59,9 @@ impl Default for Retransmission {
 #[error("the control channel is full")]
 pub struct Full;
 
-/// What the timer of the channel did.
+/// The message was sent as often as it may be, and nothing more will be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
-    /// The message was sent again, for the given time.
-    Retransmitted(MessageType, u32),
-    /// The message was sent as often as it may be, and nothing more will be sent.
-    Exhausted(MessageType),
-}
+pub struct Exhausted(pub MessageType);
 
 #[derive(Debug)]
 struct Outgoing {
@@ -222,12 +217,12 @@ impl Channel {
     }
 
     /// Retransmits when it is time to.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Expiry> {
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Exhausted> {
         self.deadline.filter(|&at| at <= now)?;
         self.deadline = None;
         let message_type = self.queue.front()?.message_type;
         if self.retries >= self.retransmission.tries {
-            return Some(Expiry::Exhausted(message_type));
+            return Some(Exhausted(message_type));
         }
         self.retries = self.retries.saturating_add(1);
         self.slow_start_threshold = (self.congestion_window / 2).max(1);
@@ -237,7 +232,7 @@ impl Channel {
         self.transmit(0);
         self.wait = self.wait.saturating_mul(2).min(self.retransmission.cap.max(self.retransmission.first));
         self.deadline = Some(now + self.wait);
-        Some(Expiry::Retransmitted(message_type, self.retries))
+        None
     }
 
     /// Goes on retransmitting an exhausted message, at the longest interval.
@@ -385,7 +380,7 @@ mod tests {
         let in_flight = sent(&mut channel, now).len();
         assert_eq!(in_flight, 5);
         let later = now + SECOND;
-        assert_eq!(channel.handle_timeout(later), Some(Expiry::Retransmitted(MessageType::HELLO, 1)));
+        assert_eq!(channel.handle_timeout(later), None);
         assert_eq!(sent(&mut channel, later), [(nr, 0, true)]);
         receive(&mut channel, later, 0, nr + 1, b"");
         assert_eq!(sent(&mut channel, later), [(nr + 1, 0, true), (nr + 2, 0, true)], "those in flight go out again");

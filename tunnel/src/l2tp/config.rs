@@ -6,7 +6,6 @@ use zeroize::Zeroizing;
 
 use super::channel::Retransmission;
 use super::error::Error;
-use super::message::MessageType;
 
 /// What a LAC is told.
 #[derive(Clone)]
@@ -63,9 +62,6 @@ pub enum Event {
     ControlEstablished(Peer),
     /// The session is established: data goes both ways.
     SessionEstablished,
-    /// A control message was retransmitted several times without an acknowledgment. A hint to look after the peer: alone it
-    /// ends nothing.
-    Unanswered(MessageType),
     /// The end that [`Lac::close`](super::Lac::close) asked for: the peer has acknowledged it or is gone.
     Closed,
     /// The end for any other reason.

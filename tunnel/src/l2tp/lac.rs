@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
 use super::avp::{Attribute, Fault};
-use super::channel::{Channel, Expiry};
+use super::channel::{Channel, Exhausted};
 use super::config::{Config, Event, NotEstablished};
 use super::control;
 use super::data::Sequence;
@@ -28,9 +28,6 @@ use crate::timer::Timers;
 /// The length of a Challenge, that of its response.
 const CHALLENGE: usize = 16;
 
-/// A message that was retransmitted so often is reported as unanswered: after 7 of 31 seconds.
-const UNANSWERED_AFTER: u32 = 3;
-
 /// How much longer than a retransmission cycle an acknowledged request may stay without its answer.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
@@ -39,9 +36,6 @@ const MAX_BACKLOG: usize = 8;
 
 /// The most refusals of tunnels that wait to be sent; the peer asks again for others.
 const MAX_REFUSALS: usize = 4;
-
-/// The most events that wait to be taken before hints are left out; all others come at most once.
-const MAX_EVENTS: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -88,6 +82,7 @@ pub struct Lac {
     last_received: Option<Instant>,
     hello_sent: Option<Instant>,
     refusals: VecDeque<Vec<u8>>,
+    /// Each comes once at most.
     events: VecDeque<Event>,
 }
 
@@ -184,10 +179,8 @@ impl Lac {
                 Timer::Linger => self.phase = Phase::Gone,
             }
         }
-        match self.channel.handle_timeout(now) {
-            Some(Expiry::Retransmitted(message, UNANSWERED_AFTER)) => self.hint(message),
-            Some(Expiry::Exhausted(message)) => self.on_exhausted(now, message),
-            Some(Expiry::Retransmitted(..)) | None => {}
+        if let Some(Exhausted(message)) = self.channel.handle_timeout(now) {
+            self.on_exhausted(now, message);
         }
         self.channel.flush(now);
     }
@@ -465,7 +458,6 @@ impl Lac {
                 let alive = self.last_received > self.hello_sent;
                 if message == MessageType::HELLO && alive {
                     // Some peers never acknowledge a Hello (OS X), or not while they sleep (Android).
-                    self.hint(message);
                     self.hello_sent = Some(now);
                     self.channel.persist(now);
                 } else {
@@ -490,12 +482,6 @@ impl Lac {
         self.session = session::State::Idle;
         self.channel.clear();
         self.timers.clear();
-    }
-
-    fn hint(&mut self, message: MessageType) {
-        if self.phase == Phase::Open && self.events.len() < MAX_EVENTS {
-            self.events.push_back(Event::Unanswered(message));
-        }
     }
 
     /// Waits longer for an answer than a message without acknowledgment is sent for.

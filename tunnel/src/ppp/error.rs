@@ -47,6 +47,9 @@ pub enum Error {
     /// The peer's response to MS-CHAPv2 is not that of one who knows the password (RFC 2759 section 8.8).
     #[error("the gateway did not prove that it knows the password")]
     AuthenticatorNotVerified,
+    /// The peer asks for no authentication, and every protocol that may be used proves that it knows the password.
+    #[error("the gateway asks for no authentication, so it does not prove that it knows the password")]
+    AuthenticationSkipped,
     /// Requests were sent as often as may be, and nothing valid came back.
     #[error("the gateway does not answer {phase}")]
     NoResponse {
@@ -59,7 +62,7 @@ pub enum Error {
         /// Which part.
         phase: Phase,
         /// On what.
-        problem: &'static str,
+        problem: String,
     },
     /// The peer ended it before it was up.
     #[error("the gateway ended PPP during {phase}{}", Said(message))]

@@ -107,6 +107,10 @@ impl Negotiate for Ipcp {
             *option = None;
         }
     }
+
+    fn name(kind: u8) -> String {
+        OptionType(kind).to_string()
+    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,10 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::negotiation::{Judgement, Negotiate};
-use super::packet::{ConfigOption, Protocol, options, write_option};
+use super::packet::{ConfigOption, DEFAULT_MRU, Protocol, options, write_option};
 use crate::config::PppAuth;
 use crate::registry;
 
-/// The MRU of a peer that names none (RFC 1661 section 6.1).
-const DEFAULT_MRU: u16 = 1500;
 /// The smallest MRU that is agreed to: what every host must be able to take in one piece (RFC 791 section 3.1).
 const MIN_MRU: u16 = 576;
 
@@ -72,12 +70,19 @@ pub(super) struct Lcp {
     wanted: Option<PppAuth>,
     /// An authentication protocol that was asked for and that we may not use.
     refused: Option<String>,
+    /// How many others were proposed instead.
+    proposed: usize,
 }
 
 impl Lcp {
     pub(super) fn new(auth: Vec<PppAuth>, mru: u16, mut rng: StdRng) -> Self {
         let magic = Some(magic(&mut rng));
-        Self { auth, mru: Some(mru), magic, rng, peer_mru: DEFAULT_MRU, wanted: None, refused: None }
+        Self { auth, mru: Some(mru), magic, rng, peer_mru: DEFAULT_MRU, wanted: None, refused: None, proposed: 0 }
+    }
+
+    /// Our MRU from the next Configure-Request on.
+    pub(super) fn set_mru(&mut self, mru: u16) {
+        self.mru = Some(mru);
     }
 
     /// The largest packet that the peer takes.
@@ -113,13 +118,15 @@ impl Lcp {
             (OptionType::AUTHENTICATION_PROTOCOL, data) => {
                 let known = self.auth.iter().copied().find(|auth| authentication_data(*auth) == data);
                 if let Some(auth) = known {
-                    (self.wanted, self.refused) = (Some(auth), None);
+                    (self.wanted, self.refused, self.proposed) = (Some(auth), None, 0);
                 } else {
                     self.refused = Some(authentication_name(data));
-                    match self.auth.first() {
+                    // Section 6.2: a peer that does not take one proposal gets the next.
+                    match self.auth.iter().cycle().nth(self.proposed) {
                         Some(auth) => write_option(nak, option.kind, &authentication_data(*auth)),
                         None => reject.extend(option.whole),
                     }
+                    self.proposed = (self.proposed + 1) % self.auth.len().max(1);
                 }
             }
             (OptionType::MAGIC_NUMBER, data) if data.len() == 4 => {
@@ -203,6 +210,10 @@ impl Negotiate for Lcp {
             _ => {}
         }
     }
+
+    fn name(kind: u8) -> String {
+        OptionType(kind).to_string()
+    }
 }
 
 #[cfg(test)]
@@ -247,10 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn another_authentication_gets_our_first_and_is_named_when_no_nak_is_left() {
+    fn another_authentication_gets_ours_in_turn_and_is_named_when_no_nak_is_left() {
         let mut lcp = lcp(&[PppAuth::MsChapV2, PppAuth::Chap]);
         let pap = [3, 4, 0xc0, 0x23];
-        assert_eq!(lcp.judge(&pap, false), Judgement::Nak(vec![3, 5, 0xc2, 0x23, 0x81]));
+        for algorithm in [0x81, 5, 0x81] {
+            assert_eq!(lcp.judge(&pap, false), Judgement::Nak(vec![3, 5, 0xc2, 0x23, algorithm]));
+        }
         assert_eq!(lcp.judge(&pap, true), Judgement::Reject(pap.to_vec()));
         assert_eq!(lcp.refused_authentication(), Some("PAP"));
         assert_eq!(lcp.judge(&[3, 5, 0xc2, 0x23, 5], true), Judgement::Ack);

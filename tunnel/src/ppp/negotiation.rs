@@ -5,22 +5,34 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::automaton::{Action, Event, State, transition};
-use super::packet::{Code, Packet, Protocol, options, text};
+use super::packet::{CONTROL_HEADER, Code, DEFAULT_MRU, HEADER, Packet, Protocol, options, text};
 
-/// The Restart timer (RFC 1661 section 4.6).
-pub(super) const RESTART: Duration = Duration::from_secs(3);
-/// Its first values: gateways start a process for each call, and lose what comes before it listens.
-const FIRST_RESTARTS: [Duration; 2] = [Duration::from_millis(750), Duration::from_millis(1_500)];
-/// Max-Configure: Configure-Requests without a valid answer.
-const MAX_CONFIGURE: u32 = 10;
-/// Max-Terminate: Terminate-Requests without an answer.
-const MAX_TERMINATE: u32 = 2;
-/// Max-Failure: Configure-Naks before the rest is rejected.
-const MAX_FAILURE: u32 = 5;
+/// The first values of the Restart timer, as divisors of it: gateways start a process for each call, and lose what comes before
+/// it listens.
+const FIRST_RESTARTS: [u32; 2] = [4, 2];
 /// Configure-Naks and Configure-Rejects of the peer before it is given up: more than any gateway needs that converges.
 const MAX_ROUNDS: u32 = 20;
 /// Packets that wait to be sent; the owner sends them after each call, and none causes more than three.
 const MAX_QUEUE: usize = 8;
+
+/// Counters and timers (RFC 1661 section 4.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// The Restart timer: how long a request waits for its answer.
+    pub restart: Duration,
+    /// Max-Configure: Configure-Requests without a valid answer.
+    pub max_configure: u32,
+    /// Max-Terminate: Terminate-Requests without an answer.
+    pub max_terminate: u32,
+    /// Max-Failure: Configure-Naks in a row before the rest is rejected.
+    pub max_failure: u32,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { restart: Duration::from_secs(3), max_configure: 10, max_terminate: 2, max_failure: 5 }
+    }
+}
 
 /// What to answer to a Configure-Request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +61,9 @@ pub(super) trait Negotiate {
 
     /// The peer does not want one of our options.
     fn handle_reject(&mut self, kind: u8);
+
+    /// The name of a type of option.
+    fn name(kind: u8) -> String;
 }
 
 /// What the owner must know, in order.
@@ -71,10 +86,16 @@ pub(super) enum Signal {
 /// A control protocol.
 pub(super) struct ControlProtocol<N> {
     pub(super) options: N,
+    counters: Counters,
     state: State,
+    /// The Identifier of the packet that was sent last, whatever it was.
     id: u8,
-    /// Options of the Configure-Request that is out.
-    request: Vec<u8>,
+    /// Identifier and options of the Configure-Request that is out.
+    request: (u8, Vec<u8>),
+    /// The types of the options that the peer was last told not to ask for so.
+    refused: Vec<u8>,
+    /// The longest information field that the peer takes: its MRU.
+    peer_mru: u16,
     restarts: u32,
     deadline: Option<Instant>,
     naks_sent: u32,
@@ -84,12 +105,15 @@ pub(super) struct ControlProtocol<N> {
 }
 
 impl<N: Negotiate> ControlProtocol<N> {
-    pub(super) fn new(options: N) -> Self {
+    pub(super) fn new(options: N, counters: Counters) -> Self {
         Self {
             options,
+            counters,
             state: State::Initial,
             id: 0,
-            request: Vec::new(),
+            request: (0, Vec::new()),
+            refused: Vec::new(),
+            peer_mru: DEFAULT_MRU,
             restarts: 0,
             deadline: None,
             naks_sent: 0,
@@ -107,6 +131,32 @@ impl<N: Negotiate> ControlProtocol<N> {
     pub(super) fn open(&mut self, now: Instant) {
         self.step(now, Event::Open, None);
         self.step(now, Event::Up, None);
+    }
+
+    /// Whether a Terminate-Request waits for its answer.
+    pub(super) fn is_terminating(&self) -> bool {
+        matches!(self.state, State::Closing | State::Stopping)
+    }
+
+    /// The layer is not wanted any more.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.step(now, Event::Close, None);
+    }
+
+    /// Takes the MRU that the peer has established; [`DEFAULT_MRU`] where there is none.
+    pub(super) fn set_peer_mru(&mut self, mru: u16) {
+        self.peer_mru = mru;
+    }
+
+    /// As much of `data` as the peer takes behind `header` octets (sections 5.6 and 5.7).
+    pub(super) fn truncated<'a>(&self, header: usize, data: &'a [u8]) -> &'a [u8] {
+        data.get(..usize::from(self.peer_mru).saturating_sub(header)).unwrap_or(data)
+    }
+
+    /// What the peer asks for although it was told not to.
+    pub(super) fn insists_on(&self) -> Option<String> {
+        let names: Vec<_> = self.refused.iter().map(|kind| N::name(*kind)).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// The layer below is gone.
@@ -145,15 +195,19 @@ impl<N: Negotiate> ControlProtocol<N> {
     pub(super) fn handle(&mut self, now: Instant, packet: &Packet<'_>) {
         match Code(packet.code) {
             Code::CONFIGURE_REQUEST => self.handle_request(now, packet),
-            Code::CONFIGURE_ACK if packet.id == self.id && packet.data == self.request => {
+            Code::CONFIGURE_ACK if (packet.id, packet.data) == (self.request.0, &self.request.1) => {
                 self.step(now, Event::Ack, Some(packet));
             }
-            Code::CONFIGURE_NAK | Code::CONFIGURE_REJECT if packet.id == self.id => self.handle_refusal(now, packet),
+            Code::CONFIGURE_NAK | Code::CONFIGURE_REJECT if packet.id == self.request.0 => {
+                self.handle_refusal(now, packet)
+            }
             // Not the answer to our last request: silently discarded (sections 5.2 to 5.4).
             Code::CONFIGURE_ACK | Code::CONFIGURE_NAK | Code::CONFIGURE_REJECT => {}
             Code::TERMINATE_REQUEST => {
                 // In front of the Down that follows from it: the cause comes first.
-                self.signals.push_back(Signal::Terminated(text(packet.data)));
+                if self.changes_by(Event::TerminateRequest) {
+                    self.signals.push_back(Signal::Terminated(text(packet.data)));
+                }
                 self.step(now, Event::TerminateRequest, Some(packet));
             }
             Code::TERMINATE_ACK => self.step(now, Event::TerminateAck, None),
@@ -168,29 +222,41 @@ impl<N: Negotiate> ControlProtocol<N> {
 
     /// A Code-Reject, or a Protocol-Reject of this protocol.
     pub(super) fn handle_reject(&mut self, now: Instant, is_harmless: bool) {
-        self.step(now, if is_harmless { Event::HarmlessReject } else { Event::CatastrophicReject }, None);
-        if !is_harmless {
+        let event = if is_harmless { Event::HarmlessReject } else { Event::CatastrophicReject };
+        if !is_harmless && self.changes_by(event) {
             self.signals.push_back(Signal::Rejected);
         }
+        self.step(now, event, None);
+    }
+
+    /// Whether `event` has any effect in the state as it is.
+    fn changes_by(&self, event: Event) -> bool {
+        let (next, actions) = transition(self.state, event);
+        next != self.state || !actions.is_empty()
     }
 
     fn handle_request(&mut self, now: Instant, packet: &Packet<'_>) {
         if matches!(self.state, State::Initial | State::Starting) {
             return;
         }
-        let judgement = self.options.judge(packet.data, self.naks_sent >= MAX_FAILURE);
+        let judgement = self.options.judge(packet.data, self.naks_sent >= self.counters.max_failure);
         let event = match &judgement {
             Judgement::Ack => Event::GoodRequest,
             Judgement::Nak(_) | Judgement::Reject(_) => Event::BadRequest,
         };
         let (code, data) = match &judgement {
-            Judgement::Ack => (Code::CONFIGURE_ACK, packet.data),
+            Judgement::Ack => {
+                self.naks_sent = 0;
+                (Code::CONFIGURE_ACK, packet.data)
+            }
             Judgement::Nak(options) => {
                 self.naks_sent = self.naks_sent.saturating_add(1);
                 (Code::CONFIGURE_NAK, options.as_slice())
             }
             Judgement::Reject(options) => (Code::CONFIGURE_REJECT, options.as_slice()),
         };
+        let refused = if event == Event::BadRequest { data } else { &[] };
+        self.refused = options(refused).into_iter().flatten().map(|option| option.kind).collect();
         self.step(now, event, Some(&Packet { code: code.0, id: packet.id, data }));
     }
 
@@ -223,7 +289,7 @@ impl<N: Negotiate> ControlProtocol<N> {
             self.deadline = None;
         } else if self.deadline.is_none() {
             // Into a state with the timer without an action that starts it: Ack-Received keeps what is left of it.
-            self.deadline = Some(now + RESTART);
+            self.deadline = Some(now + self.counters.restart);
         }
     }
 
@@ -237,21 +303,17 @@ impl<N: Negotiate> ControlProtocol<N> {
             // The owner opened the lower layer before, and ends by the signals of what happened.
             Action::ThisLayerStarted | Action::ThisLayerFinished => {}
             Action::InitializeRestartCount => {
-                self.restarts = if self.state == State::Closing || self.state == State::Stopping {
-                    MAX_TERMINATE
-                } else {
-                    MAX_CONFIGURE
-                };
+                let Counters { max_terminate, max_configure, .. } = self.counters;
+                self.restarts = if self.is_terminating() { max_terminate } else { max_configure };
             }
             Action::ZeroRestartCount => {
                 self.restarts = 0;
-                self.deadline = Some(now + RESTART);
+                self.deadline = Some(now + self.counters.restart);
             }
             Action::SendConfigureRequest => {
-                self.request = self.options.request();
-                let id = self.next_id();
-                let request = Packet { code: Code::CONFIGURE_REQUEST.0, id, data: &self.request }.frame(N::PROTOCOL);
-                self.send(request);
+                let (id, data) = (self.next_id(), self.options.request());
+                self.send(Packet { code: Code::CONFIGURE_REQUEST.0, id, data: &data }.frame(N::PROTOCOL));
+                self.request = (id, data);
                 self.restart(now);
             }
             Action::SendTerminateRequest => {
@@ -270,9 +332,9 @@ impl<N: Negotiate> ControlProtocol<N> {
             }
             Action::SendCodeReject => {
                 if let Some(packet) = packet {
-                    let rejected = packet.frame(N::PROTOCOL).split_off(super::packet::HEADER);
-                    let id = self.next_id();
-                    self.send(Packet { code: Code::CODE_REJECT.0, id, data: &rejected }.frame(N::PROTOCOL));
+                    let whole = packet.frame(N::PROTOCOL).split_off(HEADER);
+                    let (id, data) = (self.next_id(), self.truncated(CONTROL_HEADER, &whole));
+                    self.send(Packet { code: Code::CODE_REJECT.0, id, data }.frame(N::PROTOCOL));
                 }
             }
             // LCP alone has echoes, and its owner answers them.
@@ -282,9 +344,9 @@ impl<N: Negotiate> ControlProtocol<N> {
 
     fn restart(&mut self, now: Instant) {
         self.restarts = self.restarts.saturating_sub(1);
-        let sent = MAX_CONFIGURE.saturating_sub(self.restarts).saturating_sub(1);
-        let wait = usize::try_from(sent).ok().and_then(|sent| FIRST_RESTARTS.get(sent)).unwrap_or(&RESTART);
-        self.deadline = Some(now + *wait);
+        let sent = self.counters.max_configure.saturating_sub(self.restarts).saturating_sub(1);
+        let divisor = usize::try_from(sent).ok().and_then(|sent| FIRST_RESTARTS.get(sent)).unwrap_or(&1);
+        self.deadline = Some(now + self.counters.restart / *divisor);
     }
 
     /// Queues a frame. A full queue loses it: the peer asks again.

@@ -64,6 +64,12 @@ pub fn write_header(out: &mut Vec<u8>, protocol: Protocol) {
 /// The octets that [`write_header`] appends.
 pub const HEADER: usize = 4;
 
+/// The octets of a control packet in front of its data (RFC 1661 section 5).
+pub const CONTROL_HEADER: usize = 4;
+
+/// The MRU of a peer that names none (RFC 1661 section 6.1).
+pub const DEFAULT_MRU: u16 = 1500;
+
 /// A control packet (RFC 1661 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
@@ -84,13 +90,13 @@ impl<'a> Packet<'a> {
         let mut reader = Reader::new(information);
         let (code, id) = (reader.u8("code")?, reader.u8("identifier")?);
         let length = reader.u16("length")?;
-        let length = usize::from(length).checked_sub(4).ok_or(Malformed::Invalid("length"))?;
+        let length = usize::from(length).checked_sub(CONTROL_HEADER).ok_or(Malformed::Invalid("length"))?;
         Ok(Self { code, id, data: reader.take(length, "control packet")? })
     }
 
     /// The whole frame.
     pub fn frame(&self, protocol: Protocol) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER + 4 + self.data.len());
+        let mut out = Vec::with_capacity(HEADER + CONTROL_HEADER + self.data.len());
         write_header(&mut out, protocol);
         out.extend([self.code, self.id, 0, 0]);
         out.extend(self.data);

@@ -12,26 +12,49 @@ registry! {
     }
 }
 
-/// The Authenticate-Request. Names and passwords are cut to 255 octets, more than the configuration lets through.
-pub(super) fn request(id: u8, username: &str, password: &str) -> Vec<u8> {
-    let mut data = zeroize::Zeroizing::new(Vec::new());
-    for field in [username.as_bytes(), password.as_bytes()] {
-        let length = u8::try_from(field.len()).unwrap_or(u8::MAX);
-        data.push(length);
-        data.extend(field.iter().take(length.into()));
-    }
-    Packet { code: PapCode::AUTHENTICATE_REQUEST.0, id, data: &data }.frame(Protocol::PAP)
+/// The requests of one exchange.
+pub(super) struct Pap {
+    /// The Identifier of the last one.
+    last: u8,
+    /// How many came before it.
+    repeated: u8,
 }
 
-/// The peer's decision on the request `id`, with its message; none when the packet is nothing of the kind.
-pub(super) fn decision(packet: &Packet<'_>, id: u8) -> Option<Result<(), String>> {
-    // Only the message may be missing altogether: some gateways leave its length out.
-    let message =
-        packet.data.split_first().map_or(&[][..], |(length, rest)| rest.get(..usize::from(*length)).unwrap_or(rest));
-    match PapCode(packet.code) {
-        PapCode::AUTHENTICATE_ACK if packet.id == id => Some(Ok(())),
-        PapCode::AUTHENTICATE_NAK if packet.id == id => Some(Err(text(message))),
-        _ => None,
+impl Pap {
+    /// An exchange that begins with the Identifier `id`.
+    pub(super) fn new(id: u8) -> Self {
+        Self { last: id, repeated: 0 }
+    }
+
+    /// The Identifier of the next request: it "MUST be changed each time an Authenticate-Request packet is issued".
+    pub(super) fn repeat(&mut self) {
+        (self.last, self.repeated) = (self.last.wrapping_add(1), self.repeated.saturating_add(1));
+    }
+
+    /// The Authenticate-Request. Names and passwords are cut to 255 octets, more than the configuration lets through.
+    pub(super) fn request(&self, username: &str, password: &str) -> Vec<u8> {
+        let mut data = zeroize::Zeroizing::new(Vec::new());
+        for field in [username.as_bytes(), password.as_bytes()] {
+            let length = u8::try_from(field.len()).unwrap_or(u8::MAX);
+            data.push(length);
+            data.extend(field.iter().take(length.into()));
+        }
+        Packet { code: PapCode::AUTHENTICATE_REQUEST.0, id: self.last, data: &data }.frame(Protocol::PAP)
+    }
+
+    /// The peer's decision on any of the requests, with its message; none when the packet is nothing of the kind.
+    pub(super) fn decision(&self, packet: &Packet<'_>) -> Option<Result<(), String>> {
+        // Only the message may be missing altogether: some gateways leave its length out.
+        let message = packet
+            .data
+            .split_first()
+            .map_or(&[][..], |(length, rest)| rest.get(..usize::from(*length)).unwrap_or(rest));
+        match PapCode(packet.code) {
+            _ if self.last.wrapping_sub(packet.id) > self.repeated => None,
+            PapCode::AUTHENTICATE_ACK => Some(Ok(())),
+            PapCode::AUTHENTICATE_NAK => Some(Err(text(message))),
+            _ => None,
+        }
     }
 }
 
@@ -41,16 +64,23 @@ mod tests {
 
     #[test]
     fn the_request_is_two_counted_fields() {
-        assert_eq!(request(3, "ab", "c"), [0xff, 3, 0xc0, 0x23, 1, 3, 0, 9, 2, b'a', b'b', 1, b'c']);
+        assert_eq!(Pap::new(3).request("ab", "c"), [0xff, 3, 0xc0, 0x23, 1, 3, 0, 9, 2, b'a', b'b', 1, b'c']);
     }
 
     #[test]
-    fn only_an_answer_to_our_request_decides() {
-        let nak = Packet { code: 3, id: 3, data: b"\x04nope" };
-        assert_eq!(decision(&nak, 3), Some(Err("nope".to_owned())));
-        assert_eq!(decision(&nak, 4), None);
-        assert_eq!(decision(&Packet { code: 2, id: 3, data: &[] }, 3), Some(Ok(())));
-        assert_eq!(decision(&Packet { code: 2, id: 2, data: &[] }, 3), None);
-        assert_eq!(decision(&Packet { code: 1, id: 3, data: &[] }, 3), None);
+    fn only_an_answer_to_a_request_of_ours_decides() {
+        let nak = |id| Packet { code: 3, id, data: b"\x04nope" };
+        let mut pap = Pap::new(255);
+        pap.repeat();
+        assert_eq!(pap.request("", "")[5], 0);
+        for id in [255, 0] {
+            assert_eq!(pap.decision(&nak(id)), Some(Err("nope".to_owned())));
+            assert_eq!(pap.decision(&Packet { code: 2, id, data: &[] }), Some(Ok(())));
+        }
+        for id in [254, 1] {
+            assert_eq!(pap.decision(&nak(id)), None);
+            assert_eq!(pap.decision(&Packet { code: 2, id, data: &[] }), None);
+        }
+        assert_eq!(pap.decision(&Packet { code: 1, id: 0, data: &[] }), None);
     }
 }

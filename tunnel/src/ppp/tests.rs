@@ -12,12 +12,11 @@ struct Link {
 
 impl Link {
     fn new(auth: &[PppAuth]) -> Self {
-        let config = Config {
-            username: "alice".to_owned(),
-            password: Zeroizing::new("secret".to_owned()),
-            auth: auth.to_vec(),
-            ..Config::default()
-        };
+        Self::with(Config { auth: auth.to_vec(), ..Config::default() })
+    }
+
+    fn with(config: Config) -> Self {
+        let config = Config { username: "alice".to_owned(), password: Zeroizing::new("secret".to_owned()), ..config };
         let mut ppp = Ppp::new(config, StdRng::from_seed([3; 32]));
         let now = Instant::now();
         ppp.open(now);
@@ -35,6 +34,36 @@ impl Link {
         let (protocol, information) = packet::split(&frame).unwrap();
         let packet = Packet::parse(information).unwrap();
         (protocol, packet.code, packet.id, packet.data.to_vec())
+    }
+
+    /// What is said in one second, each frame as [`Link::heard`] has it.
+    fn second(&mut self) -> Vec<(Protocol, u8, u8, Vec<u8>)> {
+        self.wait(SECOND);
+        self.rest()
+    }
+
+    fn rest(&mut self) -> Vec<(Protocol, u8, u8, Vec<u8>)> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.ppp.poll_transmit() {
+            let (protocol, information) = packet::split(&frame).unwrap();
+            let packet = Packet::parse(information).unwrap();
+            frames.push((protocol, packet.code, packet.id, packet.data.to_vec()));
+        }
+        frames
+    }
+
+    /// Seconds until the link fails while a peer does what `peer` does in each of them, and why it fails.
+    fn outlasts(&mut self, mut peer: impl FnMut(&mut Self)) -> (u64, String) {
+        for second in 0..120 {
+            while let Some(event) = self.event() {
+                if let Event::Failed(error) = event {
+                    return (second, error.to_string());
+                }
+            }
+            peer(self);
+            self.wait(SECOND);
+        }
+        panic!("still trying");
     }
 
     fn silence(&mut self) {
@@ -141,16 +170,21 @@ fn an_authenticator_without_the_password_gets_no_link() {
 }
 
 #[test]
-fn pap_is_repeated_until_it_is_answered_and_names_the_refusal() {
-    let mut link = Link::new(&[PppAuth::Pap]);
-    link.establish(&PAP);
-    let first = link.heard();
-    assert_eq!(first.3, b"\x05alice\x06secret");
-    link.wait(3 * SECOND);
-    assert_eq!(link.heard(), first);
-    link.say(Protocol::PAP, 3, first.2, b"\x09who's that");
-    let error = Error::AuthenticationFailed { method: PppAuth::Pap, code: None, message: "who's tha".to_owned() };
-    assert_eq!(link.event(), Some(Event::Failed(error)));
+fn pap_is_repeated_with_another_identifier_until_one_of_them_is_answered() {
+    for answered in 0..2 {
+        let mut link = Link::new(&[PppAuth::Pap]);
+        link.establish(&PAP);
+        let first = link.heard();
+        assert_eq!(first.3, b"\x05alice\x06secret");
+        link.wait(3 * SECOND);
+        let second = link.heard();
+        assert_eq!((second.2, &second.3), (first.2.wrapping_add(1), &first.3));
+        link.say(Protocol::PAP, 3, second.2.wrapping_add(1), b"\x01?");
+        assert_eq!(link.event(), None);
+        link.say(Protocol::PAP, 3, [first.2, second.2][answered], b"\x09who's that");
+        let error = Error::AuthenticationFailed { method: PppAuth::Pap, code: None, message: "who's tha".to_owned() };
+        assert_eq!(link.event(), Some(Event::Failed(error)));
+    }
 }
 
 #[test]
@@ -299,16 +333,209 @@ fn an_echo_is_answered_with_our_number_unless_it_is_our_own() {
 }
 
 #[test]
-fn a_link_that_is_negotiated_anew_comes_up_again() {
+fn a_link_that_is_negotiated_anew_is_down_until_it_comes_up_again() {
     let mut link = Link::up();
+    assert_eq!(link.ppp.limit, None);
     link.say(Protocol::LCP, 1, 51, &[]);
+    assert_eq!(link.event(), Some(Event::IpcpDown));
     assert_eq!(link.ppp.handle_frame(link.now, &IP), None);
     let (.., id, data) = link.heard();
     assert_eq!(link.heard().1, 2);
     link.say(Protocol::LCP, 2, id, &data);
     assert_eq!(link.event(), Some(Event::LcpOpened));
-    let (protocol, code, ..) = link.heard();
-    assert_eq!((protocol, code), (Protocol::IPCP, 1));
+    let (protocol, code, id, data) = link.heard();
+    assert_eq!((protocol, code, &data[..6]), (Protocol::IPCP, 1, &[3, 6, 10, 0, 0, 9][..]));
+    link.say(Protocol::IPCP, 2, id, &data);
+    link.say(Protocol::IPCP, 1, 61, &[3, 6, 10, 0, 0, 1]);
+    assert!(matches!(link.event(), Some(Event::IpcpOpened { .. })));
+    link.say(Protocol::IPCP, 1, 62, &[3, 6, 10, 0, 0, 2]);
+    assert_eq!(link.event(), Some(Event::IpcpDown), "IPCP alone");
+}
+
+#[test]
+fn a_link_that_is_negotiated_anew_for_ever_is_given_up() {
+    let mut link = Link::up();
+    // LCP opens again and again, and IPCP never: the time does not begin anew.
+    let (seconds, why) = link.outlasts(|link| {
+        link.say(Protocol::LCP, 1, 51, &[]);
+        for (protocol, code, id, data) in link.rest() {
+            if (protocol, code) == (Protocol::LCP, 1) {
+                link.say(Protocol::LCP, 2, id, &data);
+            }
+        }
+    });
+    assert_eq!((seconds, &*why), (60, "IPCP found no common ground: the gateway comes to no end within 60 s"));
+}
+
+#[test]
+fn a_peer_that_accepts_everything_and_asks_for_nothing_is_given_up() {
+    let (seconds, why) = Link::new(&[PppAuth::Pap]).outlasts(|link| {
+        for (protocol, _, id, data) in link.rest() {
+            link.say(protocol, 2, id, &data);
+        }
+    });
+    assert_eq!((seconds, &*why), (60, "LCP found no common ground: the gateway comes to no end within 60 s"));
+}
+
+#[test]
+fn a_peer_that_insists_is_given_up_and_told_by_what() {
+    let insists = |options: &'static [u8]| {
+        Link::new(&[PppAuth::Chap]).outlasts(move |link| {
+            for (protocol, code, id, data) in link.rest() {
+                if code == 1 {
+                    link.say(protocol, 2, id, &data);
+                }
+            }
+            link.say(Protocol::LCP, 1, 9, options);
+        })
+    };
+    let callback = "LCP found no common ground: after 60 s the gateway still insists on CALLBACK, MULTILINK_MRRU";
+    assert_eq!(insists(&[13, 3, 6, 17, 4, 5, 0xdc]), (60, callback.to_owned()));
+    assert_eq!(insists(&PAP), (60, "the gateway insists on PAP, which ppp.auth does not list".to_owned()));
+}
+
+#[test]
+fn a_peer_that_challenges_for_ever_is_given_up() {
+    let mut link = Link::new(&[PppAuth::Chap]);
+    link.establish(&CHAP);
+    let mut id = 0;
+    let (seconds, why) = link.outlasts(|link| {
+        id += 1;
+        link.say(Protocol::CHAP, 1, id, &[4, id, 1, 2, 3]);
+        assert!(link.rest().iter().any(|(protocol, code, ..)| (*protocol, *code) == (Protocol::CHAP, 2)));
+    });
+    assert_eq!(
+        (seconds, &*why),
+        (60, "PPP authentication found no common ground: the gateway comes to no end within 60 s")
+    );
+}
+
+#[test]
+fn a_link_that_is_up_has_no_limit() {
+    let mut link = Link::up();
+    for _ in 0..100 {
+        for (protocol, code, id, data) in link.second() {
+            assert_eq!((protocol, code), (Protocol::LCP, 9));
+            link.say(Protocol::LCP, 10, id, &data);
+        }
+    }
+    assert_eq!(link.ppp.handle_frame(link.now, &IP), Some(&IP[4..]));
+}
+
+#[test]
+fn a_peer_that_asks_for_no_authentication_gets_no_link_where_it_must_prove_itself() {
+    let mut link = Link::new(&[PppAuth::MsChapV2]);
+    link.establish(&[]);
+    assert_eq!(link.event(), Some(Event::Failed(Error::AuthenticationSkipped)));
+    link.silence();
+
+    let mut link = Link::new(&[PppAuth::MsChapV2, PppAuth::Chap]);
+    link.establish(&[]);
+    link.address();
+}
+
+#[test]
+fn a_close_asks_the_peer_to_terminate_and_waits_for_its_answer() {
+    let mut link = Link::up();
+    link.ppp.close(link.now);
+    let (protocol, code, id, data) = link.heard();
+    assert_eq!((protocol, code, data), (Protocol::LCP, 5, vec![]));
+    assert_eq!(link.ppp.handle_frame(link.now, &IP), None);
+    link.say(Protocol::IPCP, 1, 61, &[3, 6, 10, 0, 0, 1]);
+    link.say(Protocol::LCP, 1, 62, &[]);
+    link.silence();
+    assert_eq!(link.event(), None);
+    link.say(Protocol::LCP, 6, id, &[]);
+    assert_eq!(link.event(), Some(Event::Closed));
+    assert_eq!(link.ppp.poll_timeout(), None);
+}
+
+#[test]
+fn a_close_without_an_answer_ends_after_max_terminate_requests() {
+    let mut link = Link::up();
+    link.ppp.close(link.now);
+    link.wait(60 * SECOND);
+    let codes: Vec<_> = link.rest().into_iter().map(|(_, code, ..)| code).collect();
+    assert_eq!(codes, [5, 5]);
+    assert_eq!(link.event(), Some(Event::Closed));
+}
+
+#[test]
+fn a_close_after_a_failure_says_goodbye_and_before_the_beginning_nothing() {
+    let mut link = Link::new(&[PppAuth::Pap]);
+    link.establish(&PAP);
+    let (.., id, _) = link.heard();
+    link.say(Protocol::PAP, 3, id, &[]);
+    assert!(matches!(link.event(), Some(Event::Failed(_))));
+    link.ppp.close(link.now);
+    assert_eq!(link.heard().1, 5);
+
+    let mut ppp = Ppp::new(Config::default(), StdRng::from_seed([3; 32]));
+    ppp.close(link.now);
+    assert_eq!((ppp.poll_event(), ppp.poll_transmit()), (Some(Event::Closed), None));
+}
+
+#[test]
+fn a_reject_of_ours_leaves_the_identifier_of_our_request_alone() {
+    let mut link = Link::new(&[PppAuth::Pap]);
+    let (.., id, data) = link.heard();
+    link.say(Protocol::LCP, 99, 8, &[]);
+    assert_ne!(link.heard().2, id);
+    link.say(Protocol::LCP, 2, id, &data);
+    link.say(Protocol::LCP, 1, 50, &[]);
+    assert_eq!(link.heard().1, 2);
+    assert_eq!(link.event(), Some(Event::LcpOpened));
+}
+
+#[test]
+fn rejects_are_cut_to_the_mru_of_the_peer() {
+    let mut link = Link::new(&[PppAuth::Pap]);
+    link.establish(&[1, 4, 2, 0x40]);
+    link.rest();
+    let big = [7; 1000];
+    let whole = [&[0x80, 0xfd][..], &big].concat();
+    link.ppp.handle_frame(link.now, &whole);
+    assert_eq!(link.heard().3, whole[..576 - 4], "Protocol-Reject");
+    link.say(Protocol::LCP, 99, 8, &big);
+    assert_eq!(link.heard().3.len(), 576 - 4, "Code-Reject");
+    link.say(Protocol::IPCP, 99, 8, &big);
+    assert_eq!(link.heard().3.len(), 576 - 4, "Code-Reject of IPCP");
+    link.say(Protocol::LCP, 9, 8, &big);
+    assert_eq!(link.heard().3.len(), 576 - 4, "Echo-Reply");
+}
+
+#[test]
+fn a_protocol_reject_counts_only_while_lcp_is_open_and_for_what_is_under_way() {
+    let mut link = Link::new(&[PppAuth::Pap]);
+    link.say(Protocol::LCP, 8, 9, &[0xc0, 0x21, 1, 1, 0, 4]);
+    assert_eq!(link.event(), None);
+    link.establish(&PAP);
+    // IPCP has not begun.
+    link.say(Protocol::LCP, 8, 9, &[0x80, 0x21, 1, 1, 0, 4]);
+    assert_eq!(link.event(), None);
+    link.say(Protocol::LCP, 8, 9, &[0xc0, 0x23, 1, 1, 0, 4]);
+    assert!(matches!(link.event(), Some(Event::Failed(Error::NegotiationFailed { phase: Phase::Authentication, .. }))));
+}
+
+#[test]
+fn counters_and_timers_are_those_of_the_configuration() {
+    let counters = Counters { restart: 8 * SECOND, max_configure: 2, max_terminate: 1, max_failure: 1 };
+    let mut link = Link::with(Config { counters, auth: vec![PppAuth::MsChapV2], ..Config::default() });
+    link.say(Protocol::LCP, 1, 1, &PAP);
+    link.say(Protocol::LCP, 1, 2, &PAP);
+    let codes = |link: &mut Link| link.rest().into_iter().map(|(_, code, ..)| code).collect::<Vec<_>>();
+    assert_eq!(codes(&mut link), [1, 3, 4], "one Nak");
+
+    let mut link = Link::with(Config { counters, ..Config::default() });
+    link.wait(2 * SECOND);
+    assert_eq!(codes(&mut link), [1, 1], "a quarter of the Restart timer");
+    link.wait(4 * SECOND);
+    assert!(matches!(link.event(), Some(Event::Failed(Error::NoResponse { .. }))));
+
+    let mut link = Link::with(Config { counters, ..Config::default() });
+    link.ppp.close(link.now);
+    link.wait(20 * SECOND);
+    assert_eq!(codes(&mut link), [1, 5], "one Terminate-Request");
 }
 
 #[test]

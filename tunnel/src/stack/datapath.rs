@@ -1,37 +1,36 @@
 //! The pairs of ESP SAs of one connection, and what lies between ESP and L2TP: the UDP header of port 1701 (RFC 3193).
 //!
 //! Old and new SAs stand side by side over a rekey: every inbound SA is open until IKE removes it; packets leave through the
-//! newest outbound SA that the peer is known to be ready for.
+//! newest outbound SA that the peer is known to be ready for, and never through an older one again.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use zeroize::Zeroizing;
 
 use crate::esp::{self, InboundSa, OutboundSa};
 use crate::ike;
+use crate::inet::{Checksum, L2TP_PORT, PROTOCOL_UDP, UDP_HEADER};
 
-/// The L2TP port (RFC 2661 section 8.1).
-const L2TP_PORT: u16 = 1701;
-/// The protocol number of UDP, ESP's next header in transport mode.
-const PROTOCOL_UDP: u8 = 17;
-const UDP_HEADER: usize = 8;
-/// The most pairs side by side: the one in use, its successor, a collision's twin and those that wait for their end.
-const MAX_PAIRS: usize = 8;
+/// The most pairs side by side: as many as IKE keeps.
+const MAX_PAIRS: usize = 16;
 /// How long packets stay on the old SA when the peer sends nothing on the new one. The responder of a Quick Mode installs its
 /// SAs with the third message only, so a packet that overtakes it would be lost.
 const SWITCH_AFTER: Duration = Duration::from_millis(1_500);
 
-struct Inbound {
+/// A pair, known by the SPI of its inbound SA: we chose that one, so no other pair has it.
+struct Pair {
     spi: u32,
-    sa: InboundSa,
+    inbound: InboundSa,
+    outbound: Option<Outbound>,
 }
 
 struct Outbound {
-    spi: u32,
-    inbound_spi: u32,
     sa: OutboundSa,
+    /// Grows with each outbound SA.
+    number: u64,
     /// When packets move to this SA even if the peer has not used its twin.
     ready_at: Option<Instant>,
     rekey_asked: bool,
@@ -39,10 +38,11 @@ struct Outbound {
 
 /// The SAs of one connection.
 pub(super) struct Datapath {
-    inbound: Vec<Inbound>,
-    outbound: Vec<Outbound>,
-    /// SPI of the outbound SA in use.
+    pairs: Vec<Pair>,
+    /// The pair whose outbound SA is in use.
     current: Option<u32>,
+    /// How many outbound SAs there have been.
+    count: u64,
     limits: esp::Lifetime,
     /// The port that the LNS sends from: it may answer from another than 1701 (RFC 2661 section 8.1).
     peer_port: u16,
@@ -72,50 +72,52 @@ impl Refused {
 }
 
 impl Datapath {
-    pub(super) fn new(limits: esp::Lifetime, mut rng: StdRng) -> Self {
-        let rng = StdRng::from_seed(seed(&mut rng));
-        Self { inbound: Vec::new(), outbound: Vec::new(), current: None, limits, peer_port: L2TP_PORT, rng }
+    /// No SAs yet; none of those to come carries more than `limits`.
+    pub(super) fn new(limits: esp::Lifetime, rng: StdRng) -> Self {
+        Self { pairs: Vec::new(), current: None, count: 0, limits, peer_port: L2TP_PORT, rng }
     }
 
     /// Opens an inbound SA.
     pub(super) fn install_inbound(&mut self, sa: &ike::Sa) -> Result<(), esp::InvalidSa> {
-        let entry = Inbound { spi: sa.spi, sa: InboundSa::new(sa.spi, &keys(sa), self.limits)? };
-        self.inbound.retain(|inbound| inbound.spi != sa.spi);
-        if self.inbound.len() >= MAX_PAIRS {
-            self.inbound.remove(0);
+        let inbound = InboundSa::new(sa.spi, &keys(sa), self.lifetime(sa))?;
+        self.pairs.retain(|pair| pair.spi != sa.spi);
+        if self.pairs.len() >= MAX_PAIRS
+            && let Some(oldest) = self.pairs.iter().position(|pair| Some(pair.spi) != self.current)
+        {
+            self.pairs.remove(oldest);
         }
-        self.inbound.push(entry);
+        self.pairs.push(Pair { spi: sa.spi, inbound, outbound: None });
         Ok(())
     }
 
     /// Opens an outbound SA; the first is used at once, and so is one that the peer asked for.
     pub(super) fn install_outbound(&mut self, now: Instant, sa: &ike::Sa) -> Result<(), esp::InvalidSa> {
-        let rng = StdRng::from_seed(seed(&mut self.rng));
-        let outbound = OutboundSa::new(sa.spi, &keys(sa), self.limits, rng)?;
+        let rng = split(&mut self.rng);
+        let outbound = OutboundSa::new(sa.spi, &keys(sa), self.lifetime(sa), rng)?;
         let at_once = self.current.is_none() || !sa.initiator;
-        self.outbound.retain(|outbound| outbound.spi != sa.spi);
-        if self.outbound.len() >= MAX_PAIRS {
-            self.outbound.remove(0);
-        }
-        self.outbound.push(Outbound {
-            spi: sa.spi,
-            inbound_spi: sa.pair,
-            sa: outbound,
-            ready_at: (!at_once).then_some(now + SWITCH_AFTER),
-            rekey_asked: false,
-        });
+        // Without its twin the pair is gone already.
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.spi == sa.pair) else { return Ok(()) };
+        self.count = self.count.saturating_add(1);
+        let ready_at = (!at_once).then_some(now + SWITCH_AFTER);
+        pair.outbound = Some(Outbound { sa: outbound, number: self.count, ready_at, rekey_asked: false });
         if at_once {
-            self.current = Some(sa.spi);
+            self.current = Some(sa.pair);
         }
         Ok(())
     }
 
-    /// Closes a pair. Packets go on through the newest of the others.
-    pub(super) fn remove(&mut self, inbound_spi: u32, outbound_spi: u32) {
-        self.inbound.retain(|inbound| inbound.spi != inbound_spi);
-        self.outbound.retain(|outbound| outbound.spi != outbound_spi);
-        if !self.outbound.iter().any(|outbound| Some(outbound.spi) == self.current) {
-            self.current = self.outbound.last().map(|outbound| outbound.spi);
+    /// What one SA may carry: what the configuration says and what both ends agreed on, whichever is less.
+    fn lifetime(&self, sa: &ike::Sa) -> esp::Lifetime {
+        let agreed = sa.lifetime.kilobytes.map(|kilobytes| u64::from(kilobytes) * 1024);
+        let octets = self.limits.octets.into_iter().chain(agreed).min();
+        esp::Lifetime { octets, ..self.limits }
+    }
+
+    /// Closes the pair with that inbound SPI. Packets go on through the newest of the others.
+    pub(super) fn remove(&mut self, inbound_spi: u32) {
+        self.pairs.retain(|pair| pair.spi != inbound_spi);
+        if self.current == Some(inbound_spi) {
+            self.current = self.newest().map(|(spi, _)| spi);
         }
     }
 
@@ -124,35 +126,26 @@ impl Datapath {
         self.current.is_some()
     }
 
-    /// The number of inbound SAs.
-    pub(super) fn inbound_count(&self) -> usize {
-        self.inbound.len()
-    }
-
     /// Moves packets to SAs whose time has come.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        for outbound in &mut self.outbound {
-            if outbound.ready_at.is_some_and(|at| at <= now) {
-                outbound.ready_at = None;
-                self.current = Some(outbound.spi);
-            }
+        let due = |outbound: &Outbound| outbound.ready_at.is_some_and(|at| at <= now);
+        let ready: Vec<u32> =
+            self.pairs.iter().filter(|pair| pair.outbound.as_ref().is_some_and(due)).map(|pair| pair.spi).collect();
+        for spi in ready {
+            self.switch_to(spi);
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.outbound.iter().filter_map(|outbound| outbound.ready_at).min()
+        self.pairs.iter().filter_map(|pair| pair.outbound.as_ref()?.ready_at).min()
     }
 
-    /// Whether the SA in use has nearly used up its packets or octets; true once for each SA.
+    /// Whether the pair in use has nearly used up its packets or octets in one direction; true once for each pair.
     pub(super) fn take_rekey_request(&mut self) -> bool {
-        let Some(outbound) = self.outbound.iter_mut().find(|outbound| Some(outbound.spi) == self.current) else {
-            return false;
-        };
-        if outbound.rekey_asked {
-            return false;
-        }
-        let spent = self.inbound.iter().any(|inbound| inbound.spi == outbound.inbound_spi && inbound.sa.needs_rekey());
-        outbound.rekey_asked = spent || outbound.sa.needs_rekey();
+        let current = self.current;
+        let Some(pair) = self.pairs.iter_mut().find(|pair| Some(pair.spi) == current) else { return false };
+        let Some(outbound) = pair.outbound.as_mut().filter(|outbound| !outbound.rekey_asked) else { return false };
+        outbound.rekey_asked = pair.inbound.needs_rekey() || outbound.sa.needs_rekey();
         outbound.rekey_asked
     }
 
@@ -163,24 +156,23 @@ impl Datapath {
         parts: [&[u8]; 2],
         out: &mut Vec<u8>,
     ) -> Result<(), esp::SealError> {
+        self.leave_exhausted();
+        let peer_port = self.peer_port;
         let current = self.current;
-        let outbound =
-            self.outbound.iter_mut().find(|outbound| Some(outbound.spi) == current).ok_or(esp::SealError::Exhausted)?;
-        let header = udp_header(path, self.peer_port, parts);
+        let outbound = self.pairs.iter_mut().find(|pair| Some(pair.spi) == current);
+        let outbound = outbound.and_then(|pair| pair.outbound.as_mut()).ok_or(esp::SealError::Exhausted)?;
+        let header = udp_header(path, peer_port, parts);
         let [first, second] = parts;
         outbound.sa.seal(out, PROTOCOL_UDP, &[&header, first, second])
     }
 
-    /// Opens an ESP packet in place and returns the SPI and the L2TP message in it.
+    /// Opens an ESP packet in place and returns the L2TP message in it.
     pub(super) fn open<'a>(&mut self, spi: u32, packet: &'a mut [u8]) -> Result<&'a [u8], Refused> {
-        let inbound = self.inbound.iter_mut().find(|inbound| inbound.spi == spi).ok_or(Refused::UnknownSpi)?;
-        let opened = inbound.sa.open(packet).map_err(Refused::Esp)?;
+        let pair = self.pairs.iter_mut().find(|pair| pair.spi == spi).ok_or(Refused::UnknownSpi)?;
+        let opened = pair.inbound.open(packet).map_err(Refused::Esp)?;
         // The peer uses the twin, so it is ready for ours.
-        if let Some(twin) =
-            self.outbound.iter_mut().find(|outbound| outbound.inbound_spi == spi && outbound.ready_at.is_some())
-        {
-            twin.ready_at = None;
-            self.current = Some(twin.spi);
+        if pair.outbound.as_ref().is_some_and(|outbound| outbound.ready_at.is_some()) {
+            self.switch_to(spi);
         }
         if opened.next_header != PROTOCOL_UDP {
             return Err(Refused::NotL2tp);
@@ -198,12 +190,44 @@ impl Datapath {
         self.peer_port = u16::from_be_bytes([source_high, source_low]);
         Ok(body)
     }
+
+    fn number_of(&self, spi: u32) -> Option<u64> {
+        self.pairs.iter().find(|pair| pair.spi == spi)?.outbound.as_ref().map(|outbound| outbound.number)
+    }
+
+    /// The newest pair that can send, and its number.
+    fn newest(&self) -> Option<(u32, u64)> {
+        let sending = |pair: &Pair| pair.outbound.as_ref().map(|outbound| (pair.spi, outbound.number));
+        self.pairs.iter().filter_map(sending).max_by_key(|&(_, number)| number)
+    }
+
+    /// The peer is ready for the outbound SA of this pair: packets take it unless they are on a newer one already.
+    fn switch_to(&mut self, spi: u32) {
+        let in_use = self.current.and_then(|current| self.number_of(current));
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.spi == spi) else { return };
+        let Some(outbound) = &mut pair.outbound else { return };
+        outbound.ready_at = None;
+        if in_use < Some(outbound.number) {
+            self.current = Some(spi);
+        }
+    }
+
+    /// An SA that may carry nothing more is left for the newest that may, without waiting for the peer.
+    fn leave_exhausted(&mut self) {
+        let Some(current) = self.current else { return };
+        let is_exhausted = |pair: &Pair| pair.outbound.as_ref().is_some_and(|outbound| outbound.sa.is_exhausted());
+        if self.pairs.iter().any(|pair| pair.spi == current && is_exhausted(pair))
+            && let Some((newest, _)) = self.newest()
+        {
+            self.switch_to(newest);
+        }
+    }
 }
 
-fn seed(rng: &mut StdRng) -> [u8; 32] {
-    let mut seed = [0; 32];
-    rng.fill_bytes(&mut seed);
-    seed
+fn split(rng: &mut StdRng) -> StdRng {
+    let mut seed = Zeroizing::new([0; 32]);
+    rng.fill_bytes(&mut *seed);
+    StdRng::from_seed(*seed)
 }
 
 fn keys(sa: &ike::Sa) -> esp::Keys {
@@ -211,56 +235,28 @@ fn keys(sa: &ike::Sa) -> esp::Keys {
 }
 
 /// The UDP header in front of an L2TP message. Over IPv4 the checksum is zero, "none" (RFC 768): ESP protects the octets, and
-/// the receiver could not verify it behind a NAT. Over IPv6 it must not be zero (RFC 2460 section 8.1).
+/// the receiver could not verify it behind a NAT. Over IPv6 it must not be zero (RFC 8200 section 8.1).
 fn udp_header(path: (IpAddr, IpAddr), peer_port: u16, parts: [&[u8]; 2]) -> [u8; UDP_HEADER] {
     let [first, second] = parts;
     let length = u16::try_from(UDP_HEADER + first.len() + second.len()).unwrap_or(u16::MAX);
     let [port_high, port_low] = L2TP_PORT.to_be_bytes();
     let [to_high, to_low] = peer_port.to_be_bytes();
     let [length_high, length_low] = length.to_be_bytes();
-    let mut header = [port_high, port_low, to_high, to_low, length_high, length_low, 0, 0];
-    if let (IpAddr::V6(local), IpAddr::V6(remote)) = path {
-        let mut sum = Sum::default();
-        for part in [
-            &local.octets()[..],
-            &remote.octets(),
-            &u32::from(length).to_be_bytes(),
-            &[0, 0, 0, PROTOCOL_UDP],
-            &header,
-            first,
-            second,
-        ] {
-            sum.add(part);
-        }
-        let [high, low] = sum.finish().to_be_bytes();
-        header = [port_high, port_low, to_high, to_low, length_high, length_low, high, low];
-    }
-    header
+    let header = [port_high, port_low, to_high, to_low, length_high, length_low, 0, 0];
+    let (IpAddr::V6(local), IpAddr::V6(remote)) = path else { return header };
+    let pseudo_header = Checksum::default()
+        .add(&local.octets())
+        .add(&remote.octets())
+        .add(&u32::from(length).to_be_bytes())
+        .add(&[0, 0, 0, PROTOCOL_UDP]);
+    // A sum of zero is sent as all ones (RFC 768).
+    let sum = match pseudo_header.add(&header).add(first).add(second).finish() {
+        0 => u16::MAX,
+        sum => sum,
+    };
+    let [high, low] = sum.to_be_bytes();
+    [port_high, port_low, to_high, to_low, length_high, length_low, high, low]
 }
 
-/// The Internet checksum (RFC 1071) over parts of any length.
-#[derive(Default)]
-struct Sum {
-    sum: u64,
-    odd: bool,
-}
-
-impl Sum {
-    fn add(&mut self, octets: &[u8]) {
-        for &octet in octets {
-            self.sum += if self.odd { u64::from(octet) } else { u64::from(octet) << 8 };
-            self.odd = !self.odd;
-        }
-    }
-
-    /// The checksum; a sum of zero is sent as all ones (RFC 768).
-    fn finish(mut self) -> u16 {
-        while self.sum > 0xffff {
-            self.sum = (self.sum & 0xffff) + (self.sum >> 16);
-        }
-        match !(self.sum as u16) {
-            0 => 0xffff,
-            sum => sum,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

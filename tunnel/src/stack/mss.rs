@@ -1,8 +1,9 @@
 //! TCP maximum segment size clamp (RFC 879, RFC 6691): a SYN that goes through the tunnel never asks for segments that do not fit.
 
+use crate::inet::{Checksum, PROTOCOL_TCP};
+
 /// IPv4 header without options and TCP header without options.
 const HEADERS: u16 = 40;
-const PROTOCOL_TCP: u8 = 6;
 const FLAG_SYN: u8 = 0x02;
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
@@ -66,11 +67,11 @@ pub(super) fn clamp(packet: &mut [u8], mtu: u16) {
     let odd = (at - header) % 2 == 1;
     let (old_word, new_word) = if odd { (old.swap_bytes(), new.swap_bytes()) } else { (old, new) };
     // RFC 1624 section 3, equation 3: HC' = ~(~HC + ~m + m').
-    let mut sum = u32::from(!checksum) + u32::from(!old_word) + u32::from(new_word);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let corrected = !(sum as u16);
+    let corrected = Checksum::default()
+        .add(&(!checksum).to_be_bytes())
+        .add(&(!old_word).to_be_bytes())
+        .add(&new_word.to_be_bytes())
+        .finish();
     for (place, value) in [(at, new), (checksum_at, corrected)] {
         if let Some(field) = packet.get_mut(place..place + 2) {
             field.copy_from_slice(&value.to_be_bytes());
@@ -82,14 +83,6 @@ pub(super) fn clamp(packet: &mut [u8], mtu: u16) {
 mod tests {
     use super::*;
 
-    fn checksum(words: impl Iterator<Item = u16>) -> u16 {
-        let mut sum: u32 = words.map(u32::from).sum();
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        !(sum as u16)
-    }
-
     /// The checksum of the TCP segment in `packet` over its pseudo header; zero when the one inside is right.
     fn tcp_checksum(packet: &[u8]) -> u16 {
         let tcp = &packet[20..];
@@ -97,7 +90,7 @@ mod tests {
         octets.extend([0, PROTOCOL_TCP]);
         octets.extend((tcp.len() as u16).to_be_bytes());
         octets.extend(tcp);
-        checksum(octets.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])))
+        crate::inet::checksum(&octets)
     }
 
     fn syn(options: &[u8]) -> Vec<u8> {

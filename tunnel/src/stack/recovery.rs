@@ -1,4 +1,5 @@
-//! When and where to dial next: exponential back-off with jitter and a cap, the next peer of the list, fresh source ports.
+//! When and where to dial next: exponential back-off with jitter and a cap, the next peer of the list, fresh source ports, and a
+//! ladder of its own for refused credentials.
 
 use std::time::{Duration, Instant};
 
@@ -8,24 +9,25 @@ use rand::rngs::StdRng;
 /// The wait after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait.
-pub(super) const CAP: Duration = Duration::from_secs(60);
-/// The shortest wait after refused credentials: gateways lock accounts that fail too often.
-const AFTER_REFUSAL: Duration = Duration::from_secs(10);
-/// A tunnel that was up for this long starts over with the first wait.
+const CAP: Duration = Duration::from_secs(60);
+/// The wait after the first refusal of credentials: gateways lock accounts and block addresses that fail too often.
+const FIRST_REFUSAL: Duration = Duration::from_secs(30);
+/// The longest wait after refused credentials.
+const REFUSAL_CAP: Duration = Duration::from_secs(15 * 60);
+/// A tunnel that was up for this long starts over with the first wait and the first peer.
 const STABLE: Duration = Duration::from_secs(60);
+/// Doublings after which every ladder has reached its cap.
+const MAX_DOUBLINGS: u32 = 6;
 
 /// The ladder of attempts.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Recovery {
     failures: u32,
+    refusals: u32,
     peer: usize,
 }
 
 impl Recovery {
-    pub(super) fn new() -> Self {
-        Self { failures: 0, peer: 0 }
-    }
-
     /// How many attempts have failed since the tunnel was last stable.
     pub(super) fn failures(&self) -> u32 {
         self.failures
@@ -36,12 +38,15 @@ impl Recovery {
         self.peer
     }
 
-    /// Whether the next attempt takes new source ports: a NAT may hold a dead mapping for the old ones.
-    pub(super) fn wants_fresh_ports(&self) -> bool {
-        self.failures > 0
+    /// Whether the next attempt takes new source ports: a NAT may hold a dead mapping for the old ones. Every other time, for
+    /// each of `peers`: a filter may let only the well-known ones pass.
+    pub(super) fn wants_fresh_ports(&self, peers: usize) -> bool {
+        let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
+        self.failures.div_ceil(peers) % 2 == 1
     }
 
-    /// Counts a failure, moves on to the next peer and tells how long to wait: doubling, capped, plus or minus a fifth.
+    /// Counts a failure, moves on to the next peer and tells how long to wait: doubling, capped, plus or minus a fifth. After a
+    /// stable tunnel it begins again with the first wait and the first peer.
     pub(super) fn failed(
         &mut self,
         peers: usize,
@@ -50,19 +55,27 @@ impl Recovery {
         now: Instant,
         rng: &mut StdRng,
     ) -> Duration {
-        if up_since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
-            self.failures = 0;
+        let stable = up_since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE);
+        if stable {
+            self.start_over();
+        } else {
+            self.peer = self.peer.saturating_add(1).checked_rem(peers).unwrap_or(0);
         }
-        let wait = FIRST.saturating_mul(1 << self.failures.min(6)).min(CAP);
-        let wait = if refused { wait.max(AFTER_REFUSAL) } else { wait };
+        let doubled = |first: Duration, times: u32| first.saturating_mul(1 << times.min(MAX_DOUBLINGS));
+        let wait = if refused {
+            let wait = doubled(FIRST_REFUSAL, self.refusals).min(REFUSAL_CAP);
+            self.refusals = self.refusals.saturating_add(1);
+            wait
+        } else {
+            doubled(FIRST, self.failures).min(CAP)
+        };
         self.failures = self.failures.saturating_add(1);
-        self.peer = self.peer.saturating_add(1).checked_rem(peers).unwrap_or(0);
         wait.mul_f64(rng.random_range(0.8..1.2))
     }
 
-    /// Begins again with the first peer: the configuration or the credentials are new.
+    /// Begins again with the first peer: the configuration or the credentials are new, or the tunnel was stable.
     pub(super) fn start_over(&mut self) {
-        *self = Self::new();
+        *self = Self::default();
     }
 }
 
@@ -71,29 +84,60 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
 
-    #[test]
-    fn waits_double_up_to_the_cap_and_peers_take_turns() {
-        let (mut recovery, mut rng, now) = (Recovery::new(), StdRng::seed_from_u64(1), Instant::now());
-        let mut waits = Vec::new();
-        let mut peers = Vec::new();
-        for _ in 0..10 {
-            peers.push(recovery.peer());
-            waits.push(recovery.failed(3, false, None, now, &mut rng));
-        }
-        assert_eq!(peers, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]);
-        for (index, wait) in waits.iter().enumerate() {
-            let nominal = Duration::from_secs((1u64 << index.min(6)).min(60));
-            assert!(*wait >= nominal.mul_f64(0.8) && *wait <= nominal.mul_f64(1.2), "{index}: {wait:?}");
-        }
-        assert!(recovery.wants_fresh_ports());
+    fn assert_about(wait: Duration, seconds: u64) {
+        let nominal = Duration::from_secs(seconds);
+        assert!(wait >= nominal.mul_f64(0.8) && wait <= nominal.mul_f64(1.2), "{wait:?} is not about {nominal:?}");
     }
 
     #[test]
-    fn refused_credentials_wait_longer_and_a_stable_tunnel_starts_over() {
-        let (mut recovery, mut rng, now) = (Recovery::new(), StdRng::seed_from_u64(2), Instant::now());
-        assert!(recovery.failed(1, true, None, now, &mut rng) >= Duration::from_secs(8));
+    fn waits_double_up_to_the_cap_and_peers_take_turns() {
+        let (mut recovery, mut rng, now) = (Recovery::default(), StdRng::seed_from_u64(1), Instant::now());
+        for index in 0..10 {
+            assert_eq!(recovery.peer(), index % 3);
+            assert_about(recovery.failed(3, false, None, now, &mut rng), (1u64 << index.min(6)).min(60));
+        }
+    }
+
+    #[test]
+    fn refused_credentials_wait_from_half_a_minute_to_a_quarter_of_an_hour() {
+        let (mut recovery, mut rng, now) = (Recovery::default(), StdRng::seed_from_u64(2), Instant::now());
+        for seconds in [30, 60, 120, 240, 480, 900, 900] {
+            assert_about(recovery.failed(1, true, None, now, &mut rng), seconds);
+        }
+        // A gateway that is away for once does not make a locked account right.
         recovery.failed(1, false, None, now, &mut rng);
-        let wait = recovery.failed(1, false, Some(now), now + STABLE, &mut rng);
-        assert!(wait <= Duration::from_millis(1200), "{wait:?}");
+        assert_about(recovery.failed(1, true, None, now, &mut rng), 900);
+        recovery.start_over();
+        assert_about(recovery.failed(1, true, None, now, &mut rng), 30);
+    }
+
+    #[test]
+    fn a_stable_tunnel_starts_over_with_the_first_wait_and_the_first_peer() {
+        let (mut recovery, mut rng, now) = (Recovery::default(), StdRng::seed_from_u64(3), Instant::now());
+        recovery.failed(3, false, None, now, &mut rng);
+        recovery.failed(3, false, None, now, &mut rng);
+        assert_eq!(recovery.peer(), 2);
+        let soon = recovery.failed(3, false, Some(now), now + STABLE / 2, &mut rng);
+        assert_about(soon, 4);
+        assert_eq!(recovery.peer(), 0);
+        recovery.failed(3, false, None, now, &mut rng);
+        assert_about(recovery.failed(3, false, Some(now), now + STABLE, &mut rng), 1);
+        assert_eq!(recovery.peer(), 0);
+    }
+
+    #[test]
+    fn each_peer_is_dialled_from_well_known_and_from_fresh_ports_in_turn() {
+        for peers in 1..=3 {
+            let (mut recovery, mut rng, now) = (Recovery::default(), StdRng::seed_from_u64(4), Instant::now());
+            let mut seen = vec![Vec::new(); peers];
+            for _ in 0..4 * peers {
+                seen[recovery.peer()].push(recovery.wants_fresh_ports(peers));
+                recovery.failed(peers, false, None, now, &mut rng);
+            }
+            for (peer, fresh) in seen.iter().enumerate() {
+                let first = peer > 0;
+                assert_eq!(*fresh, [first, !first, first, !first], "peer {peer} of {peers}");
+            }
+        }
     }
 }

@@ -26,18 +26,24 @@ pub(super) fn of_path(peer: &str, error: PathError) -> Failure {
         PathError::Unresolvable(error) => failure(
             Layer::Peer,
             Reason::PeerUnresolvable,
-            format!("The name {peer} has no address ({error}). Check the name, and that the pod's DNS knows it."),
+            format!(
+                "The name {peer} has no address ({}). Check the name, and that the pod's DNS knows it.",
+                unpunctuated(&error)
+            ),
         ),
         PathError::Unreachable(error) => failure(
             Layer::Peer,
             Reason::PeerUnreachable,
-            format!("There is no way to {peer} ({error}). Check the address and the routes towards it."),
+            format!(
+                "There is no way to {peer} ({}). Check the address and the routes towards it.",
+                unpunctuated(&error)
+            ),
         ),
     }
 }
 
 pub(super) fn of_ike(error: &ike::Error) -> Failure {
-    use ike::registry::ExchangeType;
+    use ike::registry::{ExchangeType, NotifyType};
     let (layer, reason, advice) = match error {
         ike::Error::NoResponse { exchange: ExchangeType::QUICK_MODE, .. } => (
             Layer::Ipsec,
@@ -75,6 +81,10 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
         ike::Error::InvalidHash(_) => {
             (Layer::Ike, Reason::AuthenticationFailed, "Compare the pre-shared key in the Secret with the gateway's.")
         }
+        ike::Error::Rejected {
+            exchange: ExchangeType::IDENTITY_PROTECTION,
+            notification: NotifyType::INVALID_ID_INFORMATION,
+        } => (Layer::Ike, Reason::InvalidIdentity, "Set ike.localId to the name by which the gateway knows this end."),
         ike::Error::InvalidId { .. } => (
             Layer::Ike,
             Reason::InvalidIdentity,
@@ -110,12 +120,10 @@ pub(super) fn of_l2tp(error: &l2tp::Error) -> Failure {
             Reason::L2tpTimeout,
             "IPsec is up, so the gateway's L2TP service does not run or drops UDP 1701 behind IPsec: look into its log.",
         ),
-        l2tp::Error::TunnelAuthenticationFailed(_) => {
-            (Reason::TunnelAuthenticationFailed, "Compare the key of l2tp.tunnelSecret with the secret at the gateway.")
-        }
-        l2tp::Error::HiddenAvp { .. } => {
-            (Reason::TunnelAuthenticationFailed, "Compare the key of l2tp.tunnelSecret with the secret at the gateway.")
-        }
+        l2tp::Error::TunnelAuthenticationFailed(_) | l2tp::Error::HiddenAvp { .. } => (
+            Reason::TunnelAuthenticationFailed,
+            "Compare the L2TP tunnel secret, which tunnelSecret names, with the gateway's.",
+        ),
         l2tp::Error::StopCcn { .. } | l2tp::Error::Cdn { .. } => (
             Reason::L2tpRefused,
             "Look into the gateway's log; it may have no free address or session, or a host name it expects (l2tp.hostName).",
@@ -137,6 +145,10 @@ pub(super) fn of_ppp(error: &ppp::Error) -> Failure {
         ppp::Error::AuthenticatorNotVerified => (
             Reason::AuthenticatorNotVerified,
             "The gateway does not know the password, so it may not be the gateway: check the address and the pre-shared key.",
+        ),
+        ppp::Error::AuthenticationSkipped => (
+            Reason::AuthenticatorNotVerified,
+            "Let it ask for MS-CHAPv2, or add Chap or Pap to ppp.auth if its pre-shared key is proof enough.",
         ),
         ppp::Error::NoResponse { .. } => (Reason::PppTimeout, "The gateway's PPP does not answer: look into its log."),
         _ => (Reason::PppNegotiationFailed, "Look into the gateway's PPP log."),
@@ -197,10 +209,67 @@ pub(super) fn dead_peer(silence: Duration) -> Failure {
     )
 }
 
+/// The failure of refused credentials, with when and why it is tried again.
+pub(super) fn with_wait(failure: Failure, wait: Duration) -> Failure {
+    let wait = wait.as_secs().max(1);
+    let message = format!(
+        "{} It is tried again in {wait} s, not sooner lest the gateway lock us out, but at once when the Secret changes.",
+        failure.message
+    );
+    Failure { message, ..failure }
+}
+
+/// Other people's words, to be put in front of our own punctuation.
+fn unpunctuated(text: &str) -> &str {
+    text.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '.' | ':' | ';' | ',' | '!'))
+}
+
 /// What happened, as a sentence, and what to do.
 fn sentence(error: &impl ToString, advice: &str) -> String {
     let error = error.to_string();
+    let error = unpunctuated(&error);
     let mut letters = error.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}. {advice}", letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ike::registry::{ExchangeType, NotifyType};
+
+    #[test]
+    fn the_words_of_others_keep_their_sentence_without_a_second_stop() {
+        let failure = of_path("vpn.example.com", PathError::Unresolvable("no record found.".to_owned()));
+        assert_eq!(
+            failure.message,
+            "The name vpn.example.com has no address (no record found). Check the name, and that the pod's DNS knows it."
+        );
+    }
+
+    #[test]
+    fn a_refused_identity_is_not_a_wrong_key() {
+        let refused = ike::Error::Rejected {
+            exchange: ExchangeType::IDENTITY_PROTECTION,
+            notification: NotifyType::INVALID_ID_INFORMATION,
+        };
+        let failure = of_ike(&refused);
+        assert_eq!((failure.layer, failure.reason), (Layer::Ike, Reason::InvalidIdentity));
+        assert!(failure.message.contains("ike.localId"), "{}", failure.message);
+    }
+
+    #[test]
+    fn an_expiry_of_our_own_is_not_blamed_on_the_gateway() {
+        let failure = of_ike(&ike::Error::Expired);
+        assert!(failure.message.contains("expired") && !failure.message.contains("deleted"), "{}", failure.message);
+    }
+
+    #[test]
+    fn refused_credentials_say_when_and_why_they_are_tried_again() {
+        let failure = of_ike(&ike::Error::AuthenticationFailed { notification: None });
+        assert!(failure.refused);
+        let message = with_wait(failure, Duration::from_secs(37)).message;
+        assert!(message.contains("in 37 s") && message.contains("when the Secret changes"), "{message}");
+        assert!(message.chars().count() < crate::report::MAX_MESSAGE, "{message}");
+    }
 }

@@ -225,7 +225,6 @@ fn a_peer_that_falls_silent_is_given_up_after_31_seconds() {
         pair.run(30 * SECOND);
         assert!(!pair.events.iter().any(|event| matches!(event, Event::Failed(_))), "{message}");
         pair.run(2 * SECOND);
-        assert!(pair.events.contains(&Event::Unanswered(message)), "{message}: {:?}", pair.events);
         assert_eq!(pair.events.last(), Some(&Event::Failed(Error::NoResponse { to: message })));
         assert_eq!(pair.lac.poll_timeout(), None);
     }
@@ -270,7 +269,7 @@ fn hello_is_sent_only_after_silence_and_a_dead_peer_is_found() {
     assert!(pair.words().last().unwrap().contains("HELLO to tunnel"));
     pair.run(40 * SECOND);
     let to = MessageType::HELLO;
-    assert_eq!(pair.events, [Event::Unanswered(to), Event::Failed(Error::NoResponse { to })]);
+    assert_eq!(pair.events, [Event::Failed(Error::NoResponse { to })]);
 }
 
 #[test]
@@ -293,8 +292,9 @@ fn a_hello_without_acknowledgment_does_not_end_a_live_session() {
         pair.lac.handle_activity(pair.now);
     }
     assert!(pair.lac.is_established());
-    assert!(pair.events.iter().all(|event| *event == Event::Unanswered(MessageType::HELLO)), "{:?}", pair.events);
-    assert!(!pair.events.is_empty());
+    assert!(pair.events.is_empty(), "{:?}", pair.events);
+    let hellos = pair.words().iter().filter(|line| line.contains("HELLO")).count();
+    assert!(hellos > 100, "it is sent on: {hellos}");
 }
 
 #[test]

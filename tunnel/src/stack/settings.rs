@@ -1,0 +1,79 @@
+//! What the configuration, the path and the secrets are to IKE, L2TP and PPP.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::Path;
+use crate::config::{Config, Identity, IdentityKind};
+use crate::suite::{EspProposal, Group};
+use crate::{esp, ike, l2tp, ppp};
+
+/// NAT keepalives keep mappings of 30 seconds and more open (RFC 3948 section 4).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The proposals of phase 2; with a fresh exchange in `pfs` if one is named.
+pub(super) fn esp_proposals(config: &Config, pfs: Option<Group>) -> Vec<EspProposal> {
+    let mut proposals = config.esp_proposals();
+    if pfs.is_some() {
+        proposals.iter_mut().for_each(|proposal| proposal.group = pfs);
+    }
+    proposals
+}
+
+/// Phase 1 and 2. The stack judges by itself whether the peer lives: IKE's own dead peer detection is off.
+pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys: bool) -> ike::Config {
+    ike::Config {
+        proposals: config.ike_proposals(),
+        lifetime: Duration::from_secs(config.ike.lifetime_seconds.into()),
+        esp_proposals: esp_proposals(config, pfs),
+        esp_lifetime: ike::Lifetime {
+            seconds: Duration::from_secs(config.esp.lifetime_seconds.into()),
+            kilobytes: config.esp.lifetime_bytes.and_then(|octets| u32::try_from(octets / 1024).ok()),
+        },
+        local_id: config.ike.local_id.as_ref().map(identity),
+        remote_id: config.ike.remote_id.as_ref().map(identity),
+        dpd: ike::Dpd { interval: Duration::ZERO, timeout: Duration::ZERO },
+        local_port_ike: path.local_ike_port,
+        local_port_nat_t: path.local_nat_t_port,
+        keepalive: KEEPALIVE_INTERVAL,
+        export_keys,
+        ..ike::Config::new(path.local, path.remote, path.credentials.pre_shared_key.clone())
+    }
+}
+
+fn identity(id: &Identity) -> ike::Identity {
+    match id.kind {
+        IdentityKind::Address => id
+            .value
+            .parse()
+            .map_or_else(|_| ike::Identity::KeyId(id.value.clone().into_bytes()), ike::Identity::Address),
+        IdentityKind::Fqdn => ike::Identity::Fqdn(id.value.clone()),
+        IdentityKind::UserFqdn => ike::Identity::UserFqdn(id.value.clone()),
+        IdentityKind::KeyId => ike::Identity::KeyId(id.value.clone().into_bytes()),
+    }
+}
+
+/// What one ESP SA may carry at most, before IKE has agreed on less.
+pub(super) fn esp_lifetime(config: &Config) -> esp::Lifetime {
+    esp::Lifetime { packets: config.esp.lifetime_packets, octets: config.esp.lifetime_bytes }
+}
+
+pub(super) fn l2tp(config: &Config, path: &Path) -> l2tp::Config {
+    l2tp::Config {
+        secret: path.credentials.tunnel_secret.clone(),
+        hello: Duration::from_secs(config.l2tp.hello_seconds.into()),
+        ..l2tp::Config::new(config.l2tp.host_name.clone())
+    }
+}
+
+pub(super) fn ppp(config: &Config, path: &Path) -> ppp::Config {
+    ppp::Config {
+        username: path.credentials.username.to_string(),
+        password: Zeroizing::new(path.credentials.password.to_string()),
+        auth: config.ppp.auth.clone(),
+        echo_interval: Duration::from_secs(config.ppp.echo_seconds.into()),
+        echo_failures: config.ppp.echo_failures,
+        ..ppp::Config::default()
+    }
+}
