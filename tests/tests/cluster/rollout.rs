@@ -51,7 +51,7 @@ fn an_export_over_udp_is_served_as_soon_as_it_is_added_and_gone_when_it_is_remov
     alta.gateway().exec(&serve).unwrap();
     let before = alta.identity();
     let web = format!("{{name: web, host: {INNER}, port: 80}}");
-    alta.change(&web, &format!("{{name: dns, host: {INNER}, port: 53, protocol: Udp}}, {web}"));
+    alta.change(&web, &format!("{{name: dns, host: {INNER}, port: 53, protocol: UDP}}, {web}"));
     let mut last = String::new();
     wait_until("an answer over UDP", Duration::from_secs(30), || {
         last = look_up(&alta.cluster, "alta-dns");
