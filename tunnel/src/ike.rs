@@ -24,6 +24,7 @@ use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
 use crate::buffer::Port;
+use crate::inet::{L2TP_PORT, PROTOCOL_UDP as UDP};
 use crate::suite::{EspProposal, IkeProposal};
 use crate::timer::Timers;
 
@@ -47,18 +48,13 @@ mod simulation;
 pub use error::Error;
 pub use nat::Nat;
 pub use payload::Identity;
+pub use rekey::MAX_PAIRS;
 
 use main_mode::{Context, MainMode};
 use message::Header;
 use quick_mode::QuickMode;
 use registry::{ExchangeType, ProtocolId};
 use sa::{IsakmpSa, Pair};
-
-/// The protocol number of UDP, in the identifications of Quick Mode.
-const UDP: u8 = 17;
-
-/// The port of L2TP, in the identifications of Quick Mode (RFC 2661 section 8.1).
-const L2TP_PORT: u16 = 1701;
 
 /// How long ESP SAs may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,22 +2,25 @@
 //!
 //! ```text
 //!   process   the event loop; the only one that touches the stack
-//!     ├ dial      secrets, names, sockets          ├ netlink   addresses and routes
-//!     ├ udp       datagrams in batches             ├ tun       packets of the kernel
-//!     ├ probe     through the tunnel               ├ relay     exports
-//!     ├ watch     configuration and secrets        ├ report    to the operator
-//!     │                                            ├ standby   without a VpnTunnel
-//!     └ admin     health, metrics, control socket  └ status, metrics, telemetry   what they say
+//!     ├ dial      secrets, names, sockets          ├ netlink   addresses and links
+//!     ├ udp       datagrams in batches             ├ routing   into the tunnel or nowhere
+//!     ├ probe     through the tunnel               ├ tun       packets of the kernel
+//!     ├ watch     configuration and secrets        ├ relay     exports
+//!     ├ standby   without a VpnTunnel              └ report    to the operator
+//!     └ admin     health, metrics, control socket
+//!   status, metrics, telemetry, keys               what they say
 //! ```
 
 pub mod admin;
 pub mod dial;
+pub mod keys;
 pub mod metrics;
 pub mod netlink;
 pub mod probe;
 pub mod process;
 pub mod relay;
 pub mod report;
+pub mod routing;
 pub mod standby;
 pub mod status;
 pub mod telemetry;
@@ -25,6 +28,8 @@ pub mod tun;
 pub mod udp;
 pub mod watch;
 
+#[cfg(test)]
+mod namespace;
 #[cfg(test)]
 mod scratch;
 
@@ -45,8 +50,6 @@ pub struct Snapshot {
     pub drops: BTreeMap<&'static str, u64>,
     /// What is counted as it happens.
     pub instruments: metrics::Instruments,
-    /// The name of each export, and whether it listens.
-    pub exports: Vec<(String, bool)>,
     /// Whether the tunnel was up once.
     pub started: bool,
     /// When this was.
@@ -62,7 +65,6 @@ impl Snapshot {
             counters: Counters::default(),
             drops: BTreeMap::new(),
             instruments: metrics::Instruments::new(relay::Instruments::default()),
-            exports: Vec::new(),
             started: false,
             now: Instant::now(),
         }

@@ -1,7 +1,5 @@
 //! `towline-tunnel`: one L2TP/IPsec tunnel, in a pod or by hand.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use towline_tunnel::config::{self, Config};
 use towline_tunnel::io::process::{self, Options};
-use towline_tunnel::io::{dial, status, telemetry, watch};
+use towline_tunnel::io::{dial, keys, status, telemetry, watch};
 use towline_tunnel::stack::PathError;
 
 /// Userspace L2TP/IPsec: dials a gateway and routes the networks behind it into a TUN device.
@@ -22,9 +20,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the tunnel until SIGTERM. Needs NET_ADMIN and /dev/net/tun.
+    /// Runs the tunnel until SIGTERM. Needs root or CAP_NET_ADMIN, and /dev/net/tun; one in each network namespace.
     Run(Run),
-    /// Says what is wrong with a configuration and the files that it names; changes nothing.
+    /// Says all that is wrong with a configuration and the secrets that it names, and changes nothing. Exits with 0 and
+    /// "FILE: no problem found" on standard output, or with 1 and what is wrong on standard error.
     Check {
         /// The configuration, a JSON file.
         #[arg(long, value_name = "FILE")]
@@ -46,11 +45,12 @@ struct Run {
     /// The configuration, a JSON file. Changes to it take effect while the tunnel runs.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Leaves the unreachable routes to the remote networks in place at the end, so that nothing goes another way until the
-    /// next process takes over.
+    /// Leaves the routing rules and the unreachable routes to the remote networks in place at the end, so that nothing goes
+    /// another way until the next process takes over. That one removes what its own configuration does not ask for.
     #[arg(long)]
     leave_routes: bool,
-    /// Appends the keys of every SA to FILE, one Wireshark preference a line. Whoever has them reads all the traffic.
+    /// Appends the keys of every SA to FILE, one Wireshark preference a line. Whoever has them reads all the traffic: FILE
+    /// must be new, or a regular file that only its owner may read.
     #[arg(long, value_name = "FILE", requires = "exposes")]
     export_keys: Option<PathBuf>,
     /// Confirms --export-keys.
@@ -81,10 +81,10 @@ fn load(path: &Path) -> anyhow::Result<(String, Config)> {
 
 fn run_tunnel(arguments: Run) -> anyhow::Result<()> {
     let (text, config) = load(&arguments.config)?;
-    let keys = arguments.export_keys.as_deref().map(|path| {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-        file.with_context(|| format!("--export-keys: cannot open {}", path.display()))
-    });
+    let keys = arguments
+        .export_keys
+        .as_deref()
+        .map(|path| keys::open(path).with_context(|| format!("--export-keys: cannot open {}", path.display())));
     let options =
         Options { path: arguments.config, text, keys: keys.transpose()?, leave_routes: arguments.leave_routes, config };
     let verbosity = telemetry::start(options.config.log).context("cannot start to log")?;
@@ -93,7 +93,10 @@ fn run_tunnel(arguments: Run) -> anyhow::Result<()> {
     }
     // One thread: packets of one tunnel are handled in order, and a second one would only add hand-overs.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(process::run(options, verbosity))
+    let result = runtime.block_on(process::run(options, verbosity));
+    // A read of a file system that does not answer must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 fn check(path: &Path) -> anyhow::Result<()> {

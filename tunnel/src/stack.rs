@@ -247,7 +247,7 @@ impl Tunnel {
         }
     }
 
-    /// The way to the peer takes packets of another length, in octets with the IP header.
+    /// The path takes IP packets of at most `mtu` octets, says the network.
     pub fn handle_path_mtu(&mut self, now: Instant, mtu: u16) {
         if let State::Connected(connection) = &mut self.state {
             connection.handle_path_mtu(now, mtu);
@@ -273,7 +273,7 @@ impl Tunnel {
 
     /// Takes on a new configuration: live where the protocols allow, else by dialling again.
     pub fn apply(&mut self, now: Instant, config: &Config) {
-        let live = self.config.is_live_change(config);
+        let live = self.config.is_live_change(config, self.recovery.peer());
         let probe_changed = self.config.health_check != config.health_check;
         self.config = config.clone();
         self.report.revision.clone_from(&config.revision);

@@ -54,8 +54,9 @@ fn each_failure_has_its_own_reason() {
 fn attempts_that_fail_alike_change_each_layer_once() {
     let mut world = at_lns(Lns::RefusesCall);
     assert!(world.run(Duration::from_secs(600), |world| world.client.counters().dials == 8));
-    let changes =
-        |layer: Layer| world.history.iter().filter(|(of, ..)| *of == layer).map(|(_, state, reason)| (state, reason));
+    let changes = |layer: Layer| {
+        world.history.iter().filter(move |(of, ..)| *of == layer).map(|(_, state, reason)| (state, reason))
+    };
     for layer in [Layer::Peer, Layer::Ike, Layer::Ipsec] {
         let backed_off = changes(layer).filter(|(_, reason)| **reason == Reason::BackingOff).count();
         let up = changes(layer).filter(|(state, _)| **state == State::Up).count();

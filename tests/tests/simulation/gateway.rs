@@ -49,7 +49,7 @@ pub(crate) struct Seen {
     pub(crate) pings: u32,
     /// The SPI that the last ping came in under.
     pub(crate) ping_spi: Option<u32>,
-    pub(crate) esp: u32,
+    pub(crate) keepalives: u32,
 }
 
 pub(crate) struct Gateway {
@@ -119,7 +119,8 @@ impl Gateway {
             (Port::Ike, _) => self.ike.handle_message(now, port, &datagram),
             (Port::NatT, esp::Datagram::Isakmp(message)) => self.ike.handle_message(now, port, message),
             (Port::NatT, esp::Datagram::Esp { spi }) => self.handle_esp(now, spi, &mut datagram),
-            (Port::NatT, esp::Datagram::Keepalive | esp::Datagram::Short) => {}
+            (Port::NatT, esp::Datagram::Keepalive) => self.seen.keepalives += 1,
+            (Port::NatT, esp::Datagram::Short) => {}
         }
         self.pump();
     }
@@ -164,7 +165,6 @@ impl Gateway {
         let Some((_, sa)) = self.inbound.iter_mut().find(|(own, _)| *own == spi) else { return };
         let Ok(opened) = sa.open(packet) else { return };
         let message = opened.payload.get(8..).unwrap_or_default().to_vec();
-        self.seen.esp += 1;
         self.ike.handle_esp_activity(now, spi);
         // The peer has moved to this pair: so do we.
         if let Some(at) = self.outbound.iter().position(|(_, pair, _)| *pair == spi) {
@@ -192,7 +192,7 @@ impl Gateway {
         let tunnel = message.u16(Attribute::ASSIGNED_TUNNEL_ID).map(TunnelId);
         if message.message_type == MessageType::SCCRQ && tunnel != Some(self.channel.tunnel_id()) {
             self.channel = Channel::new(Retransmission::default(), 4);
-            self.ppp = Server { manner: self.ppp.manner, ..Server::default() };
+            self.ppp = Server::new(self.ppp.manner);
         }
     }
 

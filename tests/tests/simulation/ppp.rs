@@ -51,6 +51,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    pub(crate) fn new(manner: Manner) -> Self {
+        Self { manner, ..Self::default() }
+    }
+
     pub(crate) fn start(&mut self, now: Instant) {
         self.started = true;
         self.restart = Some(now);

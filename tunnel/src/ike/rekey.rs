@@ -41,7 +41,7 @@ const MAX_HALF_OPEN: usize = 4;
 const MAX_ISAKMP: usize = 8;
 
 /// The most pairs of ESP SAs with one peer: as above, with room for a peer that renews every few seconds.
-const MAX_PAIRS: usize = 16;
+pub const MAX_PAIRS: usize = 16;
 
 /// The most Quick Modes that are remembered at a time.
 const MAX_QUICK_MODES: usize = 32;

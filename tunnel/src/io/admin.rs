@@ -1,13 +1,14 @@
 //! What the process serves to its own pod: `/livez`, `/readyz`, `/startupz` and `/metrics` over HTTP, and the control socket of
 //! `towline-tunnel status`.
 //!
-//! Each answer comes from the event loop itself; a loop that no longer turns fails the liveness probe.
+//! Each answer comes from the event loop itself; a loop that no longer turns fails the liveness probe. Whoever reaches the
+//! ports cannot keep others from an answer: requests must come at once, and the newest connection drives out the oldest.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,10 +18,11 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use super::{Snapshot, metrics};
 
@@ -28,8 +30,10 @@ use super::{Snapshot, metrics};
 const MAX_CONNECTIONS: usize = 16;
 /// How long the loop may take to answer; kubelet's own timeout is shorter.
 const LOOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest time for one connection.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest request on the control socket.
 const MAX_REQUEST: u64 = 256;
 /// The pause after a failed accept.
@@ -65,28 +69,80 @@ impl<T: From<Ask> + Send + 'static> Asker<T> {
     }
 }
 
-/// Serves HTTP for ever.
+/// Serves HTTP for ever, one request a connection.
 pub async fn serve_http<T: From<Ask> + Send + 'static>(listener: TcpListener, asker: Asker<T>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let handle = |stream: TcpStream| {
+        let asker = asker.clone();
+        async move {
+            let service = service_fn(|request| answer(request, &asker));
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).keep_alive(false);
+            http.serve_connection(TokioIo::new(stream), service).await.map_err(io::Error::other)
+        }
+    };
+    serve(&listener, handle).await;
+}
+
+/// A socket that listens.
+trait Listen {
+    /// A connection.
+    type Stream;
+
+    /// What it is called in the log.
+    const NAME: &str;
+
+    /// Waits for a connection.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    const NAME: &str = "admin.listen";
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    const NAME: &str = "admin.socket";
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// Serves connections for ever.
+async fn serve<L: Listen, F>(listener: &L, handle: impl Fn(L::Stream) -> F)
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let mut running: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let stream = match listener.next().await {
+            Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%error, "admin connection cannot be accepted");
+                tracing::warn!(%error, name = L::NAME, "connection cannot be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let asker = asker.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, &asker));
-            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
-                tracing::debug!(%error, "admin connection broke");
+        running.retain(|connection| !connection.is_finished());
+        if running.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = running.pop_front()
+        {
+            oldest.abort();
+        }
+        let connection = tokio::time::timeout(CONNECTION_TIMEOUT, handle(stream));
+        let task = tokio::spawn(async move {
+            if let Ok(Err(error)) = connection.await {
+                tracing::debug!(%error, "connection broke");
             }
-            drop(place);
         });
+        running.push_back(task.abort_handle());
     }
 }
 
@@ -158,34 +214,19 @@ pub fn open_control(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves the control socket for ever.
 pub async fn serve_control<T: From<Ask> + Send + 'static>(listener: UnixListener, asker: Asker<T>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "control connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let asker = asker.clone();
-        tokio::spawn(async move {
-            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, control(stream, &asker)).await {
-                tracing::debug!(%error, "control connection broke");
-            }
-            drop(place);
-        });
-    }
+    let handle = |stream| control(stream, asker.clone());
+    serve(&listener, handle).await;
 }
 
-async fn control<T: From<Ask> + Send + 'static>(stream: UnixStream, asker: &Asker<T>) -> io::Result<()> {
+async fn control<T: From<Ask> + Send + 'static>(stream: UnixStream, asker: Asker<T>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut request = String::new();
-    (&mut stream).take(MAX_REQUEST).read_line(&mut request).await?;
-    let mut answer = match (request.trim_end(), asker.snapshot().await) {
-        ("status", Some(snapshot)) => serde_json::to_vec(&snapshot.report)?,
-        ("status", None) => br#"{"error":"the event loop does not answer"}"#.to_vec(),
+    tokio::time::timeout(REQUEST_TIMEOUT, (&mut stream).take(MAX_REQUEST).read_line(&mut request)).await??;
+    let mut answer = match request.trim_end() {
+        "status" => match asker.snapshot().await {
+            Some(snapshot) => serde_json::to_vec(&snapshot.report)?,
+            None => br#"{"error":"the event loop does not answer"}"#.to_vec(),
+        },
         _ => br#"{"error":"the only request is: status"}"#.to_vec(),
     };
     answer.push(b'\n');
@@ -198,7 +239,6 @@ mod tests {
     use super::*;
     use crate::io::scratch::Scratch;
     use crate::report::{Layer, Reason, Report, State};
-    use tokio::net::TcpStream;
 
     /// A loop that answers with what `snapshot` makes.
     fn asker(snapshot: impl Fn() -> Snapshot + Send + 'static) -> Asker<Ask> {
@@ -241,6 +281,39 @@ mod tests {
         let metrics = get(address, "/metrics").await;
         assert!(metrics.contains("vpn_tunnel_up 0") && metrics.contains("openmetrics-text"), "{metrics}");
         assert!(get(address, "/secrets").await.starts_with("HTTP/1.1 404"));
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_keep_nobody_from_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve_http(listener, asker(|| Snapshot::of(Report::new("1".to_owned())))));
+        let mut idle = Vec::new();
+        for _ in 0..2 * MAX_CONNECTIONS {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        // The first one had to go.
+        assert_eq!(idle[0].read(&mut [0]).await.unwrap_or_default(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_one_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tokio::spawn(serve_http(listener, asker(|| Snapshot::of(Report::new("1".to_owned())))));
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_come_ends_the_connection() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let asker = asker(|| Snapshot::of(Report::new("1".to_owned())));
+        assert_eq!(control(server, asker).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,25 +1,31 @@
 //! The answer to [`crate::stack::Event::Dial`]: secrets from their files, the peer's address from the name servers, sockets.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path as FilePath;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
-use ipnet::IpNet;
+use hickory_resolver::{TokioResolver, system_conf};
 use zeroize::Zeroizing;
 
-use super::netlink::{Netlink, Pin};
 use super::udp::Sockets;
 use crate::buffer::Port;
-use crate::config::{self, SecretFile};
+use crate::config::{self, MAX_PEERS, SecretFile};
 use crate::report::Reason;
 use crate::stack::{Credentials, Path, PathError};
 
 /// The longest secret: no peer takes longer ones, and a wrong file is noticed.
 pub const MAX_SECRET: usize = 1_024;
+/// The longest secret with the line feed behind it.
+pub(super) const MAX_SECRET_FILE: usize = MAX_SECRET + 1;
+/// How long a dial may take: file systems and name servers that do not answer end here.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one name server may take to answer, twice.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a name may take to resolve, all servers and search domains together.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -28,14 +34,35 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Request {
     /// Name or address of the peer.
     pub peer: String,
+    /// Which of its addresses to begin with: [`Turns::next`].
+    pub turn: usize,
     /// Whether other source ports than the well-known ones are asked for.
     pub fresh_ports: bool,
     /// The files with the secrets.
     pub credentials: config::Credentials,
-    /// The networks behind the peer.
-    pub remote_cidrs: Vec<IpNet>,
-    /// The name of the TUN device.
-    pub device: String,
+}
+
+/// Whose turn it is among the addresses of a name: the one that worked last, else the one after that which was tried last.
+#[derive(Debug, Default)]
+pub struct Turns(BTreeMap<String, usize>);
+
+impl Turns {
+    /// The turn of an attempt to dial `peer`; the next one is another's, unless [`Self::keep`] is called.
+    pub fn next(&mut self, peer: &str) -> usize {
+        // Those of the configuration before this one.
+        if self.0.len() >= MAX_PEERS && !self.0.contains_key(peer) {
+            self.0.clear();
+        }
+        let turn = self.0.entry(peer.to_owned()).or_default();
+        std::mem::replace(turn, turn.wrapping_add(1))
+    }
+
+    /// The last attempt to dial `peer` succeeded: the next one begins with the same address.
+    pub fn keep(&mut self, peer: Option<&str>) {
+        if let Some(turn) = peer.and_then(|peer| self.0.get_mut(peer)) {
+            *turn = turn.wrapping_sub(1);
+        }
+    }
 }
 
 /// A way to the peer.
@@ -44,64 +71,102 @@ pub struct Dialled {
     pub path: Path,
     /// The sockets.
     pub sockets: Sockets,
-    /// The host route that keeps it out of the tunnel, where the peer's address lies in a remote network.
-    pub pin: Option<Pin>,
 }
 
 /// Finds a way to the peer.
 ///
 /// # Errors
 /// What is missing.
-pub async fn dial(request: Request, netlink: Netlink) -> Result<Dialled, PathError> {
-    let files = request.credentials.clone();
+pub async fn dial(request: Request) -> Result<Dialled, PathError> {
+    let message = format!("no way to {} was found within {} s", request.peer, DIAL_TIMEOUT.as_secs());
+    let dialled = tokio::time::timeout(DIAL_TIMEOUT, find(request)).await;
+    dialled.unwrap_or(Err(PathError::Unreachable(message)))
+}
+
+async fn find(request: Request) -> Result<Dialled, PathError> {
+    let files = request.credentials;
     let credentials = tokio::task::spawn_blocking(move || read_credentials(&files));
     let credentials = credentials.await.map_err(|error| PathError::Unreachable(error.to_string()))??;
-    let remote = resolve(&request.peer).await.map_err(PathError::Unresolvable)?;
-
-    let unreachable = |error: &dyn std::fmt::Display| PathError::Unreachable(error.to_string());
-    let pin = match remote {
-        IpAddr::V4(peer) if request.remote_cidrs.iter().any(|network| network.contains(&remote)) => {
-            Some(netlink.pin(peer, &request.device).await.map_err(|error| unreachable(&error))?)
-        }
-        _ => None,
-    };
-    let sockets = Sockets::open(remote, request.fresh_ports).map_err(|error| unreachable(&error))?;
-    let mtu = netlink.path_mtu(remote).await.map_err(|error| unreachable(&error))?;
+    let addresses = resolve(&request.peer).await.map_err(PathError::Unresolvable)?;
+    let (remote, sockets) = open(&addresses, request.turn, request.fresh_ports)?;
+    let mtu = sockets.get(Port::NatT).path_mtu();
     let [ike, nat_t] = [Port::Ike, Port::NatT].map(|port| sockets.get(port).local());
     let path =
         Path { credentials, local: ike.ip(), local_ike_port: ike.port(), local_nat_t_port: nat_t.port(), remote, mtu };
-    Ok(Dialled { path, sockets, pin })
+    Ok(Dialled { path, sockets })
+}
+
+/// Opens sockets towards the first address, from that of `turn` on, that the host has a route to.
+fn open(addresses: &[IpAddr], turn: usize, fresh_ports: bool) -> Result<(IpAddr, Sockets), PathError> {
+    let first = turn.checked_rem(addresses.len()).unwrap_or_default();
+    let mut problem = "it has no address".to_owned();
+    for &remote in addresses.iter().cycle().skip(first).take(addresses.len()) {
+        match Sockets::open(remote, fresh_ports) {
+            Ok(sockets) => return Ok((remote, sockets)),
+            Err(error) => problem = format!("{remote}: {error}"),
+        }
+    }
+    Err(PathError::Unreachable(problem))
+}
+
+/// The name servers of the host; none without `/etc/resolv.conf`.
+pub fn name_servers() -> Vec<IpAddr> {
+    match system_conf::read_system_conf() {
+        Ok((config, _)) => config.name_servers().iter().map(|server| server.ip).collect(),
+        Err(error) => {
+            tracing::debug!(%error, "/etc/resolv.conf cannot be read");
+            Vec::new()
+        }
+    }
 }
 
 /// Reads every secret.
 ///
 /// # Errors
-/// The first that cannot be used.
+/// Each that cannot be used, with the remedy.
 pub fn read_credentials(files: &config::Credentials) -> Result<Credentials, PathError> {
-    Ok(Credentials {
-        pre_shared_key: read_secret(&files.pre_shared_key)?,
-        username: read_text(&files.username)?,
-        password: read_text(&files.password)?,
-        tunnel_secret: files.tunnel_secret.as_ref().map(read_secret).transpose()?,
-    })
+    let pre_shared_key = read_secret(&files.pre_shared_key);
+    let username = read_text(&files.username);
+    let password = read_text(&files.password);
+    let tunnel_secret = files.tunnel_secret.as_ref().map(read_secret).transpose();
+    match (pre_shared_key, username, password, tunnel_secret) {
+        (Ok(pre_shared_key), Ok(username), Ok(password), Ok(tunnel_secret)) => {
+            Ok(Credentials { pre_shared_key, username, password, tunnel_secret })
+        }
+        (pre_shared_key, username, password, tunnel_secret) => {
+            let problems = [pre_shared_key.err(), username.err(), password.err(), tunnel_secret.err()];
+            let problems: Vec<Unusable> = problems.into_iter().flatten().collect();
+            let reason = problems.first().map_or(Reason::CredentialsInvalid, |problem| problem.reason);
+            let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+            Err(PathError::Credentials { reason, message: messages.join(" ") })
+        }
+    }
 }
 
-fn invalid(file: &SecretFile, problem: &str) -> PathError {
-    PathError::Credentials { reason: Reason::CredentialsInvalid, message: format!("The {} {problem}", source(file)) }
+/// A secret that cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+struct Unusable {
+    reason: Reason,
+    message: String,
+}
+
+fn invalid(file: &SecretFile, problem: &str) -> Unusable {
+    Unusable { reason: Reason::CredentialsInvalid, message: format!("The {} {problem}", source(file)) }
 }
 
 fn source(file: &SecretFile) -> String {
     file.source.clone().unwrap_or_else(|| format!("file {}", file.path.display()))
 }
 
-fn read_secret(file: &SecretFile) -> Result<Zeroizing<Vec<u8>>, PathError> {
-    // Room for the line feed, and for one octet that tells a secret that is too long.
-    let mut secret = match read_bounded(&file.path, MAX_SECRET + 2) {
+fn read_secret(file: &SecretFile) -> Result<Zeroizing<Vec<u8>>, Unusable> {
+    let too_long = || invalid(file, &format!("is longer than {MAX_SECRET} octets: is it the right one?"));
+    let mut secret = match read_bounded(&file.path, MAX_SECRET_FILE) {
         Ok(secret) => secret,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let message = format!("The {} does not exist: create it.", source(file));
-            return Err(PathError::Credentials { reason: Reason::CredentialsMissing, message });
+            return Err(Unusable { reason: Reason::CredentialsMissing, message });
         }
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(too_long()),
         Err(error) => return Err(invalid(file, &format!("cannot be read: {error}."))),
     };
     if secret.last() == Some(&b'\n') {
@@ -110,11 +175,11 @@ fn read_secret(file: &SecretFile) -> Result<Zeroizing<Vec<u8>>, PathError> {
     match secret.len() {
         0 => Err(invalid(file, "is empty: put the secret into it.")),
         1..=MAX_SECRET => Ok(secret),
-        _ => Err(invalid(file, &format!("is longer than {MAX_SECRET} octets: is it the right one?"))),
+        _ => Err(too_long()),
     }
 }
 
-fn read_text(file: &SecretFile) -> Result<Zeroizing<String>, PathError> {
+fn read_text(file: &SecretFile) -> Result<Zeroizing<String>, Unusable> {
     let secret = read_secret(file)?;
     match std::str::from_utf8(&secret) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
@@ -122,37 +187,51 @@ fn read_text(file: &SecretFile) -> Result<Zeroizing<String>, PathError> {
     }
 }
 
-/// Reads at most `most` octets of a file.
+/// Reads a file of at most `most` octets.
 ///
 /// # Errors
-/// The system's.
+/// The system's, when the file is longer, and when it is none: a pipe has nothing to read the second time.
 pub(super) fn read_bounded(path: &FilePath, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Whoever opens a pipe would wait for its writer.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let data = file.metadata()?;
+    if !data.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
     // All of the capacity at once: a vector that grows leaves copies of the secret behind.
-    let mut octets = Zeroizing::new(Vec::with_capacity(most));
-    File::open(path)?.take(most as u64).read_to_end(&mut octets)?;
+    let room = usize::try_from(data.len()).unwrap_or(most).min(most).saturating_add(1);
+    let mut octets = Zeroizing::new(Vec::with_capacity(room));
+    file.take((most as u64).saturating_add(1)).read_to_end(&mut octets)?;
+    if octets.len() > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {most} octets")));
+    }
     Ok(octets)
 }
 
-/// An address of `host`, IPv4 if it has one. Nothing is cached: a peer's address may change from one attempt to the next.
+/// The addresses of `host`, those of IPv4 first. Nothing is cached: a peer's address may change from one attempt to the next.
 ///
 /// The resolver is our own because the C library's needs its plug-ins at run time, and the image holds nothing but the binary.
 ///
 /// # Errors
 /// Why there is none, in the resolver's words.
-pub async fn resolve(host: &str) -> Result<IpAddr, String> {
+pub async fn resolve(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = host.parse() {
-        return Ok(address);
+        return Ok(vec![address]);
     }
     let mut builder = TokioResolver::builder_tokio().map_err(|error| format!("/etc/resolv.conf: {error}"))?;
     let options = builder.options_mut();
     options.cache_size = 0;
-    options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    // A server that keeps silent about one family must leave time for the other.
+    options.timeout = options.timeout.min(QUERY_TIMEOUT);
     let resolver = builder.build().map_err(|error| error.to_string())?;
     match tokio::time::timeout(RESOLVE_TIMEOUT, resolver.lookup_ip(host)).await {
         Ok(Ok(addresses)) => {
-            let all: Vec<IpAddr> = addresses.iter().collect();
-            let first = all.iter().find(|address| address.is_ipv4()).or_else(|| all.first());
-            first.copied().ok_or_else(|| format!("{host} has no address"))
+            let mut all: Vec<IpAddr> = addresses.iter().collect();
+            // Name servers turn the order of equal ones with each answer; the turns of a dial need one that stands.
+            all.sort_unstable();
+            all.dedup();
+            if all.is_empty() { Err(format!("{host} has no address")) } else { Ok(all) }
         }
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no name server answered within {} s", RESOLVE_TIMEOUT.as_secs())),
@@ -164,20 +243,13 @@ mod tests {
     use super::*;
     use crate::io::scratch::Scratch;
 
-    fn message(error: PathError) -> (Reason, String) {
-        match error {
-            PathError::Credentials { reason, message } => (reason, message),
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
     fn one_line_feed_is_no_part_of_a_secret() {
         let folder = Scratch::new();
         for (content, secret) in [("abc\n", "abc"), ("abc\n\n", "abc\n"), ("abc", "abc"), (" a\r\n", " a\r")] {
             let path = folder.write("psk", content.as_bytes());
             let file = SecretFile { path, source: None };
-            assert_eq!(read_secret(&file).map(|secret| secret.to_vec()).map_err(message), Ok(secret.into()));
+            assert_eq!(read_secret(&file).map(|secret| secret.to_vec()), Ok(secret.into()));
         }
     }
 
@@ -186,8 +258,11 @@ mod tests {
         let source = Some("key psk of Secret oslo-vpn".to_owned());
         let file = SecretFile { path: "/nonexistent/psk".into(), source };
         assert_eq!(
-            read_secret(&file).map(|_| ()).map_err(message),
-            Err((Reason::CredentialsMissing, "The key psk of Secret oslo-vpn does not exist: create it.".to_owned()))
+            read_secret(&file).map(|_| ()),
+            Err(Unusable {
+                reason: Reason::CredentialsMissing,
+                message: "The key psk of Secret oslo-vpn does not exist: create it.".to_owned()
+            })
         );
     }
 
@@ -203,7 +278,7 @@ mod tests {
         ];
         for (content, problem) in cases {
             let file = SecretFile { path: folder.write("password", content), source: None };
-            let (reason, message) = read_text(&file).map(|_| ()).map_err(message).unwrap_err();
+            let Unusable { reason, message } = read_text(&file).map(|_| ()).unwrap_err();
             assert_eq!(reason, Reason::CredentialsInvalid);
             assert!(message.contains(problem) && !message.contains("xx"), "{message}");
         }
@@ -211,13 +286,67 @@ mod tests {
         longest.push(b'\n');
         assert!(read_text(&SecretFile { path: folder.write("password", &longest), source: None }).is_ok());
         let folder_itself = SecretFile { path: folder.path().to_owned(), source: None };
-        assert!(message(read_secret(&folder_itself).map(|_| ()).unwrap_err()).1.contains("cannot be read"));
+        assert!(read_secret(&folder_itself).unwrap_err().message.contains("cannot be read"));
+    }
+
+    #[test]
+    fn every_secret_that_cannot_be_used_is_told() {
+        let folder = Scratch::new();
+        let file = |name: &str| SecretFile { path: folder.path().join(name), source: None };
+        let files = config::Credentials {
+            pre_shared_key: file("psk"),
+            username: SecretFile { path: folder.write("username", b"u"), source: None },
+            password: SecretFile { path: folder.write("password", b""), source: None },
+            tunnel_secret: Some(file("secret")),
+        };
+        let Err(PathError::Credentials { reason, message }) = read_credentials(&files) else { panic!("usable") };
+        assert_eq!(reason, Reason::CredentialsMissing);
+        assert_eq!(message.matches("does not exist").count(), 2, "{message}");
+        assert!(message.contains("password is empty"), "{message}");
+    }
+
+    #[test]
+    fn a_pipe_is_no_secret_and_holds_nobody_up() {
+        let folder = Scratch::new();
+        let path = folder.path().join("psk");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(read_bounded(&path, MAX_SECRET_FILE).unwrap_err().to_string().contains("not a regular file"));
+    }
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let folder = Scratch::new();
+        let path = folder.write("config", b"12345");
+        assert_eq!(read_bounded(&path, 5).unwrap().as_slice(), b"12345");
+        assert_eq!(read_bounded(&path, 4).unwrap_err().to_string(), "it is longer than 4 octets");
+    }
+
+    #[test]
+    fn addresses_take_turns_until_one_works() {
+        let mut turns = Turns::default();
+        assert_eq!([(); 3].map(|()| turns.next("a")), [0, 1, 2]);
+        turns.keep(Some("a"));
+        assert_eq!([turns.next("b"), turns.next("a"), turns.next("a")], [0, 2, 3]);
+        for peer in 0..100 {
+            turns.next(&peer.to_string());
+            assert!(turns.0.len() <= MAX_PEERS);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_takes_the_address_of_its_turn_and_skips_those_without_a_route() {
+        let addresses: [IpAddr; 3] = [[127, 0, 0, 1].into(), [127, 0, 0, 2].into(), [255, 255, 255, 255].into()];
+        for (turn, expected) in [(0, addresses[0]), (1, addresses[1]), (2, addresses[0]), (4, addresses[1])] {
+            assert_eq!(open(&addresses, turn, true).unwrap().0, expected, "{turn}");
+        }
+        assert!(matches!(open(&[], 7, true), Err(PathError::Unreachable(_))));
     }
 
     #[tokio::test]
     async fn addresses_and_hosts_need_no_name_server() {
-        assert_eq!(resolve("192.0.2.7").await, Ok([192, 0, 2, 7].into()));
-        assert_eq!(resolve("2001:db8::7").await, Ok("2001:db8::7".parse().unwrap()));
-        assert_eq!(resolve("localhost").await, Ok([127, 0, 0, 1].into()));
+        assert_eq!(resolve("192.0.2.7").await, Ok(vec![[192, 0, 2, 7].into()]));
+        assert_eq!(resolve("2001:db8::7").await, Ok(vec!["2001:db8::7".parse().unwrap()]));
+        assert_eq!(resolve("localhost").await.unwrap()[0], IpAddr::from([127, 0, 0, 1]));
     }
 }

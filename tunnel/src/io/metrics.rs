@@ -62,7 +62,7 @@ struct Info {
 /// None in practice: a string takes all that is written into it.
 pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("vpn_tunnel");
-    let Snapshot { report, counters, drops, instruments, exports, now, .. } = snapshot;
+    let Snapshot { report, counters, drops, instruments, now, .. } = snapshot;
 
     gauge(&mut registry, "up", "Whether the probe answers through the tunnel", report.is_ready().into());
     let layers = Family::<OfLayer, Gauge>::default();
@@ -125,8 +125,8 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
     }
 
     let listening = Family::<OfExport, Gauge>::default();
-    for (export, listens) in exports {
-        listening.get_or_create(&OfExport { export: export.clone() }).set((*listens).into());
+    for export in &report.exports {
+        listening.get_or_create(&OfExport { export: export.name.clone() }).set(export.problem.is_none().into());
     }
     registry.register("export_listening", "Whether the export's port is open", listening);
     let help = "TCP connections and UDP flows of exports";
@@ -173,7 +173,7 @@ pub(super) fn unix_seconds(now: Instant, at: Instant) -> u64 {
 mod tests {
     use super::*;
     use crate::io::Snapshot;
-    use crate::report::{Reason, Report};
+    use crate::report::{ExportReport, Reason, Report};
 
     #[test]
     fn names_have_the_prefix_and_their_units() {
@@ -183,7 +183,7 @@ mod tests {
         snapshot.counters.dropped.insert("replay", 3);
         snapshot.drops.insert("device", 2);
         snapshot.counters.last_receive = Some(snapshot.now);
-        snapshot.exports.push(("db".to_owned(), true));
+        snapshot.report.exports.push(ExportReport { name: "db".to_owned(), problem: None });
         snapshot.instruments.probe_duration.observe(0.02);
         let text = render(&snapshot).unwrap();
         for line in [

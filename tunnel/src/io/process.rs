@@ -1,16 +1,20 @@
 //! `towline-tunnel run`: one event loop that moves packets between the TUN device, the stack and the UDP sockets, and does what
 //! the stack's events ask for.
 
+mod path;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::pending;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ipnet::IpNet;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::net::TcpListener;
@@ -19,10 +23,11 @@ use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 use super::admin::{self, Ask, Asker};
-use super::dial::{self, Dialled, Request};
-use super::netlink::{Netlink, Pin};
+use super::dial::{self, Dialled, Turns};
+use super::netlink::Netlink;
 use super::probe::{Probe, Prober};
 use super::relay::Relays;
+use super::routing::{self, Routing};
 use super::standby::{Existence, Standby, Step};
 use super::telemetry::Verbosity;
 use super::tun::Device;
@@ -30,7 +35,7 @@ use super::udp::{ReceiveBuffer, Sockets};
 use super::watch::{Change, Watcher};
 use super::{Snapshot, metrics, report, telemetry};
 use crate::buffer::{BATCH_PACKETS, PacketBatch, Port};
-use crate::config::{Config, ReportTo};
+use crate::config::{Admin, Config, ReportTo};
 use crate::report::Report;
 use crate::stack::{Event, Link, PathError, Tunnel};
 
@@ -40,6 +45,12 @@ const MAX_MESSAGES: usize = 256;
 const CLOSE_LIMIT: Duration = Duration::from_millis(1_800);
 /// How long the last report may take after that.
 const LAST_REPORT_LIMIT: Duration = Duration::from_millis(500);
+/// The pause until an export that cannot listen is tried again; it doubles.
+const FIRST_LISTEN_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const LONGEST_LISTEN_PAUSE: Duration = Duration::from_secs(60);
+/// Held by the process that routes in a network namespace: a name of an abstract Unix socket, which goes with its owner.
+const ROUTING_LOCK: &[u8] = b"towline-tunnel routing";
 
 /// What to run.
 pub struct Options {
@@ -51,7 +62,8 @@ pub struct Options {
     pub config: Config,
     /// Where keys for the decryption of captures go.
     pub keys: Option<File>,
-    /// Keeps the unreachable routes at the end, for the process that comes after this one in the same network namespace.
+    /// Keeps the rules and the unreachable routes at the end, also of a start that fails, for the process that comes after this
+    /// one in the same network namespace.
     pub leave_routes: bool,
 }
 
@@ -91,12 +103,13 @@ impl From<(u64, Probe)> for Message {
 /// Runs a tunnel until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What cannot be set up at the start. What fails later stands in the report, and is tried again.
+/// What cannot be set up at the start; nothing of it stays. What fails later stands in the report, and is tried again.
 pub async fn run(options: Options, verbosity: Verbosity) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    raise_file_limit();
     let (sender, mut messages) = mpsc::channel(MAX_MESSAGES);
-    let mut process = Process::start(options, verbosity, sender).await?;
+    let mut process = start(options, verbosity, sender).await?;
     while !process.closed {
         tokio::select! {
             _ = terminate.recv() => process.close(),
@@ -104,12 +117,42 @@ pub async fn run(options: Options, verbosity: Verbosity) -> anyhow::Result<()> {
             Some(message) = messages.recv() => process.handle(message).await,
             () = process.device.readable() => process.read_device(),
             port = readable(process.sockets.as_ref()) => process.read_socket(port),
-            () = process.due() => process.handle_timeout(),
+            () = process.due() => process.handle_timeout().await,
         }
         process.settle().await;
     }
     process.end().await;
     Ok(())
+}
+
+/// Allows as many open files as the system does: each relayed connection needs two.
+fn raise_file_limit() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Sets up everything; nothing stays of a start that fails, unless the routes are to.
+async fn start(options: Options, verbosity: Verbosity, sender: mpsc::Sender<Message>) -> anyhow::Result<Process> {
+    let lock = SocketAddr::from_abstract_name(ROUTING_LOCK).and_then(|name| UnixDatagram::bind_addr(&name)).context(
+        "another towline-tunnel runs in this network namespace; give each one of its own (ip netns add, or a pod)",
+    )?;
+    let netlink = Netlink::open().context("cannot talk to the kernel over netlink")?;
+    let routing = Routing::new(&options.config.network, dial::name_servers());
+    routing.exempt().for_each(path::tell_exempt);
+    let leave_routes = options.leave_routes;
+    let started = async {
+        // First of all: until the tunnel is up nothing for the remote networks may go another way.
+        netlink.apply(&routing).await?;
+        Process::start(options, verbosity, sender, (netlink.clone(), routing, lock)).await
+    };
+    let started = started.await;
+    if started.is_err() && !leave_routes {
+        warn(netlink.apply(&Routing::default()).await);
+    }
+    started
 }
 
 /// Waits for a datagram.
@@ -121,13 +164,12 @@ async fn readable(sockets: Option<&Sockets>) -> Port {
     }
 }
 
-/// A tunnel that dials.
+/// A tunnel that does not dial yet.
 fn new_tunnel(config: &Config, export_keys: bool) -> anyhow::Result<Tunnel> {
     let mut seed = Zeroizing::new([0; 32]);
     SysRng.try_fill_bytes(&mut *seed).context("the system gives no random numbers")?;
     let mut tunnel = Tunnel::new(config, seed);
     tunnel.export_keys(export_keys);
-    tunnel.start();
     Ok(tunnel)
 }
 
@@ -135,11 +177,15 @@ struct Process {
     config: Config,
     tunnel: Tunnel,
     netlink: Netlink,
+    /// What the kernel does with packets.
+    routing: Routing,
+    /// Held for as long as the process routes.
+    _lock: UnixDatagram,
     device: Device,
     sockets: Option<Sockets>,
     /// Counts the dials, so that the answer to an earlier one is known for what it is.
     dials: u64,
-    pin: Option<Pin>,
+    turns: Turns,
     link: Option<Link>,
     /// Since when the link is up, by both clocks; the second in seconds since the Unix epoch.
     established: Option<(Instant, u64)>,
@@ -147,6 +193,8 @@ struct Process {
     /// Counts the probers.
     probers: u64,
     relays: Relays,
+    /// When the exports that could not listen are tried again, and the pause before.
+    listen_again: Option<(Instant, Duration)>,
     link_state: watch::Sender<Option<Ipv4Addr>>,
     reports: watch::Sender<Report>,
     report_to: watch::Sender<Option<ReportTo>>,
@@ -166,25 +214,17 @@ struct Process {
 }
 
 impl Process {
-    async fn start(options: Options, verbosity: Verbosity, sender: mpsc::Sender<Message>) -> anyhow::Result<Self> {
+    async fn start(
+        options: Options,
+        verbosity: Verbosity,
+        sender: mpsc::Sender<Message>,
+        (netlink, routing, lock): (Netlink, Routing, UnixDatagram),
+    ) -> anyhow::Result<Self> {
         let Options { path, text, config, keys, leave_routes } = options;
-        let netlink = Netlink::open().context("cannot talk to the kernel over netlink")?;
-        // First of all: until the tunnel is up nothing for the remote networks may go another way.
-        netlink.block(&config.network.remote_cidrs).await?;
+        let mut tunnel = new_tunnel(&config, keys.is_some())?;
         let device = Device::open(&config.network.device).map_err(anyhow::Error::msg)?;
-
-        let listen = config.admin.listen;
-        let http =
-            TcpListener::bind(listen).await.with_context(|| format!("admin.listen: cannot listen at {listen}"))?;
-        let socket = &config.admin.socket;
-        let control = admin::open_control(socket);
-        let control = control.with_context(|| format!("admin.socket: cannot listen at {}", socket.display()))?;
-        let asker = Asker::new(sender.clone());
-        tokio::spawn(admin::serve_http(http, asker.clone()));
-        tokio::spawn(admin::serve_control(control, asker));
+        serve_admin(&config.admin, &sender).await?;
         tokio::spawn(Watcher::new(path, text, &config).run(sender.clone()));
-
-        let tunnel = new_tunnel(&config, keys.is_some())?;
 
         let (link_state, link) = watch::channel(None);
         let (reports, to_report) = watch::channel(tunnel.report().clone());
@@ -192,19 +232,23 @@ impl Process {
         let reporter = tokio::spawn(report::run(target, to_report, sender.clone()));
         let relays = Relays::new(link);
         let instruments = metrics::Instruments::new(relays.instruments().clone());
+        tunnel.start();
         let mut process = Self {
             config,
             tunnel,
             netlink,
+            routing,
+            _lock: lock,
             device,
             sockets: None,
             dials: 0,
-            pin: None,
+            turns: Turns::default(),
             link: None,
             established: None,
             prober: None,
             probers: 0,
             relays,
+            listen_again: None,
             link_state,
             reports,
             report_to,
@@ -227,24 +271,29 @@ impl Process {
         Ok(process)
     }
 
-    /// Opens the ports of the exports.
+    /// Opens the ports of the exports; those that are not to be had are tried again.
     async fn listen(&mut self) {
-        for problem in self.relays.apply(&self.config.exports).await {
-            tracing::warn!("{problem}");
-        }
+        let failed = self.relays.apply(&self.config.exports).await;
+        let pause = self.listen_again.map_or(FIRST_LISTEN_PAUSE, |(_, pause)| LONGEST_LISTEN_PAUSE.min(pause * 2));
+        self.listen_again = failed.then(|| (Instant::now() + pause, pause));
+        self.publish();
     }
 
-    /// Waits until the stack, or the limit of the goodbyes, is due.
+    /// Waits until the stack, the limit of the goodbyes or an export is due.
     async fn due(&self) {
-        match [self.tunnel.poll_timeout(), self.closing].into_iter().flatten().min() {
+        let listen_again = self.listen_again.map(|(at, _)| at);
+        match [self.tunnel.poll_timeout(), self.closing, listen_again].into_iter().flatten().min() {
             Some(at) => tokio::time::sleep_until(at.into()).await,
             None => pending().await,
         }
     }
 
-    fn handle_timeout(&mut self) {
+    async fn handle_timeout(&mut self) {
         let now = Instant::now();
         self.tunnel.handle_timeout(now);
+        if self.listen_again.is_some_and(|(at, _)| at <= now) {
+            self.listen().await;
+        }
         if self.closing.is_some_and(|at| at <= now) {
             tracing::warn!("the gateway did not acknowledge the end of the tunnel in time");
             self.closed = true;
@@ -287,7 +336,10 @@ impl Process {
     async fn begin_anew(&mut self) {
         self.down().await;
         match new_tunnel(&self.config, self.keys.is_some()) {
-            Ok(tunnel) => self.tunnel = tunnel,
+            Ok(mut tunnel) => {
+                tunnel.start();
+                self.tunnel = tunnel;
+            }
             Err(error) => {
                 tracing::error!(%error, "the tunnel cannot be dialled; the process ends");
                 self.closed = true;
@@ -297,11 +349,10 @@ impl Process {
 
     fn snapshot(&self) -> Snapshot {
         Snapshot {
-            report: self.reports.borrow().clone(),
+            report: self.report(),
             counters: self.tunnel.counters().clone(),
             drops: self.drops.clone(),
             instruments: self.instruments.clone(),
-            exports: self.relays.listening().map(|(name, listens)| (name.to_owned(), listens)).collect(),
             started: self.started,
             now: Instant::now(),
         }
@@ -318,20 +369,34 @@ impl Process {
     }
 
     fn read_socket(&mut self, port: Port) {
+        let mut buffer = std::mem::take(&mut self.buffer);
         for _ in 0..BATCH_PACKETS {
-            let Some(socket) = self.sockets.as_ref().map(|sockets| sockets.get(port)) else { return };
+            let Some(socket) = self.sockets.as_ref().map(|sockets| sockets.get(port)) else { break };
             let remote = socket.remote();
-            match socket.receive(&mut self.buffer) {
+            match socket.receive(&mut buffer) {
                 Ok(received) => {
                     let now = Instant::now();
-                    for datagram in received.octets.chunks_mut(received.segment) {
-                        self.tunnel.handle_datagram(now, port, remote, datagram);
+                    for batch in received.batches() {
+                        batch.for_each(|datagram| self.tunnel.handle_datagram(now, port, remote, datagram));
+                        self.flush();
                     }
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(error) => self.tunnel.handle_unreachable(Instant::now(), &error.to_string()),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => self.handle_path_error(port, &error),
             }
-            self.flush();
+        }
+        self.buffer = buffer;
+        self.flush();
+    }
+
+    /// What the network, or the kernel that knows it, says about the way to the peer.
+    fn handle_path_error(&mut self, port: Port, error: &std::io::Error) {
+        let now = Instant::now();
+        match &self.sockets {
+            Some(sockets) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                self.tunnel.handle_path_mtu(now, sockets.get(port).path_mtu());
+            }
+            _ => self.tunnel.handle_unreachable(now, &error.to_string()),
         }
     }
 
@@ -346,12 +411,13 @@ impl Process {
                         count(&mut self.drops, "socket", sent.dropped);
                     }
                     // A full socket is no news about the path.
-                    failure = sent.error.filter(|error| error.kind() != std::io::ErrorKind::WouldBlock).or(failure);
+                    let error = sent.error.filter(|error| error.kind() != std::io::ErrorKind::WouldBlock);
+                    failure = error.map(|error| (run.port, error)).or(failure);
                 }
             }
             self.tunnel.transmits().clear();
-            if let Some(error) = failure {
-                self.tunnel.handle_unreachable(Instant::now(), &error.to_string());
+            if let Some((port, error)) = failure {
+                self.handle_path_error(port, &error);
             }
         }
         let mut answered = None;
@@ -377,6 +443,7 @@ impl Process {
             self.flush();
             match self.tunnel.poll_event() {
                 Some(event) => self.handle_event(event).await,
+                None if self.device.is_lost() && self.link.is_some() => self.restore().await,
                 None if self.tunnel.transmits().is_empty() => return,
                 None => {}
             }
@@ -385,7 +452,7 @@ impl Process {
 
     async fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Dial { peer, fresh_ports } => self.dial(peer, fresh_ports),
+            Event::Dial { peer, fresh_ports } => self.dial(peer, fresh_ports).await,
             Event::Up(link) => self.up(link).await,
             Event::Mtu(mtu) => self.resize(mtu).await,
             Event::Down => self.down().await,
@@ -408,83 +475,19 @@ impl Process {
         if self.established.map(|(at, _)| at) != established {
             self.established = established.map(|at| (at, metrics::unix_seconds(Instant::now(), at)));
         }
-        let established_at = self.established.map(|(_, seconds)| seconds);
-        let report = self.standby.report(Report { established_at, ..self.tunnel.report().clone() });
+        let report = self.report();
         telemetry::log_changes(&self.reports.borrow(), &report);
         self.reports.send_replace(report);
     }
 
-    // The path.
-
-    fn dial(&mut self, peer: String, fresh_ports: bool) {
-        // The old sockets must go first: the new ones want the same ports.
-        self.sockets = None;
-        self.dials = self.dials.wrapping_add(1);
-        let request = Request {
-            peer,
-            fresh_ports,
-            credentials: self.config.credentials.clone(),
-            remote_cidrs: self.config.network.remote_cidrs.clone(),
-            device: self.device.name().to_owned(),
-        };
-        let (generation, sender, netlink) = (self.dials, self.sender.clone(), self.netlink.clone());
-        tokio::spawn(async move {
-            let dialled = Box::new(dial::dial(request, netlink).await);
-            // The loop may have ended meanwhile.
-            drop(sender.send(Message::Dialled(generation, dialled)).await);
-        });
+    /// What the stack says about itself, with the wall clock's time, and the exports.
+    fn report(&self) -> Report {
+        let established_at = self.established.map(|(_, seconds)| seconds);
+        let report = Report { exports: self.relays.report(), established_at, ..self.tunnel.report().clone() };
+        self.standby.report(report)
     }
 
-    async fn handle_dialled(&mut self, dialled: Result<Dialled, PathError>) {
-        let path = match dialled {
-            Ok(Dialled { path, sockets, pin }) => {
-                self.sockets = Some(sockets);
-                if let Some(old) = std::mem::replace(&mut self.pin, pin)
-                    && self.pin.as_ref() != Some(&old)
-                {
-                    warn(self.netlink.unpin(old).await);
-                }
-                Ok(path)
-            }
-            Err(error) => Err(error),
-        };
-        self.tunnel.handle_path(Instant::now(), path);
-    }
-
-    // The link.
-
-    async fn up(&mut self, link: Link) {
-        let device = self.device.name();
-        let networks = &self.config.network.remote_cidrs;
-        let set = async {
-            self.netlink.set_link(device, link.address, link.mtu).await?;
-            self.netlink.route(device, link.address, networks).await
-        };
-        if let Err(error) = set.await {
-            return self.tunnel.handle_device_failure(Instant::now(), error.to_string());
-        }
-        self.started = true;
-        self.link_state.send_replace(Some(link.address));
-        self.link = Some(link);
-        self.probe();
-    }
-
-    /// Gives the device of a link that is up another MTU.
-    async fn resize(&mut self, mtu: u16) {
-        let Some(link) = &mut self.link else { return };
-        link.mtu = mtu;
-        if let Err(error) = self.netlink.set_link(self.device.name(), link.address, mtu).await {
-            self.tunnel.handle_device_failure(Instant::now(), error.to_string());
-        }
-    }
-
-    async fn down(&mut self) {
-        self.prober = None;
-        if self.link.take().is_some() {
-            self.link_state.send_replace(None);
-            warn(self.netlink.unroute(self.device.name(), &self.config.network.remote_cidrs).await);
-        }
-    }
+    // The probe.
 
     fn probe(&mut self) {
         self.probers = self.probers.wrapping_add(1);
@@ -522,57 +525,36 @@ impl Process {
     async fn apply(&mut self, new: Config) {
         tracing::info!(revision = new.revision, "the configuration changed");
         let old = std::mem::replace(&mut self.config, new);
-        self.verbosity.set(self.config.log.level);
-        if old.admin != self.config.admin || old.log.format != self.config.log.format {
-            tracing::warn!("admin and log.format are read at the start of the process only; restart it");
+        self.verbosity.set(self.config.log);
+        if old.admin != self.config.admin {
+            tracing::warn!("admin is read at the start of the process only; restart it");
         }
         self.report_to.send_if_modified(|to| {
             let differs = *to != self.config.report;
             to.clone_from(&self.config.report);
             differs
         });
-        if let Err(error) = self.reroute(&old).await {
+        if let Err(error) = self.rewire(&old).await {
             self.tunnel.handle_device_failure(Instant::now(), error);
         }
         self.tunnel.apply(Instant::now(), &self.config);
+        self.listen_again = None;
         self.listen().await;
         if old.health_check != self.config.health_check && self.link.is_some() {
             self.probe();
         }
     }
 
-    /// Carries the device and the routes from `old` to the configuration as it is now.
-    async fn reroute(&mut self, old: &Config) -> Result<(), String> {
-        // 10.20.4.11/24 and 10.20.4.0/24 are one route.
-        let networks =
-            |config: &Config| -> Vec<IpNet> { config.network.remote_cidrs.iter().map(IpNet::trunc).collect() };
-        let without = |these: &[IpNet], those: &[IpNet]| -> Vec<IpNet> {
-            these.iter().copied().filter(|network| !those.contains(network)).collect()
-        };
-        let text = |error: super::netlink::Error| error.to_string();
-        let (before, after) = (networks(old), networks(&self.config));
-        let (gone, come) = (without(&before, &after), without(&after, &before));
-        self.netlink.block(&come).await.map_err(text)?;
-        if old.network.device != self.config.network.device {
-            // The link on the old one ends: such a change dials anew.
-            self.device = Device::open(&self.config.network.device)?;
-        } else if let Some(link) = &self.link {
-            self.netlink.route(self.device.name(), link.address, &come).await.map_err(text)?;
-            self.netlink.unroute(self.device.name(), &gone).await.map_err(text)?;
-        }
-        self.netlink.unblock(&gone).await.map_err(text)
-    }
-
     /// Takes back what was set up; the device and its routes go with the process.
     async fn end(mut self) {
         self.publish();
         self.down().await;
-        if let Some(pin) = self.pin.take() {
-            warn(self.netlink.unpin(pin).await);
-        }
-        if !self.leave_routes {
-            warn(self.netlink.unblock(&self.config.network.remote_cidrs).await);
-        }
+        let unrouted = if self.leave_routes {
+            self.route(|routing| routing.peer = None).await
+        } else {
+            self.route(|routing| *routing = Routing::default()).await
+        };
+        warn(unrouted);
         if let Err(error) = std::fs::remove_file(&self.config.admin.socket) {
             tracing::debug!(%error, "control socket cannot be removed");
         }
@@ -586,6 +568,19 @@ impl Process {
     }
 }
 
+/// Opens the sockets of health, metrics and control, and serves them.
+async fn serve_admin(config: &Admin, sender: &mpsc::Sender<Message>) -> anyhow::Result<()> {
+    let Admin { listen, socket } = config;
+    let http = TcpListener::bind(listen).await.and_then(|http| routing::mark(&http).map(|()| http));
+    let http = http.with_context(|| format!("admin.listen: cannot listen at {listen}"))?;
+    let control = admin::open_control(socket);
+    let control = control.with_context(|| format!("admin.socket: cannot listen at {}", socket.display()))?;
+    let asker = Asker::new(sender.clone());
+    tokio::spawn(admin::serve_http(http, asker.clone()));
+    tokio::spawn(admin::serve_control(control, asker));
+    Ok(())
+}
+
 fn count(drops: &mut BTreeMap<&'static str, u64>, reason: &'static str, packets: u64) {
     let dropped = drops.entry(reason).or_default();
     *dropped = dropped.saturating_add(packets);
@@ -594,5 +589,132 @@ fn count(drops: &mut BTreeMap<&'static str, u64>, reason: &'static str, packets:
 fn warn<E: std::fmt::Display>(result: Result<(), E>) {
     if let Err(error) = result {
         tracing::warn!("{error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::io::namespace::in_namespace;
+    use crate::io::scratch::Scratch;
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    /// The sockets of a process that has ended stay open as long as the runtime of the test: the next one needs a port of its own.
+    fn options(folder: &Scratch, leave_routes: bool) -> Options {
+        static NEXT: AtomicU16 = AtomicU16::new(9_090);
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = folder.write("secret", b"secret");
+        let text = format!(
+            r#"{{"peers": [{{"address": "192.0.2.1"}}], "network": {{"remoteCIDRs": ["10.20.0.0/16"]}},
+                "credentials": {{"preSharedKey": {{"path": {file:?}}}, "username": {{"path": {file:?}}}, "password": {{"path": {file:?}}}}},
+                "admin": {{"listen": "0.0.0.0:{port}", "socket": {:?}}}}}"#,
+            folder.path().join("control.sock")
+        );
+        let config = config::parse(&text).unwrap();
+        Options { path: folder.write("config.json", text.as_bytes()), text, config, keys: None, leave_routes }
+    }
+
+    async fn begin(options: Options) -> anyhow::Result<Process> {
+        let (sender, messages) = mpsc::channel(MAX_MESSAGES);
+        // What its tasks say has no place to go.
+        drop(messages);
+        start(options, Verbosity::detached(), sender).await
+    }
+
+    fn link() -> Link {
+        Link { address: [10, 9, 0, 5].into(), peer: None, dns: Vec::new(), mtu: 1300 }
+    }
+
+    /// Whether 10.20.0.1 is reached, and if not the error.
+    fn connect() -> Option<i32> {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect("10.20.0.1:9").err().map(|error| error.raw_os_error().unwrap())
+    }
+
+    const OTHERWISE: Option<i32> = Some(libc::ENETUNREACH);
+    const BLOCKED: Option<i32> = Some(libc::EHOSTUNREACH);
+
+    #[test]
+    fn a_process_blocks_the_remote_networks_until_its_end_and_longer_if_asked() {
+        in_namespace(async || {
+            assert_eq!(connect(), OTHERWISE);
+            for (leave_routes, after) in [(true, BLOCKED), (false, OTHERWISE)] {
+                let folder = Scratch::new();
+                let mut process = begin(options(&folder, leave_routes)).await.unwrap();
+                assert_eq!(connect(), BLOCKED);
+                process.up(link()).await;
+                assert_eq!(connect(), None);
+                process.end().await;
+                assert_eq!(connect(), after);
+                assert!(!folder.path().join("control.sock").exists());
+            }
+        });
+    }
+
+    #[test]
+    fn a_start_that_fails_leaves_nothing_behind_unless_asked() {
+        in_namespace(async || {
+            for (leave_routes, after) in [(false, OTHERWISE), (true, BLOCKED)] {
+                let folder = Scratch::new();
+                let options = options(&folder, leave_routes);
+                let _taken = std::net::TcpListener::bind(options.config.admin.listen).unwrap();
+                let error = begin(options).await.err().unwrap();
+                assert!(format!("{error:#}").contains("admin.listen"), "{error:#}");
+                assert_eq!(connect(), after);
+                assert!(!folder.path().join("control.sock").exists());
+            }
+        });
+    }
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_system_allows() {
+        raise_file_limit();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert_eq!(soft, hard);
+    }
+
+    #[test]
+    fn a_second_process_in_one_network_namespace_is_refused() {
+        in_namespace(async || {
+            let (one, two) = (Scratch::new(), Scratch::new());
+            let first = begin(options(&one, false)).await.unwrap();
+            let error = begin(options(&two, false)).await.err().unwrap();
+            assert!(error.to_string().contains("another towline-tunnel"), "{error}");
+            assert_eq!(connect(), BLOCKED);
+            first.end().await;
+        });
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_set_up_is_taken_back() {
+        in_namespace(async || {
+            let folder = Scratch::new();
+            let mut process = begin(options(&folder, false)).await.unwrap();
+            let index = process.netlink.index("towline0").await.unwrap();
+            process.netlink.handle.link().del(index).execute().await.unwrap();
+            process.up(link()).await;
+            assert_eq!((process.link.is_none(), process.routing.link.is_none()), (true, true));
+            assert_eq!(connect(), BLOCKED);
+            process.end().await;
+        });
+    }
+
+    #[test]
+    fn a_device_that_somebody_deletes_is_made_again_with_its_routes() {
+        in_namespace(async || {
+            let folder = Scratch::new();
+            let mut process = begin(options(&folder, false)).await.unwrap();
+            process.up(link()).await;
+            let index = process.netlink.index("towline0").await.unwrap();
+            process.netlink.handle.link().del(index).execute().await.unwrap();
+            assert_eq!(connect(), BLOCKED);
+            process.device.readable().await;
+            process.read_device();
+            process.settle().await;
+            assert!(process.link.is_some() && !process.device.is_lost());
+            assert_eq!(connect(), None);
+            process.end().await;
+        });
     }
 }

@@ -3,35 +3,36 @@
 //! The onward half is an ordinary socket of the kernel: its routes lead into the TUN device or nowhere. While the link is down
 //! connections are refused at once, so that clients try another replica instead of waiting.
 
-use std::collections::HashMap;
+mod udp;
+
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::routing;
 use crate::config::{Export, Protocol};
+use crate::report::{ExportReport, MAX_MESSAGE};
 
-/// The most TCP connections of one export: some 30 MiB of copy buffers and kernel memory at their usual size.
+/// The most TCP connections and UDP flows of all exports together. A connection has two copy buffers of 8 KiB, so that all of
+/// them take some 20 MiB of this process. What the kernel queues for them counts towards the pod's memory too, and the kernel
+/// holds it back when that becomes scarce.
 const MAX_CONNECTIONS: usize = 1_024;
-/// The most UDP clients of one export.
-const MAX_FLOWS: usize = 1_024;
 /// How long the host behind the peer may take to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a UDP client may be silent.
-const FLOW_IDLE: Duration = Duration::from_secs(60);
 /// Silence after which a TCP connection is probed: less than the idle timeouts of most NATs and firewalls.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// The pause after a failed accept: descriptors may have run out.
+/// The pause after a failed accept or receive: descriptors or memory may have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The longest UDP payload.
-const MAX_DATAGRAM: usize = 65_535;
+/// An error that repeats is logged once in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Our address inside the tunnel while the link is up.
 pub type LinkState = watch::Receiver<Option<Ipv4Addr>>;
@@ -45,74 +46,115 @@ pub struct Instruments {
     pub refused: Counter,
 }
 
+/// What every relay works with.
+#[derive(Clone)]
+struct Shared {
+    link: LinkState,
+    places: Arc<Semaphore>,
+    instruments: Instruments,
+}
+
+impl Shared {
+    /// A place for one more connection, while the link is up and there is one.
+    fn admit(&self) -> Option<Counted> {
+        let place = if self.link.borrow().is_some() { Arc::clone(&self.places).try_acquire_owned().ok() } else { None };
+        if place.is_none() {
+            self.instruments.refused.inc();
+        }
+        place.map(|place| Counted::new(&self.instruments.connections, place))
+    }
+}
+
+/// One export, and its task or why it has none.
+struct Running {
+    export: Export,
+    task: Result<JoinHandle<()>, String>,
+}
+
 /// The relays of all exports.
 pub struct Relays {
-    link: LinkState,
-    instruments: Instruments,
-    running: Vec<(Export, Option<JoinHandle<()>>)>,
+    shared: Shared,
+    running: Vec<Running>,
 }
 
 impl Relays {
     /// Without any export.
     pub fn new(link: LinkState) -> Self {
-        Self { link, instruments: Instruments::default(), running: Vec::new() }
+        Self::with_places(link, MAX_CONNECTIONS)
+    }
+
+    fn with_places(link: LinkState, places: usize) -> Self {
+        let places = Arc::new(Semaphore::new(places));
+        Self { shared: Shared { link, places, instruments: Instruments::default() }, running: Vec::new() }
     }
 
     /// What is counted.
     pub fn instruments(&self) -> &Instruments {
-        &self.instruments
+        &self.shared.instruments
     }
 
-    /// The name of each export, and whether it listens.
-    pub fn listening(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.running.iter().map(|(export, task)| (export.name.as_str(), task.is_some()))
+    /// The state of each export.
+    pub fn report(&self) -> Vec<ExportReport> {
+        let report = |running: &Running| ExportReport {
+            name: running.export.name.clone(),
+            problem: running.task.as_ref().err().map(|problem| problem.chars().take(MAX_MESSAGE).collect()),
+        };
+        self.running.iter().map(report).collect()
     }
 
     /// Stops what is not in `exports`, and starts what is new or could not listen before. Connections of exports that stay are
-    /// not touched. Returns what is wrong with those that cannot listen.
-    pub async fn apply(&mut self, exports: &[Export]) -> Vec<String> {
+    /// not touched. Returns whether one cannot listen.
+    pub async fn apply(&mut self, exports: &[Export]) -> bool {
         let (keep, stop) = std::mem::take(&mut self.running)
             .into_iter()
-            .partition::<Vec<_>, _>(|(export, task)| task.is_some() && exports.contains(export));
-        for task in stop.into_iter().filter_map(|(_, task)| task) {
-            task.abort();
-            // Until the task is gone its port is taken.
-            if let Err(error) = task.await
-                && error.is_panic()
-            {
-                tracing::error!(%error, "relay failed");
+            .partition::<Vec<_>, _>(|running| running.task.is_ok() && exports.contains(&running.export));
+        let mut known = Vec::new();
+        for Running { task, .. } in stop {
+            match task {
+                Err(problem) => known.push(problem),
+                Ok(task) => {
+                    task.abort();
+                    // Until the task is gone its port is taken.
+                    if let Err(error) = task.await
+                        && error.is_panic()
+                    {
+                        tracing::error!(%error, "relay failed");
+                    }
+                }
             }
         }
         self.running = keep;
-        let mut problems = Vec::new();
         for export in exports {
-            if self.running.iter().any(|(running, _)| running == export) {
+            if self.running.iter().any(|running| running.export == *export) {
                 continue;
             }
-            let task = match self.start(export).await {
-                Ok(task) => Some(task),
-                Err(error) => {
-                    let Export { name, listen, protocol, .. } = export;
-                    problems.push(format!("Export {name} cannot listen at {protocol} {listen}: {error}."));
-                    None
-                }
-            };
-            self.running.push((export.clone(), task));
+            let Export { name, listen, protocol, .. } = export;
+            let task = self.start(export).await.map_err(|error| {
+                format!("Export {name} cannot listen at {protocol} {listen}: {error}. It is tried again.")
+            });
+            if let Err(problem) = &task
+                && !known.contains(problem)
+            {
+                tracing::warn!("{problem}");
+            }
+            self.running.push(Running { export: export.clone(), task });
         }
-        problems
+        self.running.iter().any(|running| running.task.is_err())
     }
 
     async fn start(&self, export: &Export) -> io::Result<JoinHandle<()>> {
         let target = SocketAddr::new(export.host, export.port);
-        let (link, instruments) = (self.link.clone(), self.instruments.clone());
+        let shared = self.shared.clone();
         Ok(match export.protocol {
             Protocol::Tcp => {
                 let listener = TcpListener::bind(export.listen).await?;
-                tokio::spawn(serve_tcp(listener, target, link, instruments))
+                routing::mark(&listener)?;
+                tokio::spawn(serve_tcp(listener, target, shared))
             }
             Protocol::Udp => {
                 let socket = UdpSocket::bind(export.listen).await?;
-                tokio::spawn(serve_udp(Arc::new(socket), target, link, instruments))
+                routing::mark(&socket)?;
+                tokio::spawn(udp::serve(Arc::new(socket), target, shared))
             }
         })
     }
@@ -120,40 +162,56 @@ impl Relays {
 
 impl Drop for Relays {
     fn drop(&mut self) {
-        self.running.iter().filter_map(|(_, task)| task.as_ref()).for_each(JoinHandle::abort);
+        self.running.iter().filter_map(|running| running.task.as_ref().ok()).for_each(JoinHandle::abort);
     }
 }
 
-/// Counts one connection for as long as it lives.
-struct Counted(Gauge);
+/// Counts one connection, and holds its place, for as long as it lives.
+struct Counted {
+    gauge: Gauge,
+    _place: OwnedSemaphorePermit,
+}
 
 impl Counted {
-    fn new(gauge: &Gauge) -> Self {
+    fn new(gauge: &Gauge, place: OwnedSemaphorePermit) -> Self {
         gauge.inc();
-        Self(gauge.clone())
+        Self { gauge: gauge.clone(), _place: place }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.dec();
+        self.gauge.dec();
     }
 }
 
-async fn serve_tcp(listener: TcpListener, target: SocketAddr, link: LinkState, instruments: Instruments) {
+/// Logs an error that repeats at a bounded rate.
+#[derive(Default)]
+struct Complaint(Option<tokio::time::Instant>);
+
+impl Complaint {
+    fn log(&mut self, error: &io::Error, target: SocketAddr) {
+        if self.0.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
+            self.0 = Some(tokio::time::Instant::now());
+            tracing::warn!(%error, %target, "the port of an export does not work");
+        }
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, target: SocketAddr, shared: Shared) {
     let mut connections = JoinSet::new();
+    let mut complaint = Complaint::default();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((client, _)) if link.borrow().is_none() || connections.len() >= MAX_CONNECTIONS => {
-                    instruments.refused.inc();
-                    reset(&client);
-                }
-                Ok((client, _)) => {
-                    connections.spawn(relay_tcp(client, target, link.clone(), instruments.clone()));
-                }
+                Ok((client, _)) => match shared.admit() {
+                    Some(counted) => {
+                        connections.spawn(relay_tcp(client, target, shared.clone(), counted));
+                    }
+                    None => reset(&client),
+                },
                 Err(error) => {
-                    tracing::warn!(%error, %target, "connection cannot be accepted");
+                    complaint.log(&error, target);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -169,8 +227,8 @@ fn reset(stream: &TcpStream) {
     }
 }
 
-async fn relay_tcp(mut client: TcpStream, target: SocketAddr, mut link: LinkState, instruments: Instruments) {
-    let _counted = Counted::new(&instruments.connections);
+async fn relay_tcp(mut client: TcpStream, target: SocketAddr, shared: Shared, _counted: Counted) {
+    let Shared { mut link, instruments, .. } = shared;
     let address = *link.borrow();
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await;
     let mut host = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -211,114 +269,30 @@ async fn moved(link: &mut LinkState, address: Option<Ipv4Addr>) {
     }
 }
 
-/// A UDP client.
-struct Flow {
-    host: Arc<UdpSocket>,
-    /// When it last sent something.
-    last: Arc<Mutex<Instant>>,
-}
-
-async fn serve_udp(socket: Arc<UdpSocket>, target: SocketAddr, link: LinkState, instruments: Instruments) {
-    let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
-    let mut tasks = JoinSet::new();
-    let mut octets = vec![0; MAX_DATAGRAM];
-    loop {
-        tokio::select! {
-            received = socket.recv_from(&mut octets) => {
-                let Ok((length, client)) = received else { continue };
-                if link.borrow().is_none() {
-                    instruments.refused.inc();
-                    continue;
-                }
-                if !flows.contains_key(&client) {
-                    if flows.len() >= MAX_FLOWS {
-                        instruments.refused.inc();
-                        continue;
-                    }
-                    let host = match open_udp(target).await {
-                        Ok(host) => Arc::new(host),
-                        Err(error) => {
-                            tracing::debug!(%error, %target, "host cannot be reached");
-                            instruments.refused.inc();
-                            continue;
-                        }
-                    };
-                    let last = Arc::new(Mutex::new(Instant::now()));
-                    flows.insert(client, Flow { host: Arc::clone(&host), last: Arc::clone(&last) });
-                    tasks.spawn(answer_udp(Arc::clone(&socket), client, host, last, Counted::new(&instruments.connections)));
-                }
-                if let Some(flow) = flows.get(&client) {
-                    *flow.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                    if let Err(error) = flow.host.send(octets.get(..length).unwrap_or_default()).await {
-                        tracing::trace!(%error, %target, "datagram cannot be sent");
-                    }
-                }
-            }
-            Some(ended) = tasks.join_next() => {
-                if let Ok(client) = ended {
-                    flows.remove(&client);
-                }
-            }
-        }
-    }
-}
-
-async fn open_udp(target: SocketAddr) -> io::Result<UdpSocket> {
-    let any: SocketAddr = match target {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(target).await?;
-    Ok(socket)
-}
-
-/// Sends the host's answers back until neither end has sent anything for a while; returns the client.
-async fn answer_udp(
-    socket: Arc<UdpSocket>,
-    client: SocketAddr,
-    host: Arc<UdpSocket>,
-    last: Arc<Mutex<Instant>>,
-    _counted: Counted,
-) -> SocketAddr {
-    loop {
-        match tokio::time::timeout(FLOW_IDLE, host.readable()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return client,
-            Err(_) if last.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= FLOW_IDLE => return client,
-            Err(_) => continue,
-        }
-        // Not kept from one datagram to the next: a thousand idle flows would hold 64 MiB.
-        let mut octets = Vec::with_capacity(MAX_DATAGRAM);
-        match host.try_recv_buf(&mut octets) {
-            Ok(_) => {
-                if let Err(error) = socket.send_to(&octets, client).await {
-                    tracing::trace!(%error, "datagram cannot be sent back");
-                }
-            }
-            // Readiness was false, or the network told that the host does not listen, which may pass.
-            Err(error) => tracing::trace!(%error, "no datagram"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    fn free(protocol: Protocol) -> SocketAddr {
+    pub(super) fn free(protocol: Protocol) -> SocketAddr {
         match protocol {
             Protocol::Tcp => std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
             Protocol::Udp => std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
         }
     }
 
-    fn export(target: SocketAddr, protocol: Protocol) -> Export {
+    pub(super) fn export(target: SocketAddr, protocol: Protocol) -> Export {
         Export { name: "db".to_owned(), listen: free(protocol), host: target.ip(), port: target.port(), protocol }
     }
 
-    const ADDRESS: Option<Ipv4Addr> = Some(Ipv4Addr::new(10, 9, 0, 5));
+    /// Lets the relays work until `condition` holds.
+    pub(super) async fn until(condition: impl Fn() -> bool) {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(super) const ADDRESS: Option<Ipv4Addr> = Some(Ipv4Addr::new(10, 9, 0, 5));
 
     #[tokio::test]
     async fn half_closed_connections_are_relayed() {
@@ -326,7 +300,7 @@ mod tests {
         let (_up, link) = watch::channel(ADDRESS);
         let mut relays = Relays::new(link);
         let export = export(host.local_addr().unwrap(), Protocol::Tcp);
-        assert_eq!(relays.apply(std::slice::from_ref(&export)).await, [""; 0]);
+        assert!(!relays.apply(std::slice::from_ref(&export)).await);
         let mut client = TcpStream::connect(export.listen).await.unwrap();
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
@@ -347,7 +321,7 @@ mod tests {
         let (state, link) = watch::channel(None);
         let mut relays = Relays::new(link);
         let export = export(host.local_addr().unwrap(), Protocol::Tcp);
-        assert_eq!(relays.apply(std::slice::from_ref(&export)).await, [""; 0]);
+        assert!(!relays.apply(std::slice::from_ref(&export)).await);
         let mut client = TcpStream::connect(export.listen).await.unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(relays.instruments().refused.get(), 1);
@@ -364,27 +338,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_find_their_client() {
-        let host = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    async fn all_exports_share_one_bound() {
+        let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (_up, link) = watch::channel(ADDRESS);
-        let mut relays = Relays::new(link);
-        let export = export(host.local_addr().unwrap(), Protocol::Udp);
-        assert_eq!(relays.apply(std::slice::from_ref(&export)).await, [""; 0]);
-        let mut octets = [0; 99];
-        let mut clients = Vec::new();
-        for name in [b"a", b"b"] {
-            let client = open_udp(export.listen).await.unwrap();
-            client.send(name).await.unwrap();
-            let (length, from) = host.recv_from(&mut octets).await.unwrap();
-            assert_eq!(&octets[..length], name);
-            clients.push((client, from, name));
-        }
-        for (client, from, name) in clients.iter().rev() {
-            host.send_to(*name, from).await.unwrap();
-            let length = client.recv(&mut octets).await.unwrap();
-            assert_eq!(&octets[..length], *name);
-        }
-        assert_eq!(relays.instruments().connections.get(), 2);
+        let mut relays = Relays::with_places(link, 2);
+        let udp_host = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let [tcp, udp] = [host.local_addr().unwrap(), udp_host.local_addr().unwrap()];
+        let exports = [export(tcp, Protocol::Tcp), export(udp, Protocol::Udp), export(tcp, Protocol::Tcp)];
+        assert!(!relays.apply(&exports).await);
+        let first = TcpStream::connect(exports[0].listen).await.unwrap();
+        let (there, _) = host.accept().await.unwrap();
+        let flow = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        flow.send_to(b"x", exports[1].listen).unwrap();
+        let connections = relays.instruments().connections.clone();
+        until(|| connections.get() == 2).await;
+        let mut refused = TcpStream::connect(exports[2].listen).await.unwrap();
+        assert_eq!(refused.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(relays.instruments().refused.get(), 1);
+
+        drop((there, first));
+        until(|| connections.get() == 1).await;
+        let mut admitted = TcpStream::connect(exports[2].listen).await.unwrap();
+        let (mut there, _) = host.accept().await.unwrap();
+        admitted.write_all(b"x").await.unwrap();
+        assert_eq!(there.read_u8().await.unwrap(), b'x');
     }
 
     #[tokio::test]
@@ -393,17 +370,24 @@ mod tests {
         let (_up, link) = watch::channel(ADDRESS);
         let mut relays = Relays::new(link);
         let [stays, goes] = [(); 2].map(|()| export(host.local_addr().unwrap(), Protocol::Tcp));
-        assert_eq!(relays.apply(&[stays.clone(), goes.clone()]).await, [""; 0]);
+        assert!(!relays.apply(&[stays.clone(), goes.clone()]).await);
         let mut client = TcpStream::connect(stays.listen).await.unwrap();
         client.write_all(b"x").await.unwrap();
 
         // The same port with another target: the first must be gone before.
         let changed = Export { port: 1, ..goes.clone() };
         let taken = Export { name: "taken".to_owned(), listen: host.local_addr().unwrap(), ..goes };
-        let problems = relays.apply(&[stays.clone(), changed, taken]).await;
+        let exports = [stays.clone(), changed, taken];
+        assert!(relays.apply(&exports).await);
+        let report = relays.report();
+        let problems: Vec<_> = report.iter().filter_map(|export| export.problem.as_deref()).collect();
         assert!(problems.len() == 1 && problems[0].contains("Export taken cannot listen"), "{problems:?}");
-        assert_eq!(relays.listening().filter(|(_, listens)| *listens).count(), 2);
         let (mut there, _) = host.accept().await.unwrap();
         assert_eq!(there.read_u8().await.unwrap(), b'x');
+
+        // Whoever had the port has gone.
+        drop((there, host));
+        assert!(!relays.apply(&exports).await);
+        assert!(relays.report().iter().all(|export| export.problem.is_none()));
     }
 }

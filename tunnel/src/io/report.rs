@@ -1,5 +1,7 @@
 //! Posts the report to the operator on each change and as a heartbeat. The tunnel goes on whether or not anybody listens.
 
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +13,13 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::dial::{read_bounded, resolve};
+use super::routing;
 use super::standby::Existence;
 use crate::config::ReportTo;
 use crate::report::{Acknowledgement, Report};
@@ -186,8 +189,7 @@ async fn connect(host: &str, port: u16, ca_bundle: &str) -> Result<SendRequest<F
     // An IPv6 address stands in brackets in a URL.
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
-    let address = resolve(host).await?;
-    let stream = TcpStream::connect((address, port)).await.map_err(|error| format!("{host}:{port}: {error}"))?;
+    let stream = dial(&resolve(host).await?, port).await.map_err(|error| format!("{host}:{port}: {error}"))?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     let stream = stream.map_err(|error| format!("{host}:{port}: {error}"))?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -197,6 +199,20 @@ async fn connect(host: &str, port: u16, ca_bundle: &str) -> Result<SendRequest<F
         }
     });
     Ok(sender)
+}
+
+/// Connects to the first of `addresses` that accepts, outside the tunnel.
+async fn dial(addresses: &[IpAddr], port: u16) -> io::Result<TcpStream> {
+    let mut failure = io::ErrorKind::AddrNotAvailable.into();
+    for &address in addresses {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        routing::mark(&socket)?;
+        match socket.connect((address, port).into()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 #[cfg(test)]
@@ -254,7 +270,7 @@ mod tests {
                             if failed.swap(true, std::sync::atomic::Ordering::SeqCst) { StatusCode::OK } else { first };
                         let answer =
                             Response::builder().status(status).body(Full::new(Bytes::from("{\"heartbeatSeconds\":1}")));
-                        answer.map_err(std::io::Error::other)
+                        answer.map_err(io::Error::other)
                     }
                 });
                 tokio::spawn(

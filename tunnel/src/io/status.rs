@@ -62,6 +62,9 @@ pub fn summary(report: &Report) -> String {
     if report.failed_attempts > 0 {
         line("Failed", format!("{} attempts since the tunnel was last up", report.failed_attempts));
     }
+    for export in &report.exports {
+        line("Export", format!("{} {}", export.name, export.problem.as_deref().unwrap_or("listens")));
+    }
     out.push('\n');
     for layer in &report.layers {
         let (name, state, reason) = (format!("{:?}", layer.layer), format!("{:?}", layer.state), layer.reason.name());

@@ -1,23 +1,30 @@
 //! The two UDP sockets of a path: one towards the peer's port 500, one towards its port 4500 (RFC 3947 section 4).
 //!
 //! Datagrams of equal size leave with generic segmentation offload (`UDP_SEGMENT`) and arrive with generic receive offload
-//! (`UDP_GRO`) where the kernel has them; without, each is a send of its own.
+//! (`UDP_GRO`) where the kernel has them; without, each is a send of its own. None is ever fragmented: one that is longer than
+//! the path takes is refused with `EMSGSIZE`, and [`Socket::path_mtu`] tells what fits.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::slice::ChunksMut;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
-use socket2::{Domain, MsgHdr, SockRef, Socket as RawSocket, Type};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::buffer::{MAX_PACKET, Port, Run};
+use super::routing;
+use crate::buffer::{BATCH_PACKETS, MAX_PACKET, Port, Run};
 use crate::inet::{IKE_PORT, NAT_T_PORT};
 
 /// The receive buffer that is asked for: some 30 ms of 1 Gbit/s.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// What is assumed of a path that the kernel knows nothing about.
+const USUAL_MTU: u16 = 1_500;
 /// The most octets of one segmented send: the longest UDP payload over IPv4.
 const MAX_SEGMENTED: usize = 65_507;
 /// The most segments of one send (`UDP_MAX_SEGMENTS` of older kernels).
@@ -83,9 +90,16 @@ impl Socket {
         if let Err(error) = setsockopt(&socket, sockopt::UdpGroSegment, &true) {
             tracing::debug!(%error, "no generic receive offload");
         }
+        routing::mark(&socket)?;
         let any = match remote {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            SocketAddr::V4(_) => {
+                setsockopt(&socket, options::Ipv4MtuDiscover, &libc::IP_PMTUDISC_DO)?;
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            }
+            SocketAddr::V6(_) => {
+                setsockopt(&socket, options::Ipv6MtuDiscover, &libc::IPV6_PMTUDISC_DO)?;
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+            }
         };
         if let Some(port) = local_port
             && let Err(error) = socket.bind(&SocketAddr::new(any, port).into())
@@ -108,6 +122,15 @@ impl Socket {
         self.remote
     }
 
+    /// The longest IP packet that reaches the peer, as far as the kernel knows: by the route, and by what routers have told.
+    pub fn path_mtu(&self) -> u16 {
+        let mtu = match self.remote {
+            SocketAddr::V4(_) => getsockopt(&self.socket, sockopt::IpMtu),
+            SocketAddr::V6(_) => getsockopt(&self.socket, options::Ipv6Mtu),
+        };
+        mtu.map_or(USUAL_MTU, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
+    }
+
     /// Waits until there may be a datagram.
     pub async fn readable(&self) {
         if let Err(error) = self.socket.readable().await {
@@ -122,6 +145,10 @@ impl Socket {
     /// `WouldBlock` when nothing is there, else an error that the network told about this path.
     pub fn receive<'a>(&self, buffer: &'a mut ReceiveBuffer) -> io::Result<Received<'a>> {
         let ReceiveBuffer { octets, control } = buffer;
+        if octets.is_empty() {
+            octets.resize(MAX_PACKET, 0);
+            *control = nix::cmsg_space!(libc::c_int);
+        }
         let (length, segment) = self.socket.try_io(Interest::READABLE, || {
             let mut slices = [IoSliceMut::new(octets)];
             let message =
@@ -173,32 +200,41 @@ impl Socket {
     }
 
     fn send_segmented(&self, octets: &[u8], segment: usize) -> io::Result<()> {
-        let control = segment_control(u16::try_from(segment).map_err(io::Error::other)?);
-        let slices = [IoSlice::new(octets)];
-        let message = MsgHdr::new().with_buffers(&slices).with_control(&control);
-        SockRef::from(&self.socket).sendmsg(&message, 0).map(|_| ())
+        let segment = u16::try_from(segment).map_err(io::Error::other)?;
+        let control = [ControlMessage::UdpGsoSegments(&segment)];
+        sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(octets)], &control, MsgFlags::empty(), None)?;
+        Ok(())
     }
 }
 
-/// The control message `UDP_SEGMENT` as the kernel reads it: `struct cmsghdr { size_t len; int level; int type; }`, the
-/// segment's length, and padding to the size of a word.
-fn segment_control(segment: u16) -> [u8; size_of::<libc::cmsghdr>() + size_of::<usize>()] {
-    const HEADER: usize = size_of::<libc::cmsghdr>();
-    const WORD: usize = size_of::<usize>();
-    let mut control = [0; HEADER + WORD];
-    let length = HEADER + size_of::<u16>();
-    let parts: [(usize, &[u8]); 4] = [
-        (0, &length.to_ne_bytes()),
-        (WORD, &libc::SOL_UDP.to_ne_bytes()),
-        (WORD + size_of::<libc::c_int>(), &libc::UDP_SEGMENT.to_ne_bytes()),
-        (HEADER, &segment.to_ne_bytes()),
-    ];
-    for (at, part) in parts {
-        if let Some(place) = control.get_mut(at..at + part.len()) {
-            place.copy_from_slice(part);
-        }
-    }
-    control
+/// Options of IP sockets that nix has no names for.
+mod options {
+    use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
+
+    sockopt_impl!(
+        /// Whether datagrams may be fragmented.
+        Ipv4MtuDiscover,
+        SetOnly,
+        libc::IPPROTO_IP,
+        libc::IP_MTU_DISCOVER,
+        libc::c_int
+    );
+    sockopt_impl!(
+        /// Whether datagrams may be fragmented.
+        Ipv6MtuDiscover,
+        SetOnly,
+        libc::IPPROTO_IPV6,
+        libc::IPV6_MTU_DISCOVER,
+        libc::c_int
+    );
+    sockopt_impl!(
+        /// The path MTU of a connected socket.
+        Ipv6Mtu,
+        GetOnly,
+        libc::IPPROTO_IPV6,
+        libc::IPV6_MTU,
+        libc::c_int
+    );
 }
 
 /// Datagrams of one read.
@@ -210,23 +246,31 @@ pub struct Received<'a> {
     pub segment: usize,
 }
 
-/// The memory of one read, used again and again.
-#[derive(Debug)]
+impl<'a> Received<'a> {
+    /// The datagrams in batches that a [`crate::buffer::PacketBatch`] has room for.
+    pub fn batches(self) -> impl Iterator<Item = ChunksMut<'a, u8>> {
+        let segment = self.segment.max(1);
+        let batches = self.octets.chunks_mut(segment.saturating_mul(BATCH_PACKETS));
+        batches.map(move |batch| batch.chunks_mut(segment))
+    }
+}
+
+/// The memory of one read, used again and again; none until the first.
+#[derive(Debug, Default)]
 pub struct ReceiveBuffer {
     octets: Vec<u8>,
     control: Vec<u8>,
-}
-
-impl Default for ReceiveBuffer {
-    fn default() -> Self {
-        Self { octets: vec![0; MAX_PACKET], control: nix::cmsg_space!(libc::c_int) }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::buffer::DatagramBatch;
+    use crate::io::namespace::in_namespace;
+    use crate::io::netlink::Netlink;
+    use crate::io::tun::Device;
+    use netlink_packet_route::route::{RouteAttribute, RouteMetric};
+    use rtnetlink::RouteMessageBuilder;
 
     fn all(socket: &Socket, buffer: &mut ReceiveBuffer, count: usize) -> Vec<Vec<u8>> {
         let mut datagrams = Vec::new();
@@ -279,6 +323,38 @@ mod tests {
         let datagrams = all(&receiver, &mut ReceiveBuffer::default(), 40);
         assert!(datagrams.iter().enumerate().all(|(index, datagram)| datagram[0] == index as u8));
         assert_eq!(datagrams.iter().map(Vec::len).sum::<usize>(), 39_007);
+    }
+
+    #[test]
+    fn what_the_path_does_not_take_is_refused_and_never_fragmented() {
+        in_namespace(async || {
+            let netlink = Netlink::open().unwrap();
+            let _outside = Device::open("outside0").unwrap();
+            netlink.set_link("outside0", [192, 0, 2, 9].into(), 1500).await.unwrap();
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix([198, 51, 100, 0].into(), 24);
+            let mut route = route.output_interface(netlink.index("outside0").await.unwrap()).build();
+            route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(1300)]));
+            netlink.handle.route().add(route).execute().await.unwrap();
+
+            let socket = Socket::open("198.51.100.1:4500".parse().unwrap(), None).unwrap();
+            assert_eq!(socket.path_mtu(), 1300);
+            // An IPv4 header and a UDP header.
+            for (length, refused) in [(1300 - 28, 0), (1301 - 28, 1)] {
+                let octets = vec![0; length];
+                let run = Run { port: Port::NatT, remote: socket.remote(), segment: length, octets: &octets };
+                let sent = socket.send_run(&run);
+                assert_eq!(sent.dropped, refused);
+                assert_eq!(sent.error.and_then(|error| error.raw_os_error()), (refused > 0).then_some(libc::EMSGSIZE));
+            }
+        });
+    }
+
+    #[test]
+    fn a_receive_of_more_segments_than_a_batch_holds_comes_in_batches() {
+        let mut octets = vec![0; 128 * 400 - 1];
+        let received = Received { octets: &mut octets, segment: 400 };
+        let counts: Vec<usize> = received.batches().map(Iterator::count).collect();
+        assert_eq!(counts, [BATCH_PACKETS; 2]);
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::dial::{MAX_SECRET, read_bounded};
+use super::dial::{MAX_SECRET_FILE, read_bounded};
 use crate::config::{self, Config};
 use crate::report::RejectedRevision;
 
@@ -40,7 +40,7 @@ pub struct Watcher {
 /// Reads the configuration's text.
 ///
 /// # Errors
-/// The system's, and when it is not text.
+/// The system's, when it is not text, and when it is longer than a mebibyte.
 pub fn read_config(path: &Path) -> std::io::Result<String> {
     let octets = read_bounded(path, MAX_CONFIG)?;
     String::from_utf8(octets.to_vec()).map_err(std::io::Error::other)
@@ -77,7 +77,7 @@ impl Watcher {
         }
         let mut changed = false;
         for (path, secret) in &mut self.secrets {
-            let new = read_bounded(path, MAX_SECRET + 2).ok();
+            let new = read_bounded(path, MAX_SECRET_FILE).ok();
             if new != *secret {
                 *secret = new;
                 changed = true;
@@ -136,7 +136,7 @@ fn within_reach(config: Config) -> Result<Config, String> {
 
 fn secrets(config: &Config) -> Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)> {
     let read = |path: PathBuf| {
-        let secret = read_bounded(&path, MAX_SECRET + 2).ok();
+        let secret = read_bounded(&path, MAX_SECRET_FILE).ok();
         (path, secret)
     };
     paths(config).into_iter().map(read).collect()
@@ -193,6 +193,13 @@ mod tests {
 
         publish(&scratch, "c", &text(&scratch.path().join("other"), "2", 60), "changed");
         assert_eq!(watcher.poll(), [Change::Credentials]);
+    }
+
+    #[test]
+    fn a_configuration_that_is_too_long_is_not_cut() {
+        let scratch = Scratch::new();
+        let path = scratch.write("config.json", &vec![b' '; MAX_CONFIG + 1]);
+        assert_eq!(read_config(&path).unwrap_err().to_string(), "it is longer than 1048576 octets");
     }
 
     #[test]

@@ -387,7 +387,10 @@ impl Connection {
                 }
             }
             ike::Event::Failed(error) => {
-                if !self.offer_again(now, &error) {
+                let silent = matches!(error, ike::Error::NoResponse { .. });
+                if silent && self.bare_until.is_some() {
+                    self.fail(verdict::not_renewed(&error));
+                } else if !self.offer_again(now, &error) {
                     self.fail(verdict::of_ike(&error));
                 }
             }

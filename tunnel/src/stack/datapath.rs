@@ -11,11 +11,9 @@ use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
 use crate::esp::{self, InboundSa, OutboundSa};
-use crate::ike;
+use crate::ike::{self, MAX_PAIRS};
 use crate::inet::{Checksum, L2TP_PORT, PROTOCOL_UDP, UDP_HEADER};
 
-/// The most pairs side by side: as many as IKE keeps.
-const MAX_PAIRS: usize = 16;
 /// How long packets stay on the old SA when the peer sends nothing on the new one. The responder of a Quick Mode installs its
 /// SAs with the third message only, so a packet that overtakes it would be lost.
 const SWITCH_AFTER: Duration = Duration::from_millis(1_500);

@@ -91,7 +91,8 @@ impl Life {
     }
 
     /// An LCP echo was lost, the `count`th in a row; `suspicious` are so many that the link may be dead. PPP is, once it has
-    /// been silent for as long as a dead peer may be although something beside it was heard since.
+    /// been silent for twice as long as a peer that was asked may be although something beside it was heard since: its echoes
+    /// are all that is asked, so a lossy path needs more of them.
     pub(super) fn handle_echo_lost(&mut self, now: Instant, count: u32, suspicious: u32) -> Verdict {
         if count <= 1 {
             self.echo_lost = None;
@@ -99,7 +100,7 @@ impl Life {
         let since = *self.echo_lost.get_or_insert(now);
         if count < suspicious {
             Verdict::Alive
-        } else if self.beside > since && since + self.patience() <= now {
+        } else if self.beside > since && since + 2 * self.patience() <= now {
             Verdict::Dead
         } else {
             Verdict::Ask
@@ -183,13 +184,13 @@ mod tests {
         let start = Instant::now();
         let mut life = life(start);
         let mut verdicts = Vec::new();
-        for count in 1..=8 {
+        for count in 1..=15 {
             let now = start + count * 3 * SECOND;
             verdicts.push(life.handle_echo_lost(now, count, 3));
             life.heard(now, Source::Beside);
         }
-        assert_eq!(verdicts[2..7], [Verdict::Ask; 5]);
-        assert_eq!(verdicts[7], Verdict::Dead);
+        assert_eq!(verdicts[2..14], [Verdict::Ask; 12]);
+        assert_eq!(verdicts[14], Verdict::Dead);
     }
 
     #[test]
@@ -199,6 +200,6 @@ mod tests {
         life.handle_echo_lost(start, 3, 3);
         life.heard(start + SECOND, Source::Ppp);
         life.heard(start + 2 * SECOND, Source::Beside);
-        assert_eq!(life.handle_echo_lost(start + 25 * SECOND, 3, 3), Verdict::Ask);
+        assert_eq!(life.handle_echo_lost(start + 60 * SECOND, 3, 3), Verdict::Ask);
     }
 }

@@ -190,6 +190,12 @@ pub(super) fn sas_deleted() -> Failure {
     )
 }
 
+/// The SAs of an established tunnel went, and nobody answers the Quick Mode for new ones.
+pub(super) fn not_renewed(error: &ike::Error) -> Failure {
+    let advice = "The IPsec security associations expired or were deleted before. The tunnel is dialled again; look into the gateway's log.";
+    failure(Layer::Ipsec, Reason::QuickModeTimeout, sentence(error, advice))
+}
+
 pub(super) fn unusable_keys() -> Failure {
     failure(
         Layer::Ipsec,

@@ -36,7 +36,7 @@ impl Connection {
         }
     }
 
-    /// The path takes packets of another length, in octets.
+    /// The path takes IP packets of at most `mtu` octets.
     pub(in crate::stack) fn handle_path_mtu(&mut self, now: Instant, mtu: u16) {
         self.path.mtu = mtu;
         self.pump(now);

@@ -1,0 +1,318 @@
+//! What is wrong with a configuration that the types alone take: bounds, and fields that contradict each other.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{
+    Config, IdentityKind, InvalidConfig, InvalidField, MAX_EXPORTS, MAX_PEERS, MAX_PROPOSALS, MAX_REMOTE_CIDRS,
+    ProbeKind,
+};
+
+/// The longest path of a Unix socket: `sun_path` of unix(7) without its zero.
+const MAX_SOCKET_PATH: usize = 107;
+
+impl Config {
+    /// Checks what the types alone do not.
+    ///
+    /// # Errors
+    /// Every field that is wrong, by its path.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        let mut check = Check(Vec::new());
+        check.count("peers", "entries", self.peers.len(), 1, MAX_PEERS);
+        for (index, peer) in self.peers.iter().enumerate() {
+            if !is_host(&peer.address) {
+                check.wrong(
+                    format!("peers[{index}].address"),
+                    format!(
+                        "{:?} is neither a DNS name nor an IP address; name the gateway by one of them",
+                        peer.address
+                    ),
+                );
+            }
+        }
+        self.check_protocols(&mut check);
+        self.check_network(&mut check);
+        self.check_exports(&mut check);
+        self.check_health(&mut check);
+        self.check_process(&mut check);
+        if check.0.is_empty() { Ok(()) } else { Err(InvalidConfig(check.0)) }
+    }
+
+    fn check_protocols(&self, check: &mut Check) {
+        check.range("ike.lifetimeSeconds", self.ike.lifetime_seconds.into(), 60, 86_400);
+        check.count("ike.proposals", "entries", self.ike.proposals.len(), 0, MAX_PROPOSALS);
+        let dpd = self.ike.dpd;
+        check.range("ike.dpd.intervalSeconds", dpd.interval_seconds.into(), 2, 3_600);
+        if u64::from(dpd.timeout_seconds) < 2 * u64::from(dpd.interval_seconds) {
+            check.wrong(
+                "ike.dpd.timeoutSeconds",
+                format!("{} must be at least twice ike.dpd.intervalSeconds", dpd.timeout_seconds),
+            );
+        }
+        for (field, id) in [("ike.localId", &self.ike.local_id), ("ike.remoteId", &self.ike.remote_id)] {
+            let Some(id) = id else { continue };
+            check.count(&format!("{field}.value"), "octets", id.value.len(), 1, 253);
+            if id.kind == IdentityKind::Address && id.value.parse::<IpAddr>().is_err() {
+                check.wrong(format!("{field}.value"), format!("{:?} is not an IP address; use another type", id.value));
+            }
+        }
+        check.count("esp.proposals", "entries", self.esp.proposals.len(), 0, MAX_PROPOSALS);
+        if self.esp.proposals.iter().map(|proposal| proposal.group).collect::<BTreeSet<_>>().len() > 1 {
+            check.wrong(
+                "esp.proposals",
+                "all must name the same group, or none; a Quick Mode carries one key exchange".to_owned(),
+            );
+        }
+        check.range("esp.lifetimeSeconds", self.esp.lifetime_seconds.into(), 20, 86_400);
+        if let Some(bytes) = self.esp.lifetime_bytes {
+            check.range("esp.lifetimeBytes", bytes, 1 << 20, u64::from(u32::MAX) << 10);
+        }
+        if let Some(packets) = self.esp.lifetime_packets {
+            check.range("esp.lifetimePackets", packets, 1_000, u32::MAX.into());
+        }
+        check.count("l2tp.hostName", "octets", self.l2tp.host_name.len(), 1, 64);
+        check.range("l2tp.helloSeconds", self.l2tp.hello_seconds.into(), 5, 3_600);
+        check.count("ppp.auth", "entries", self.ppp.auth.len(), 1, 3);
+        if self.ppp.auth.iter().collect::<BTreeSet<_>>().len() < self.ppp.auth.len() {
+            check.wrong("ppp.auth", format!("{:?} names one twice; remove it", self.ppp.auth));
+        }
+        check.range("ppp.echoSeconds", self.ppp.echo_seconds.into(), 1, 3_600);
+        check.range("ppp.echoFailures", self.ppp.echo_failures.into(), 1, 20);
+    }
+
+    fn check_network(&self, check: &mut Check) {
+        check.count("network.remoteCIDRs", "entries", self.network.remote_cidrs.len(), 0, MAX_REMOTE_CIDRS);
+        for (index, cidr) in self.network.remote_cidrs.iter().enumerate() {
+            let field = format!("network.remoteCIDRs[{index}]");
+            if cidr.addr().is_ipv6() {
+                check.wrong(field, format!("{cidr} is IPv6; IPCP carries IPv4 only"));
+            } else if cidr.prefix_len() == 0 {
+                check.wrong(field, format!("{cidr} would take every packet; name the networks behind the peer"));
+            }
+        }
+        if let Some(mtu) = self.network.mtu {
+            check.range("network.mtu", mtu.into(), 576, 1_500);
+        }
+        let device = &self.network.device;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if device.is_empty() || device.len() > 15 || !device.chars().all(allowed) {
+            check.wrong("network.device", format!("{device:?} must be 1 to 15 letters, digits, '-', '_' or '.'"));
+        }
+    }
+
+    fn check_exports(&self, check: &mut Check) {
+        check.count("exports", "entries", self.exports.len(), 0, MAX_EXPORTS);
+        let mut listeners = BTreeSet::new();
+        for (index, export) in self.exports.iter().enumerate() {
+            if !listeners.insert((export.protocol, export.listen)) {
+                check.wrong(
+                    format!("exports[{index}].listen"),
+                    format!("{} {} is used twice; give each export a port of its own", export.protocol, export.listen),
+                );
+            }
+            check.port(format!("exports[{index}].listen"), export.listen.port());
+            check.port(format!("exports[{index}].port"), export.port);
+            if !self.is_remote(export.host) {
+                check.wrong(format!("exports[{index}].host"), outside(export.host));
+            }
+        }
+    }
+
+    fn check_health(&self, check: &mut Check) {
+        let health = &self.health_check;
+        check.range("healthCheck.intervalSeconds", health.interval_seconds.into(), 1, 300);
+        check.range("healthCheck.failureThreshold", health.failure_threshold.into(), 1, 10);
+        let kind = health.kind;
+        if (kind == ProbeKind::Lcp) == health.host.is_some() {
+            check.presence("healthCheck.host", kind, kind != ProbeKind::Lcp);
+        }
+        if (kind == ProbeKind::Tcp) != health.port.is_some() {
+            check.presence("healthCheck.port", kind, kind == ProbeKind::Tcp);
+        }
+        if let Some(port) = health.port {
+            check.port("healthCheck.port", port);
+        }
+        if let Some(host) = health.host.filter(|host| !self.is_remote(*host)) {
+            check.wrong("healthCheck.host", outside(host));
+        }
+    }
+
+    fn check_process(&self, check: &mut Check) {
+        check.port("admin.listen", self.admin.listen.port());
+        check.count("admin.socket", "octets", self.admin.socket.as_os_str().len(), 1, MAX_SOCKET_PATH);
+        let Some(report) = &self.report else { return };
+        if !is_https(&report.url) {
+            check.wrong(
+                "report.url",
+                format!("{:?} is not an https URL with a host; reports carry a token, so give one", report.url),
+            );
+        }
+        if report.ca_bundle.trim().is_empty() {
+            let problem = "is empty; give the certificates, in PEM, that the endpoint's certificate may come from";
+            check.wrong("report.caBundle", problem.to_owned());
+        }
+        if report.token_file.as_os_str().is_empty() {
+            check.wrong("report.tokenFile", "is empty; name the file with the token".to_owned());
+        }
+    }
+
+    fn is_remote(&self, host: IpAddr) -> bool {
+        self.network.remote_cidrs.iter().any(|cidr| cidr.contains(&host))
+    }
+}
+
+fn outside(host: IpAddr) -> String {
+    format!("{host} is in none of network.remoteCIDRs; add its network there, or it would not go through the tunnel")
+}
+
+/// Whether `text` is an IP address or a DNS name (RFC 1123 section 2.1).
+fn is_host(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    text.parse::<IpAddr>().is_ok()
+        || (name.len() <= 253 && name.split('.').all(label) && !name.rsplit('.').next().is_some_and(is_number))
+}
+
+/// Whether `url` begins with `https`, a host and nothing or a port.
+fn is_https(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("https://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().is_ok_and(|port| port > 0)),
+        _ => (authority, true),
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    port && address.map_or_else(|| is_host(host), |address| address.parse::<Ipv6Addr>().is_ok())
+}
+
+fn is_number(label: &str) -> bool {
+    label.bytes().all(|octet| octet.is_ascii_digit())
+}
+
+struct Check(Vec<InvalidField>);
+
+impl Check {
+    fn wrong(&mut self, field: impl Into<String>, problem: String) {
+        self.0.push(InvalidField { field: field.into(), problem });
+    }
+
+    fn range(&mut self, field: &str, value: u64, least: u64, most: u64) {
+        if !(least..=most).contains(&value) {
+            self.wrong(field, format!("{value} must be between {least} and {most}"));
+        }
+    }
+
+    fn count(&mut self, field: &str, unit: &str, count: usize, least: usize, most: usize) {
+        if !(least..=most).contains(&count) {
+            self.wrong(field, format!("has {count} {unit}, must have {least} to {most}"));
+        }
+    }
+
+    fn port(&mut self, field: impl Into<String>, port: u16) {
+        if port == 0 {
+            self.wrong(field, "port 0 is none; name one from 1 to 65535".to_owned());
+        }
+    }
+
+    fn presence(&mut self, field: &str, kind: ProbeKind, needed: bool) {
+        self.wrong(
+            field,
+            if needed {
+                format!("is missing; type {kind:?} needs it")
+            } else {
+                format!("type {kind:?} has none; remove it")
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::SMALLEST;
+    use crate::config::{Export, Identity, PppAuth, Protocol, ReportTo, parse};
+    use std::path::PathBuf;
+
+    fn changed(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = parse(SMALLEST).unwrap();
+        change(&mut config);
+        config.check().map_or_else(|error| error.0.into_iter().map(|field| field.field).collect(), |()| Vec::new())
+    }
+
+    #[test]
+    fn each_bound_is_kept_and_named() {
+        assert_eq!(changed(|c| c.peers.clear()), ["peers"]);
+        assert_eq!(changed(|c| c.peers[0].address = "not a name".to_owned()), ["peers[0].address"]);
+        assert_eq!(changed(|c| c.peers[0].address = "10.1.1".to_owned()), ["peers[0].address"]);
+        assert_eq!(changed(|c| c.ike.lifetime_seconds = 59), ["ike.lifetimeSeconds"]);
+        assert_eq!(changed(|c| c.ike.dpd.timeout_seconds = 19), ["ike.dpd.timeoutSeconds"]);
+        assert_eq!(
+            changed(|c| c.ike.local_id = Some(Identity { kind: IdentityKind::Address, value: "x".to_owned() })),
+            ["ike.localId.value"]
+        );
+        assert_eq!(
+            changed(|c| c.esp.proposals = vec!["aes256-sha1".parse().unwrap(), "aes256-sha1-modp2048".parse().unwrap()]),
+            ["esp.proposals"]
+        );
+        assert_eq!(
+            changed(|c| c.network.remote_cidrs = vec!["0.0.0.0/0".parse().unwrap()]),
+            ["network.remoteCIDRs[0]"]
+        );
+        assert_eq!(changed(|c| c.network.device = "a b".to_owned()), ["network.device"]);
+        assert_eq!(changed(|c| c.health_check.kind = ProbeKind::Tcp), ["healthCheck.host", "healthCheck.port"]);
+        assert_eq!(changed(|c| c.health_check.port = Some(80)), ["healthCheck.port"]);
+        assert_eq!(changed(|c| c.ppp.auth = vec![PppAuth::Pap, PppAuth::Pap]), ["ppp.auth"]);
+        assert_eq!(changed(|c| c.admin.socket = PathBuf::new()), ["admin.socket"]);
+        assert_eq!(changed(|c| c.admin.socket = "x".repeat(108).into()), ["admin.socket"]);
+        assert_eq!(changed(|c| c.admin.listen.set_port(0)), ["admin.listen"]);
+    }
+
+    #[test]
+    fn the_endpoint_of_reports_is_whole() {
+        let report = |url: &str, ca_bundle: &str, token: &str| {
+            let report = ReportTo { url: url.to_owned(), ca_bundle: ca_bundle.to_owned(), token_file: token.into() };
+            changed(|c| c.report = Some(report))
+        };
+        let pem = "-----BEGIN CERTIFICATE-----";
+        for url in ["https://operator.towline:8443/v1", "https://192.0.2.1", "https://[2001:db8::1]:1", "https://[::1]"]
+        {
+            assert!(report(url, pem, "/t").is_empty(), "{url}");
+        }
+        for url in ["http://a", "https://", "https://:8443/", "https://a:0", "https://a:b", "https://a b/"] {
+            assert_eq!(report(url, pem, "/t"), ["report.url"], "{url}");
+        }
+        assert_eq!(report("https://a.b", "", ""), ["report.caBundle", "report.tokenFile"]);
+    }
+
+    #[test]
+    fn what_is_probed_or_exported_must_lie_behind_the_peer() {
+        let export = Export {
+            name: "db".to_owned(),
+            listen: ([0, 0, 0, 0], 5432).into(),
+            host: [10, 20, 4, 11].into(),
+            port: 5432,
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(changed(|c| c.exports = vec![export.clone()]), ["exports[0].host"]);
+        let no_port = Export { port: 0, listen: ([0, 0, 0, 0], 0).into(), ..export.clone() };
+        assert_eq!(
+            changed(|c| {
+                c.network.remote_cidrs = vec!["10.20.0.0/16".parse().unwrap()];
+                c.exports = vec![no_port];
+            }),
+            ["exports[0].listen", "exports[0].port"]
+        );
+        assert_eq!(
+            changed(|c| {
+                c.network.remote_cidrs = vec!["10.20.0.0/16".parse().unwrap()];
+                c.exports = vec![export.clone(), export.clone()];
+            }),
+            ["exports[1].listen"]
+        );
+    }
+}
