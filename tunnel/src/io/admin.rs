@@ -239,6 +239,7 @@ mod tests {
     use super::*;
     use crate::io::scratch::Scratch;
     use crate::report::{Layer, Reason, Report, State};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A loop that answers with what `snapshot` makes.
     fn asker(snapshot: impl Fn() -> Snapshot + Send + 'static) -> Asker<Ask> {
@@ -293,8 +294,38 @@ mod tests {
             idle.push(TcpStream::connect(address).await.unwrap());
         }
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
-        // The first one had to go.
-        assert_eq!(idle[0].read(&mut [0]).await.unwrap_or_default(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_newest_connection_drives_out_the_oldest() {
+        struct Open(usize, mpsc::UnboundedSender<usize>);
+        impl Drop for Open {
+            fn drop(&mut self) {
+                self.1.send(self.0).unwrap_or_default();
+            }
+        }
+        let folder = Scratch::new();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (ended, mut ends) = mpsc::unbounded_channel();
+        let next = AtomicUsize::new(0);
+        tokio::spawn(async move {
+            serve(&listener, |stream| {
+                let open = Open(next.fetch_add(1, Ordering::Relaxed), ended.clone());
+                async move {
+                    let _held = (stream, open);
+                    std::future::pending().await
+                }
+            })
+            .await;
+        });
+        let began = tokio::time::Instant::now();
+        let mut clients = Vec::new();
+        for _ in 0..MAX_CONNECTIONS + 2 {
+            clients.push(UnixStream::connect(&path).await.unwrap());
+        }
+        assert_eq!([ends.recv().await, ends.recv().await], [Some(0), Some(1)]);
+        assert!(began.elapsed() < CONNECTION_TIMEOUT && ends.try_recv().is_err());
     }
 
     #[tokio::test]
