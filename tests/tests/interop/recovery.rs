@@ -67,6 +67,15 @@ fn a_tunnel_comes_up_over_a_path_that_loses_a_fifth_of_its_packets() {
 }
 
 #[test]
+fn a_tunnel_process_that_is_killed_is_followed_by_the_next_one() {
+    let world = World::new(Lns::default(), Side::Wan);
+    let (killed, _) = world.connect(|_| {});
+    // Without a goodbye: the gateway still has everything of the old one, from the same address and port.
+    drop(killed);
+    world.connect(|_| {});
+}
+
+#[test]
 fn a_nat_that_forgets_is_survived() {
     let site = Site::new().unwrap();
     let lns = Lns::default();
