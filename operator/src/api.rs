@@ -31,6 +31,8 @@ pub fn file_name(definition: &CustomResourceDefinition) -> String {
 
 #[cfg(test)]
 mod tests {
+    use towline_tunnel::report::Reason;
+
     use super::*;
 
     #[test]
@@ -54,5 +56,22 @@ mod tests {
             let read: CustomResourceDefinition = serde_saphyr::from_str(&to_yaml(&definition).unwrap()).unwrap();
             assert_eq!(read, definition);
         }
+    }
+
+    #[test]
+    fn the_readme_explains_every_reason_and_no_other() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        let table = readme.split("| reason | what it means | what to do |\n|---|---|---|\n").nth(1).unwrap();
+        let mut rows = table.lines();
+        for reason in Reason::ALL {
+            let row = rows.next().unwrap_or_default();
+            let begin = format!("| `{reason}` | {} | ", reason.description());
+            let advice = row.strip_prefix(&begin);
+            assert!(
+                advice.is_some_and(|advice| advice.len() > 2),
+                "the row of {reason} begins with {begin}, and is {row}"
+            );
+        }
+        assert_eq!(rows.next(), Some(""), "a row of no reason");
     }
 }

@@ -160,7 +160,8 @@ pub fn status(input: &Input<'_>) -> VpnTunnelStatus {
         observed_generation: generation,
         conditions,
         active_peer: told
-            .map_or_else(|| kept.and_then(|old| old.active_peer.clone()), |report| report.active_peer.clone()),
+            .map_or_else(|| kept.and_then(|old| old.active_peer.clone()), |report| report.active_peer.clone())
+            .or_else(|| tunnel.spec.client.peers.first().map(|peer| peer.address.clone())),
         assigned_address: told.filter(|_| alone).map_or_else(
             || kept.and_then(|old| old.assigned_address.clone()),
             |report| report.assigned_address.map(|address| address.to_string()),
@@ -472,6 +473,7 @@ mod tests {
         assert_eq!(says(&unready, ConditionType::Ready), pair("False", "PodsPending"));
         let silent = judge(&tunnel, &applied(), &[pod("a", None)], false);
         assert_eq!(says(&silent, ConditionType::Ready), pair("Unknown", "PodSilent"));
+        assert_eq!(silent.active_peer.as_deref(), Some("vpn.oslo.example.com"));
         let old = judge(&tunnel, &applied(), &[pod("a", Some((up("r1"), 36)))], false);
         assert_eq!(says(&old, ConditionType::Ready), pair("Unknown", "PodSilent"));
         let none = judge(&tunnel, &applied(), &[], false);

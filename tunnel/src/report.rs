@@ -87,8 +87,6 @@ reasons! {
     ApplyFailed,
     /// The tunnel is switched off by `suspend`.
     Suspended,
-    /// The tunnel is being deleted.
-    Deleting,
 
     /// The Secrets hold everything that is needed.
     CredentialsRead,

@@ -133,7 +133,7 @@ pub struct VpnTunnelSpec {
     /// Settings of the pod that the tunnel runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodSettings>,
-    /// Logs of the tunnel process.
+    /// Logs of the tunnel process. A change reaches it without a new dial and without a restart.
     #[serde(default)]
     pub log: Log,
 }

@@ -332,3 +332,27 @@ async fn pauses_after_failures_grow_up_to_a_bound_and_end_with_a_success() {
     assert_eq!(pauses[..2], [Action::requeue(FIRST_PAUSE), Action::requeue(FIRST_PAUSE * 2)]);
     assert_eq!(pauses[8], Action::requeue(LONGEST_PAUSE));
 }
+
+#[tokio::test]
+async fn a_tunnel_that_the_watches_bring_is_reconciled_and_the_controller_ends_when_it_is_told_to() {
+    fn list(items: Value) -> Option<(StatusCode, Value)> {
+        Some((StatusCode::OK, json!({"metadata": {"resourceVersion": "1"}, "items": items})))
+    }
+    let World { context, writers, asked, .. } = World::new(|question, _| match question {
+        "GET /apis/towline.dev/v1alpha1/vpntunnels" => list(json!([tunnel("Gateway")])),
+        "GET /api/v1/configmaps"
+        | "GET /api/v1/pods"
+        | "GET /api/v1/serviceaccounts"
+        | "GET /api/v1/services"
+        | "GET /apis/apps/v1/deployments"
+        | "GET /apis/policy/v1/poddisruptionbudgets" => list(json!([])),
+        _ => None,
+    });
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(run(context, writers, shutdown.clone()));
+    while !asked.lock().unwrap().contains(&STATUS.to_owned()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    shutdown.cancel();
+    timeout(RUN_LIMIT, running).await.expect("the controller goes on").unwrap();
+}

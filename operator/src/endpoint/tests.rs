@@ -294,3 +294,40 @@ async fn the_server_ends_when_it_is_told_to_though_a_client_says_nothing() {
     timeout(DRAIN_LIMIT * 2, server.serving).await.expect("the server goes on").unwrap();
     drop(idle);
 }
+
+#[tokio::test]
+async fn what_the_webhook_answers_is_counted() {
+    let (client, _) = mock::api(|question, _| {
+        assert_eq!(question, TUNNEL);
+        mock::refusal(StatusCode::NOT_FOUND)
+    });
+    let metrics = Metrics::default();
+    let webhook = Webhook { settings: crate::build::pod::tests::settings() };
+    let leading = watch::channel(false).1;
+    let endpoint = Endpoint::new(client, Reports::default(), Cache::new().0, leading, Some(webhook), metrics.clone());
+    let review = |labels: Value| {
+        let pod = json!({"metadata": {"name": "app", "labels": labels}, "spec": {"containers": []}});
+        json!({
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": {
+                "uid": "u-1",
+                "kind": {"group": "", "version": "v1", "kind": "Pod"},
+                "resource": {"group": "", "version": "v1", "resource": "pods"},
+                "namespace": "erp",
+                "operation": "CREATE",
+                "userInfo": {},
+                "object": pod,
+            },
+        })
+    };
+    for body in [review(json!({})), review(json!({"towline.dev/tunnel": "oslo"})), json!({})] {
+        let request = Request::new(axum::body::Body::from(body.to_string()));
+        mutate(State(endpoint.clone()), request).await;
+    }
+    let text = metrics.render().unwrap();
+    for result in ["allowed", "denied", "error"] {
+        let line = format!("towline_operator_webhook_reviews_total{{result=\"{result}\"}} 1\n");
+        assert!(text.contains(&line), "{line} is missing in {text}");
+    }
+}

@@ -127,6 +127,7 @@ async fn changed_after(reports: &mut watch::Receiver<Report>, earliest: Instant)
 }
 
 /// What the operator answers.
+#[derive(Debug)]
 enum Answer {
     Taken(Acknowledgement),
     /// It knows no such tunnel.
@@ -355,7 +356,7 @@ mod tests {
         let other = operator(&scratch, StatusCode::OK).await;
         let mut operator = operator(&scratch, StatusCode::OK).await;
         let to = ReportTo { ca_bundle: other.to.ca_bundle, ..operator.to.clone() };
-        let error = Client::default().post(&to, &Report::new(String::new())).await.unwrap_err();
+        let error = post(&to, &Report::new(String::new())).await.unwrap_err();
         assert!(error.contains("certificate") && !error.contains("secret"), "{error}");
         assert!(operator.posts.try_recv().is_err());
     }

@@ -74,7 +74,7 @@ pub struct Amounts {
     pub memory: Option<Quantity>,
 }
 
-/// Logs.
+/// Logs of the tunnel process. A change reaches it without a new dial and without a restart.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Log {

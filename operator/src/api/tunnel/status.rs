@@ -21,7 +21,7 @@ pub struct VpnTunnelStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The gateway of `client.peers` that is in use or was tried last.
+    /// The gateway of `client.peers` that is in use or was tried last; the first of them before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_peer: Option<String>,
     /// Our address inside the tunnel. With several sidecars each has its own, under `pods`.
