@@ -16,9 +16,14 @@ use super::world::{NODE, REPLICAS, alta, cluster, dale_with_pod, forget_release,
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What Kubernetes itself makes in every namespace, and Helm the namespace: neither ever removes them.
-const OF_THE_NAMESPACE: [&str; 3] =
-    ["Namespace /towline-system", "ServiceAccount towline-system/default", "ConfigMap towline-system/kube-root-ca.crt"];
+/// What Kubernetes itself makes in every namespace, and Helm the namespace: neither ever removes them. The node renews its
+/// Lease from a moment after it is ready.
+const NOT_OF_THE_CHART: [&str; 4] = [
+    "Namespace /towline-system",
+    "ServiceAccount towline-system/default",
+    "ConfigMap towline-system/kube-root-ca.crt",
+    "Lease kube-node-lease/test",
+];
 
 /// Every kind of object that can be listed, save events, which come and go with time.
 pub(super) fn kinds(cluster: &Cluster) -> Vec<String> {
@@ -32,8 +37,8 @@ fn objects(cluster: &Cluster) -> BTreeSet<String> {
     let line = r#"-o=jsonpath={range .items[*]}{.kind}{" "}{.metadata.namespace}{"/"}{.metadata.name}{"\n"}{end}"#;
     let kinds = kinds(cluster).join(",");
     let listed = cluster.kubectl(&["get", &kinds, "--all-namespaces", line]).unwrap();
-    let of_namespace = |name: &&str| !OF_THE_NAMESPACE.contains(name);
-    listed.lines().filter(of_namespace).map(str::to_owned).collect()
+    let counts = |name: &&str| !NOT_OF_THE_CHART.contains(name);
+    listed.lines().filter(counts).map(str::to_owned).collect()
 }
 
 fn record(cluster: &Cluster) -> PathBuf {
@@ -116,11 +121,13 @@ fn helm_uninstall_keeps_definitions_and_tunnels_by_default_and_nothing_else_and_
     // As the chart has it by default.
     release::upgrade(cluster, &chart(), &[&replicas(), "crds.keep=true"]).unwrap();
     uninstall(cluster);
+    let service = kubectl(cluster, "get service alta-web -o=jsonpath={.spec.clusterIP}");
     let is_of_tunnels = |object: &String| {
         let of_tunnel = ["alta", "bodo", "dale"].iter().any(|name| object.contains(name));
         let of_user = ["Pod default/app", "Pod default/with"].contains(&object.as_str());
         let of_definition = object.starts_with("CustomResourceDefinition ") || object.starts_with("APIService ");
-        of_tunnel || of_user || (of_definition && object.contains("towline.dev"))
+        let of_service = *object == format!("IPAddress /{}", service.trim());
+        of_tunnel || of_service || of_user || (of_definition && object.contains("towline.dev"))
     };
     let others = || left(cluster).into_iter().filter(|object| !is_of_tunnels(object)).collect::<Vec<_>>();
     wait_until("the end of all but the tunnels", PATIENCE, || others().is_empty())
