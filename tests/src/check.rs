@@ -121,15 +121,10 @@ impl Part {
                 tool::build()?;
                 image::app()?;
                 product::images()?;
-                let tested =
-                    test(&["--package", "towline-tests", "--test", "cluster", "--", "--test-threads=1"], count);
-                // The tests share a cluster and leave it to us.
-                if let Some(cluster) = Cluster::open(release::TEST_CLUSTER)? {
-                    for kib in cluster.resident_memory("towline-operator")? {
-                        count.measured.push(format!("{MEASURED} the operator: {kib} KiB"));
-                    }
-                    cluster.down()?;
-                }
+                let tests = ["--package", "towline-tests", "--test", "cluster"];
+                let tested = test(&[tests.as_slice(), &["--", "--test-threads=1", "--show-output"]].concat(), count);
+                // The last test takes their cluster down, if it comes to that.
+                Cluster::open(release::TEST_CLUSTER)?.map_or(Ok(()), Cluster::down)?;
                 tested?;
             }
         }

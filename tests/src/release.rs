@@ -1,6 +1,7 @@
 //! The chart in a local cluster, and a foreign gateway beside it: what the demo shows and the cluster tests check.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,12 +24,21 @@ pub fn install(cluster: &Cluster, values: &[&str]) -> Result<()> {
     for archive in images.iter().chain([&image::app()?]) {
         cluster.load_image(archive)?;
     }
-    let chart = tool::workspace().join("charts/towline");
-    let chart = chart.to_str().context("the path of the checkout is not UTF-8")?;
+    upgrade(cluster, &chart(), values)
+}
+
+/// The chart of this checkout.
+pub fn chart() -> PathBuf {
+    tool::workspace().join("charts/towline")
+}
+
+/// Installs or upgrades a chart whose images the cluster has; waits until the operator is ready.
+pub fn upgrade(cluster: &Cluster, chart: &Path, values: &[&str]) -> Result<()> {
+    let chart = chart.to_str().context("the path of the chart is not UTF-8")?;
     let mut arguments = vec!["upgrade", "--install", "towline", chart, "--namespace", NAMESPACE, "--create-namespace"];
     arguments.extend(["--wait", "--timeout", "3m", "--set", "crds.keep=false"]);
     // An image of the same name may be a newer one: its age is part of the pods, so that they are made anew with it.
-    let built = images.first().map(fs::metadata).transpose()?.map(|image| image.modified()).transpose()?;
+    let built = product::images()?.first().map(fs::metadata).transpose()?.map(|image| image.modified()).transpose()?;
     let built = built.and_then(|built| built.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
     let mut sets = vec![format!("podAnnotations.towline\\.dev/built=t{}", built.as_millis())];
     for (value, image) in [("image", product::OPERATOR_IMAGE), ("tunnelImage", product::TUNNEL_IMAGE)] {
@@ -107,6 +117,9 @@ spec:
     )
 }
 
+/// What the container of [`app`] does: it waits, and ends at once when it is told to.
+pub const WAIT: &str = "trap exit TERM; sleep 1000000 & wait";
+
 /// A pod that waits for commands; with a tunnel's name it carries that tunnel as a sidecar.
 pub fn app(name: &str, tunnel: Option<&str>) -> String {
     let labels = tunnel.map(|tunnel| format!("\n  labels: {{towline.dev/tunnel: {tunnel}}}")).unwrap_or_default();
@@ -116,12 +129,12 @@ kind: Pod
 metadata:
   name: {name}{labels}
 spec:
-  terminationGracePeriodSeconds: 1
+  terminationGracePeriodSeconds: 10
   containers:
     - name: app
       image: {}
       imagePullPolicy: Never
-      command: [/bin/sleep, '1000000']
+      command: [/bin/sh, -c, '{WAIT}']
 ",
         image::APP
     )

@@ -89,6 +89,9 @@ impl Site {
     }
 }
 
+/// The kernel's buffer for a capture in KiB: the traffic of a whole node goes through `any`, in bursts.
+const CAPTURE_BUFFER: &str = "65536";
+
 /// A running capture.
 #[derive(Debug)]
 pub struct Capture {
@@ -103,7 +106,8 @@ impl Capture {
         std::fs::create_dir_all(&folder)?;
         let file = folder.join(format!("{}-{name}.pcap", namespace.name()));
         let mut command = namespace.exec("tcpdump");
-        command.args(["-i", interface, "--immediate-mode", "-U", "-n", "-s", "0", "-Z", "root", "-w"]).arg(&file);
+        command.args(["-i", interface, "-B", CAPTURE_BUFFER, "--immediate-mode", "-U", "-n", "-s", "0"]);
+        command.args(["-Z", "root", "-w"]).arg(&file);
         // What a host says to itself, such as the output of a command in a pod, crosses no network.
         command.arg("not net 127.0.0.0/8");
         let mut process = Process::spawn(command, file.with_extension("log"))?;

@@ -1,11 +1,16 @@
-//! The chart on a real Kubernetes, with a foreign gateway: what a user does, and what goes wrong.
+//! The chart on a real Kubernetes, with foreign gateways: what a user does, and what goes wrong.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it is")]
 
 mod cluster {
     mod admission;
+    mod evidence;
     mod gateway;
-    mod removal;
+    mod liveness;
+    mod operator;
+    mod rollout;
+    mod security;
     mod sidecar;
+    mod uninstall;
     mod world;
 }
