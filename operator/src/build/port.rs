@@ -52,7 +52,6 @@ fn candidates(export: &Export) -> [u16; CANDIDATES] {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
-    use std::slice::from_ref;
 
     use towline_tunnel::config::{MAX_EXPORTS, Protocol};
 
@@ -138,7 +137,7 @@ mod tests {
         let mut udp = web.clone();
         udp.protocol = Protocol::Udp;
         for changed in [export("web", 12, 80), export("web", 11, 8080), export("mail", 11, 80), udp] {
-            assert_never_wrong(from_ref(&web), from_ref(&changed));
+            assert_never_wrong(std::slice::from_ref(&web), std::slice::from_ref(&changed));
             assert_ne!(candidates(&web), candidates(&changed));
         }
     }
