@@ -105,7 +105,12 @@ pub(super) fn dale() -> Tunnel {
 /// The same with the pod [`WITH`], which is up.
 pub(super) fn dale_with_pod() -> Tunnel {
     let tunnel = dale();
-    tunnel.cluster.apply(&eager("true")).unwrap();
+    let pod = eager("true");
+    if tunnel.cluster.apply(&pod).is_err() {
+        // A test has one there that begins otherwise, and a pod cannot be changed.
+        kubectl(&tunnel.cluster, &format!("delete pod {WITH} --ignore-not-found --timeout=60s"));
+        tunnel.cluster.apply(&pod).unwrap_or_else(|error| panic!("{error:#}\n{}", describe(&tunnel.cluster)));
+    }
     wait_for_pod(&tunnel.cluster, WITH).unwrap();
     settle(&tunnel.cluster, tunnel.name);
     tunnel
@@ -127,6 +132,9 @@ impl Tunnel {
         let manifest = manifest(name, address, &credentials(name));
         let mut tunnel = Self { cluster, name, address, manifest, gateway: lock(&GATEWAYS[place]) };
         if tunnel.gateway.is_none() {
+            // What an earlier run left is Ready until it notices that its gateway is another one.
+            kubectl(&tunnel.cluster, &format!("delete vpntunnel {name} --ignore-not-found --timeout=60s"));
+            kubectl(&tunnel.cluster, &format!("delete pods -l towline.dev/tunnel={name} --timeout=60s"));
             tunnel.boot_gateway();
         }
         tunnel.apply();
