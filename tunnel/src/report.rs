@@ -11,6 +11,9 @@ use crate::suite::{EspProposal, IkeProposal};
 /// The longest message of a layer, in characters; what a peer says is cut to it.
 pub const MAX_MESSAGE: usize = 512;
 
+/// The longest text about an export, in characters: those of all exports fit into one report.
+pub const MAX_PROBLEM: usize = 128;
+
 /// The layers of a tunnel in the order in which they come up. Each is one condition of a `VpnTunnel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Layer {
@@ -269,7 +272,7 @@ pub struct Report {
 pub struct ExportReport {
     /// Its name.
     pub name: String,
-    /// Why it does not listen, in a sentence of at most [`MAX_MESSAGE`] characters; none while it does. It is tried again.
+    /// Why it does not listen, in a sentence of at most [`MAX_PROBLEM`] characters; none while it does. It is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

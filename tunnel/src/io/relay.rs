@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::routing;
 use crate::config::{Export, Protocol};
-use crate::report::{ExportReport, MAX_MESSAGE};
+use crate::report::{ExportReport, MAX_PROBLEM};
 
 /// The most TCP connections and UDP flows of all exports together. A connection has two copy buffers of 8 KiB, so that all of
 /// them take some 20 MiB of this process. What the kernel queues for them counts towards the pod's memory too, and the kernel
@@ -97,7 +97,7 @@ impl Relays {
     pub fn report(&self) -> Vec<ExportReport> {
         let report = |running: &Running| ExportReport {
             name: running.export.name.clone(),
-            problem: running.task.as_ref().err().map(|problem| problem.chars().take(MAX_MESSAGE).collect()),
+            problem: running.task.as_ref().err().map(|problem| problem.chars().take(MAX_PROBLEM).collect()),
         };
         self.running.iter().map(report).collect()
     }

@@ -310,12 +310,15 @@ impl Connection {
         packets: &mut PacketBatch,
         counters: &mut Counters,
     ) {
+        let octets = packet.len();
         let message = match self.datapath.open(spi, packet) {
             Ok(message) => message,
             Err(refused @ (Refused::UnknownSpi | Refused::Esp(_) | Refused::NotL2tp)) => {
+                tracing::trace!(spi = format_args!("{spi:08x}"), octets, reason = refused.label(), "ESP refused");
                 return counters.drop_packet(refused.label());
             }
         };
+        tracing::trace!(spi = format_args!("{spi:08x}"), octets, "ESP received");
         counters.last_receive = Some(now);
         self.ike.handle_esp_activity(now, spi);
         self.lac.handle_activity(now);
@@ -408,7 +411,7 @@ impl Connection {
 
     fn export_esp(&mut self, sa: &ike::Sa) {
         if self.export_keys {
-            self.step(Step::Keys(keys::of_esp(sa)));
+            self.step(Step::Keys(keys::of_esp(sa, self.path.remote.is_ipv6())));
         }
     }
 

@@ -29,8 +29,9 @@ pub(super) fn of_isakmp(keys: &ike::Keys) -> KeyRow {
     KeyRow(Zeroizing::new(row))
 }
 
-/// A row of `esp_sa`. The addresses are left open: behind a NAT ours is not the one on the wire.
-pub(super) fn of_esp(sa: &ike::Sa) -> KeyRow {
+/// A row of `esp_sa`, for packets over IPv6 or IPv4. The addresses are left open: behind a NAT ours is not the one on the wire.
+pub(super) fn of_esp(sa: &ike::Sa, over_ipv6: bool) -> KeyRow {
+    let family = if over_ipv6 { "IPv6" } else { "IPv4" };
     let cipher = match sa.proposal.cipher {
         Cipher::Aes256 | Cipher::Aes192 | Cipher::Aes128 => "AES-CBC [RFC3602]",
         Cipher::Aes256Gcm16 | Cipher::Aes128Gcm16 => "AES-GCM with 16 octet ICV [RFC4106]",
@@ -50,7 +51,7 @@ pub(super) fn of_esp(sa: &ike::Sa) -> KeyRow {
         }
     };
     KeyRow(Zeroizing::new(format!(
-        "uat:esp_sa:\"IPv4\",\"*\",\"*\",\"0x{:08x}\",\"{cipher}\",\"0x{}\",\"{integrity}\",\"{}\"",
+        "uat:esp_sa:\"{family}\",\"*\",\"*\",\"0x{:08x}\",\"{cipher}\",\"0x{}\",\"{integrity}\",\"{}\"",
         sa.spi,
         *hex(&sa.encryption_key),
         *integrity_key
@@ -77,5 +78,21 @@ mod tests {
         let row = of_isakmp(&keys);
         assert_eq!(row.to_string(), "uat:ikev1_decryption_table:abababababababab,5ec2");
         assert!(!format!("{row:?}").contains("5ec2"));
+    }
+
+    #[test]
+    fn a_row_of_esp_names_the_family_of_the_packets_and_the_algorithms() {
+        let sa = ike::Sa {
+            spi: 0xc0ff_ee01,
+            proposal: "aes128-sha1".parse().unwrap(),
+            encryption_key: Zeroizing::new(vec![0x11; 2]),
+            integrity_key: Zeroizing::new(vec![0x22; 2]),
+            lifetime: ike::Lifetime { seconds: std::time::Duration::from_secs(3600), kilobytes: None },
+            pair: 1,
+            initiator: true,
+        };
+        let rest = r#""*","*","0xc0ffee01","AES-CBC [RFC3602]","0x1111","HMAC-SHA-1-96 [RFC2404]","0x2222""#;
+        assert_eq!(of_esp(&sa, false).to_string(), format!(r#"uat:esp_sa:"IPv4",{rest}"#));
+        assert_eq!(of_esp(&sa, true).to_string(), format!(r#"uat:esp_sa:"IPv6",{rest}"#));
     }
 }

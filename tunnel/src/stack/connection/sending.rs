@@ -63,6 +63,7 @@ impl Connection {
         let remote = SocketAddr::new(self.path.remote, NAT_T_PORT);
         match transmits.push_with(Port::NatT, remote, |out| self.datapath.seal(path, parts, out)) {
             Ok(true) => {
+                tracing::trace!(octets = parts.map(<[u8]>::len).iter().sum::<usize>(), "L2TP message sent in ESP");
                 self.ike.handle_sent(self.clock);
                 true
             }
