@@ -16,6 +16,7 @@ mod outage;
 mod path;
 mod probe;
 mod recovery;
+mod reporting;
 mod settings;
 mod verdict;
 
@@ -35,7 +36,7 @@ use crate::buffer::{DatagramBatch, PacketBatch, Port};
 use crate::config::{Config, ProbeKind};
 use crate::l2tp::CloseReason;
 use crate::report::{Layer, Negotiated, Reason, RejectedRevision, Report, State as LayerState};
-use crate::suite::{self, Group};
+use crate::suite::Group;
 use connection::{Connection, Step};
 use outage::Outage;
 use probe::Probe;
@@ -93,8 +94,18 @@ enum State {
     /// The next attempt begins at the given time.
     Waiting(Instant),
     /// Goodbyes are being said, until the given time at the latest.
-    Closing(Box<Connection>, Instant),
+    Closing(Box<Connection>, Instant, Then),
     Closed,
+}
+
+/// What follows the goodbyes. No dial is begun before them: xl2tpd on a Linux kernel serves no call from an address while it
+/// still has the one before.
+#[derive(Clone, Copy)]
+enum Then {
+    Dial,
+    /// Another dial at the given time.
+    Wait(Instant),
+    End,
 }
 
 /// One tunnel.
@@ -156,18 +167,7 @@ impl Tunnel {
         for layer in [Layer::Ike, Layer::Ipsec, Layer::L2tp, Layer::Ppp, Layer::Probe] {
             self.set(layer, LayerState::Down, Reason::Stopping, "The tunnel process ends.");
         }
-        match std::mem::replace(&mut self.state, State::Closed) {
-            State::Connected(mut connection) => {
-                self.link_down();
-                self.report.negotiated = None;
-                connection.close(now, CloseReason::ShuttingDown);
-                self.state = State::Closing(connection, now + CLOSE_LIMIT);
-                self.advance(now);
-            }
-            State::Closing(connection, limit) => self.state = State::Closing(connection, limit),
-            State::Idle | State::Dialling | State::Waiting(_) => self.event(Event::Closed),
-            State::Closed => {}
-        }
+        self.hang_up(now, CloseReason::ShuttingDown, Then::End);
     }
 
     /// The answer to [`Event::Dial`].
@@ -219,7 +219,7 @@ impl Tunnel {
     /// Takes a datagram that came to the socket of `port` from `remote`; ESP is opened in place.
     pub fn handle_datagram(&mut self, now: Instant, port: Port, remote: SocketAddr, datagram: &mut [u8]) {
         match &mut self.state {
-            State::Connected(connection) | State::Closing(connection, _) if connection.remote() == remote.ip() => {
+            State::Connected(connection) | State::Closing(connection, ..) if connection.remote() == remote.ip() => {
                 connection.handle_datagram(now, port, datagram, &mut self.packets, &mut self.counters);
                 self.advance(now);
             }
@@ -264,10 +264,8 @@ impl Tunnel {
             // What is on its way was read before.
             State::Waiting(_) | State::Dialling => self.dial(),
             // An attempt under way was begun with the old ones.
-            State::Connected(_) if !self.up => {
-                self.hang_up(now, CloseReason::Administrative);
-                self.dial();
-            }
+            State::Connected(_) if !self.up => self.redial(now),
+            State::Closing(_, _, Then::Wait(_)) => self.hang_up(now, CloseReason::Administrative, Then::Dial),
             // The new ones are read when the tunnel is dialled again.
             State::Connected(_) | State::Idle | State::Closing(..) | State::Closed => {}
         }
@@ -292,12 +290,9 @@ impl Tunnel {
         self.recovery.start_over();
         self.pfs.clear();
         match &self.state {
-            State::Connected(_) => {
-                self.hang_up(now, CloseReason::Administrative);
-                self.dial();
-            }
-            State::Waiting(_) => self.dial(),
-            State::Dialling => self.dial(),
+            State::Connected(_) => self.redial(now),
+            State::Waiting(_) | State::Dialling => self.dial(),
+            State::Closing(_, _, Then::Wait(_)) => self.hang_up(now, CloseReason::Administrative, Then::Dial),
             State::Idle | State::Closing(..) | State::Closed => {}
         }
     }
@@ -322,10 +317,10 @@ impl Tunnel {
     pub fn handle_timeout(&mut self, now: Instant) {
         match &mut self.state {
             State::Connected(connection) => connection.handle_timeout(now),
-            State::Closing(connection, limit) if *limit > now => connection.handle_timeout(now),
-            State::Closing(..) => {
-                self.state = State::Closed;
-                self.event(Event::Closed);
+            State::Closing(connection, limit, _) if *limit > now => connection.handle_timeout(now),
+            State::Closing(_, _, then) => {
+                let then = *then;
+                self.go_on(then);
             }
             State::Waiting(at) if *at <= now => self.dial(),
             State::Waiting(_) | State::Idle | State::Dialling | State::Closed => {}
@@ -340,7 +335,7 @@ impl Tunnel {
             State::Connected(connection) => {
                 connection.poll_timeout().into_iter().chain(self.probe.poll_timeout()).min()
             }
-            State::Closing(connection, limit) => connection.poll_timeout().into_iter().chain([*limit]).min(),
+            State::Closing(connection, limit, _) => connection.poll_timeout().into_iter().chain([*limit]).min(),
             State::Waiting(at) => Some(*at),
             State::Idle | State::Dialling | State::Closed => None,
         }
@@ -356,7 +351,7 @@ impl Tunnel {
 
     /// Datagrams to send. Send them, clear the batch, and call again until it is empty.
     pub fn transmits(&mut self) -> &mut DatagramBatch {
-        if let State::Connected(connection) | State::Closing(connection, _) = &mut self.state {
+        if let State::Connected(connection) | State::Closing(connection, ..) = &mut self.state {
             connection.fill(&mut self.transmits, &mut self.counters);
         }
         &mut self.transmits
@@ -387,18 +382,50 @@ impl Tunnel {
         self.state = State::Dialling;
         self.counters.dials = self.counters.dials.saturating_add(1);
         self.progress(Layer::Peer, Reason::ResolvingPeer, &format!("Looking up {peer}."));
-        for layer in [Layer::Ike, Layer::Ipsec, Layer::L2tp, Layer::Ppp, Layer::Probe] {
-            self.progress(layer, Reason::WaitingForLowerLayer, "Waits for the layer below.");
-        }
+        self.layers_wait();
         self.report.active_peer = Some(peer.clone());
         let fresh_ports = self.recovery.wants_fresh_ports(self.config.peers.len());
         self.event(Event::Dial { peer, fresh_ports });
     }
 
+    /// Says goodbye to the peer, and dials when it has heard.
+    fn redial(&mut self, now: Instant) {
+        self.progress(Layer::Peer, Reason::BackingOff, "The gateway is told goodbye, and dialled again at once.");
+        self.layers_wait();
+        self.hang_up(now, CloseReason::Administrative, Then::Dial);
+    }
+
+    /// Ends the connection, if there is one, with every goodbye; one whose goodbyes are being said already goes on with that.
+    fn hang_up(&mut self, now: Instant, reason: CloseReason, then: Then) {
+        self.link_down();
+        self.report.negotiated = None;
+        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Connected(mut connection) => {
+                connection.close(now, reason);
+                State::Closing(connection, now + CLOSE_LIMIT, then)
+            }
+            State::Closing(connection, limit, _) => State::Closing(connection, limit, then),
+            State::Idle | State::Dialling | State::Waiting(_) => return self.go_on(then),
+            State::Closed => State::Closed,
+        };
+        self.advance(now);
+    }
+
+    fn go_on(&mut self, then: Then) {
+        match then {
+            Then::Dial => self.dial(),
+            Then::Wait(at) => self.state = State::Waiting(at),
+            Then::End => {
+                self.state = State::Closed;
+                self.event(Event::Closed);
+            }
+        }
+    }
+
     /// Takes over what the connection says.
     fn advance(&mut self, now: Instant) {
         loop {
-            let (State::Connected(connection) | State::Closing(connection, _)) = &mut self.state else { return };
+            let (State::Connected(connection) | State::Closing(connection, ..)) = &mut self.state else { return };
             let Some(step) = connection.poll_step() else { return };
             self.take(now, step);
         }
@@ -462,33 +489,14 @@ impl Tunnel {
             Step::Keys(row) => self.event(Event::Keys(row)),
             Step::Failed(failure) => self.fail(now, failure),
             Step::Closed => {
-                if let State::Closing(connection, _) = &mut self.state {
+                if let State::Closing(connection, _, then) = &mut self.state {
+                    let then = *then;
                     // What it still has to say leaves with this call.
                     connection.fill(&mut self.transmits, &mut self.counters);
-                    self.state = State::Closed;
-                    self.event(Event::Closed);
+                    self.go_on(then);
                 }
             }
         }
-    }
-
-    /// Changes what was agreed on, if anything was.
-    fn negotiated(&mut self, change: impl FnOnce(&mut Negotiated)) {
-        if let Some(negotiated) = &mut self.report.negotiated {
-            change(negotiated);
-            self.judge_negotiated();
-        }
-    }
-
-    fn judge_negotiated(&mut self) {
-        let Some(negotiated) = &mut self.report.negotiated else { return };
-        // Whether the gateway asks who we are is known once there is an address.
-        let anonymous = self.report.assigned_address.is_some() && negotiated.ppp_auth.is_none();
-        let anonymous = anonymous.then(|| "the gateway asked for no PPP authentication".to_owned());
-        let weak: Vec<_> =
-            suite::weakness(&negotiated.ike, negotiated.esp.as_ref()).into_iter().chain(anonymous).collect();
-        negotiated.weakness = (!weak.is_empty()).then(|| weak.join("; "));
-        self.report_changed = true;
     }
 
     /// What worked is offered first when the same peer is dialled again.
@@ -512,15 +520,6 @@ impl Tunnel {
         self.probe = Probe::new(&self.config.health_check, now);
     }
 
-    /// Reports the link that is up.
-    fn show_link(&mut self, mtu: u16) {
-        self.negotiated(|negotiated| negotiated.mtu = Some(mtu));
-        let auth = self.report.negotiated.as_ref().and_then(|negotiated| negotiated.ppp_auth);
-        let auth = auth.map_or_else(|| "without authentication".to_owned(), |auth| format!("by {auth}"));
-        let address = self.report.assigned_address.map(|address| address.to_string()).unwrap_or_default();
-        self.layer_up(Layer::Ppp, Reason::IpcpOpened, format!("{address} {auth}, MTU {mtu}."));
-    }
-
     fn link_down(&mut self) {
         if std::mem::take(&mut self.up) {
             self.event(Event::Down);
@@ -533,25 +532,16 @@ impl Tunnel {
         self.report_changed = true;
     }
 
-    /// Ends the connection with every goodbye that needs no waiting.
-    fn hang_up(&mut self, now: Instant, reason: CloseReason) {
-        self.link_down();
-        self.report.negotiated = None;
-        if let State::Connected(connection) = std::mem::replace(&mut self.state, State::Idle) {
-            connection.abandon(now, reason, &mut self.transmits, &mut self.counters);
-        }
-    }
-
     fn fail(&mut self, now: Instant, failure: Failure) {
         let up_since = self.counters.established;
-        self.hang_up(now, CloseReason::Failure(failure.message.clone()));
+        let reason = CloseReason::Failure(failure.message.clone());
         let count = self.counters.failures.entry(failure.layer).or_default();
         *count = count.saturating_add(1);
         let wait = self.recovery.failed(self.config.peers.len(), failure.refused, up_since, now, &mut self.rng);
         let failure = if failure.refused { verdict::with_wait(failure, wait) } else { failure };
         self.report.failed_attempts = self.recovery.failures();
         self.report_changed |= self.outage.fail(&mut self.report, &failure);
-        self.state = State::Waiting(now + wait);
+        self.hang_up(now, reason, Then::Wait(now + wait));
     }
 
     /// Sends the LCP probe that is due, or gives up the one before.
@@ -574,18 +564,6 @@ impl Tunnel {
         if let Some((state, reason, message)) = self.probe.judge(&self.config.health_check, result) {
             self.set(Layer::Probe, state, reason, message);
         }
-    }
-
-    fn set(&mut self, layer: Layer, state: LayerState, reason: Reason, message: impl Into<String>) {
-        self.report_changed |= self.report.set(layer, state, reason, message);
-    }
-
-    fn layer_up(&mut self, layer: Layer, reason: Reason, message: String) {
-        self.report_changed |= self.outage.up(&mut self.report, layer, reason, message);
-    }
-
-    fn progress(&mut self, layer: Layer, reason: Reason, message: &str) {
-        self.report_changed |= self.outage.progress(&mut self.report, layer, reason, message);
     }
 
     fn event(&mut self, event: Event) {

@@ -36,6 +36,29 @@ fn the_gateway_is_told_why_the_tunnel_ends() {
 }
 
 #[test]
+fn no_dial_begins_before_the_gateway_has_heard_the_goodbyes() {
+    let end: [fn(&mut World); 2] = [
+        |world| world.client.apply(world.now, &Setting { lives: (600, 100), ..Setting::default() }.config()),
+        |world| world.client.handle_device_failure(world.now, "The device is gone.".to_owned()),
+    ];
+    for end in end {
+        let mut world = World::new(&Setting::default());
+        world.assert_ready();
+        let (dials, told) = (world.client.counters().dials, world.gateway().seen.told.len());
+        // The first of them are lost.
+        world.network.blocked = |_| true;
+        end(&mut world);
+        world.drain();
+        world.run(Duration::from_millis(350), |_| false);
+        assert_eq!(world.client.counters().dials, dials, "dialled before the goodbyes");
+        world.network.blocked = |_| false;
+        assert!(world.run(Duration::from_secs(60), |world| world.client.counters().dials > dials));
+        assert_eq!(world.gateway().seen.told.len(), told + 2, "CDN and StopCCN");
+        world.assert_ready();
+    }
+}
+
+#[test]
 fn a_gateway_that_negotiates_ppp_anew_takes_the_link_down_until_it_is_up_again() {
     let mut world = World::new(&Setting::default());
     world.assert_ready();

@@ -19,7 +19,7 @@ use super::keys::{self, KeyRow};
 use super::life::{Life, Source, Verdict};
 use super::verdict::{self, Failure};
 use super::{Counters, Link, Path, mss, settings};
-use crate::buffer::{DatagramBatch, PacketBatch, Port};
+use crate::buffer::{PacketBatch, Port};
 use crate::config::Config;
 use crate::ppp::Ppp;
 use crate::report::{Layer, Nat, Reason};
@@ -197,26 +197,6 @@ impl Connection {
         self.ike.close(now);
         self.state = State::Closed;
         self.step(Step::Closed);
-    }
-
-    /// Ends at once: everything that can be said without waiting is put into `transmits`.
-    pub(super) fn abandon(
-        mut self,
-        now: Instant,
-        reason: l2tp::CloseReason,
-        transmits: &mut DatagramBatch,
-        counters: &mut Counters,
-    ) {
-        self.close(now, reason);
-        self.fill(transmits, counters);
-        if let State::Terminating(_) = self.state {
-            self.close_l2tp(now);
-            self.fill(transmits, counters);
-        }
-        if self.state != State::Closed {
-            self.close_ike(now);
-            self.fill(transmits, counters);
-        }
     }
 
     pub(super) fn poll_step(&mut self) -> Option<Step> {
