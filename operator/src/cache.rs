@@ -14,6 +14,7 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
 
 use crate::api::label;
 use crate::api::tunnel::VpnTunnel;
@@ -46,7 +47,8 @@ macro_rules! caches {
             pub tunnels: Store<Tunnel>,
             /// Every pod with the label of a tunnel, without what nobody here asks for.
             pub pods: Store<Pod>,
-            $($field: Store<PartialObjectMeta<$kind>>),*
+            $($field: Store<PartialObjectMeta<$kind>>,)*
+            listed: Arc<OnceCell<()>>,
         }
 
         /// The other end, for the controller.
@@ -73,19 +75,23 @@ macro_rules! caches {
                 let (tunnels, tunnels_writer) = store();
                 let (pods, pods_writer) = store();
                 $(let $field = store();)*
-                let cache = Self { tunnels, pods, $($field: $field.0),* };
+                let cache = Self { tunnels, pods, $($field: $field.0,)* listed: Arc::default() };
                 (cache, Writers { tunnels: tunnels_writer, pods: pods_writer, $($field: $field.1),* })
             }
 
-            /// Waits until every kind was listed once.
+            /// Waits until every kind was listed once. Any number may wait.
             ///
             /// # Errors
             /// When the controller has ended.
             pub async fn ready(&self) -> Result<(), WriterDropped> {
-                self.tunnels.wait_until_ready().await?;
-                self.pods.wait_until_ready().await?;
-                $(self.$field.wait_until_ready().await?;)*
-                Ok(())
+                // A store wakes only the last of those that wait for it: one waits for all.
+                let listed = async {
+                    self.tunnels.wait_until_ready().await?;
+                    self.pods.wait_until_ready().await?;
+                    $(self.$field.wait_until_ready().await?;)*
+                    Ok(())
+                };
+                self.listed.get_or_try_init(|| listed).await.copied()
             }
         }
     };
@@ -156,6 +162,9 @@ pub fn slim(pod: &mut Pod) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
@@ -188,5 +197,29 @@ mod tests {
             })
         );
         assert_eq!(kept["status"], json!({"phase": "Running", "containerStatuses": []}));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everybody_who_waits_for_the_lists_is_woken() {
+        let (cache, mut writers) = Cache::new();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let cache = cache.clone();
+                tokio::spawn(async move { cache.ready().await.is_ok() })
+            })
+            .collect();
+        macro_rules! list {
+            ($($field:ident),*) => {$(
+                tokio::task::yield_now().await;
+                assert!(!waiting.iter().any(|task| task.is_finished()));
+                writers.$field.apply_watcher_event(&Event::Init);
+                writers.$field.apply_watcher_event(&Event::InitDone);
+            )*};
+        }
+        list!(pods, config_maps, deployments, disruption_budgets, service_accounts, services, tunnels);
+        for task in waiting {
+            let woken = tokio::time::timeout(Duration::from_secs(1), task).await;
+            assert!(woken.expect("it still waits").unwrap());
+        }
     }
 }

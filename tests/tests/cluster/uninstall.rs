@@ -121,12 +121,15 @@ fn helm_uninstall_keeps_definitions_and_tunnels_by_default_and_nothing_else_and_
     // As the chart has it by default.
     release::upgrade(cluster, &chart(), &[&replicas(), "crds.keep=true"]).unwrap();
     uninstall(cluster);
-    let service = kubectl(cluster, "get service alta-web -o=jsonpath={.spec.clusterIP}");
+    // Each Service has an object for its address; that of a Service that is left is listed itself.
+    let addresses = "get services --all-namespaces -o=jsonpath={.items[*].spec.clusterIP}";
     let is_of_tunnels = |object: &String| {
         let of_tunnel = ["alta", "bodo", "dale"].iter().any(|name| object.contains(name));
         let of_user = ["Pod default/app", "Pod default/with"].contains(&object.as_str());
         let of_definition = object.starts_with("CustomResourceDefinition ") || object.starts_with("APIService ");
-        let of_service = *object == format!("IPAddress /{}", service.trim());
+        let of_service = object
+            .strip_prefix("IPAddress /")
+            .is_some_and(|address| kubectl(cluster, addresses).split_whitespace().any(|used| used == address));
         of_tunnel || of_service || of_user || (of_definition && object.contains("towline.dev"))
     };
     let others = || left(cluster).into_iter().filter(|object| !is_of_tunnels(object)).collect::<Vec<_>>();
