@@ -140,6 +140,7 @@ pub fn status(input: &Input<'_>) -> VpnTunnelStatus {
     let is_current = input.is_current();
     let conditions = ConditionType::ALL
         .iter()
+        .filter(|kind| !kind.is_of_server())
         .filter_map(|kind| {
             let old = find(old_conditions, *kind);
             let is_ours = matches!(kind, ConditionType::Accepted | ConditionType::Provisioned);
@@ -400,7 +401,7 @@ mod tests {
 
     fn up(revision: &str) -> Report {
         let mut report = Report::new(revision.to_owned());
-        for layer in Layer::ALL {
+        for layer in Layer::CLIENT {
             report.set(layer, State::Up, Reason::ProbeSucceeded, "It works.");
         }
         report.assigned_address = Some([10, 20, 5, 10].into());
@@ -411,7 +412,7 @@ mod tests {
     fn down(layer: Layer, reason: Reason) -> Report {
         let mut report = up("r1");
         report.set(layer, State::Down, reason, "Do this.");
-        for other in Layer::ALL.into_iter().filter(|other| *other > layer) {
+        for other in Layer::CLIENT.into_iter().filter(|other| *other > layer) {
             report.set(other, State::Pending, Reason::WaitingForLowerLayer, "Waits.");
         }
         report

@@ -7,6 +7,7 @@
 //! at the start only.
 
 mod check;
+pub mod server;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -232,6 +233,11 @@ pub enum PppAuth {
     Pap,
 }
 
+impl PppAuth {
+    /// Every protocol.
+    pub const ALL: [Self; 3] = [Self::MsChapV2, Self::Chap, Self::Pap];
+}
+
 impl fmt::Display for PppAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -446,17 +452,56 @@ impl fmt::Display for InvalidConfig {
     }
 }
 
-/// Reads and checks a configuration.
+/// What a process is to be: a client or a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Configuration {
+    /// Dials a gateway.
+    Client(Box<Config>),
+    /// Accepts people and sites.
+    Server(Box<server::Server>),
+}
+
+/// Reads and checks a configuration of either role: that of a server says `"mode": "Server"`.
+///
+/// # Errors
+/// Every field that is wrong, by its path.
+pub fn parse_any(json: &str) -> Result<Configuration, InvalidConfig> {
+    #[derive(Deserialize)]
+    struct Role {
+        #[serde(default)]
+        mode: Option<String>,
+    }
+    match serde_json::from_str(json) {
+        Ok(Role { mode: Some(_) }) => parse_server(json).map(|server| Configuration::Server(Box::new(server))),
+        _ => parse(json).map(|config| Configuration::Client(Box::new(config))),
+    }
+}
+
+/// Reads and checks the configuration of a client.
 ///
 /// # Errors
 /// Every field that is wrong, by its path.
 pub fn parse(json: &str) -> Result<Config, InvalidConfig> {
+    let config: Config = read(json)?;
+    config.check().map(|()| config)
+}
+
+/// Reads and checks the configuration of a server.
+///
+/// # Errors
+/// Every field that is wrong, by its path.
+pub fn parse_server(json: &str) -> Result<server::Server, InvalidConfig> {
+    let server: server::Server = read(json)?;
+    server.check().map(|()| server)
+}
+
+fn read<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, InvalidConfig> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let unreadable = |field: String, problem: String| InvalidConfig(vec![InvalidField { field, problem }]);
-    let config: Config = serde_path_to_error::deserialize(&mut deserializer)
+    let value = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| unreadable(error.path().to_string(), error.inner().to_string()))?;
     deserializer.end().map_err(|error| unreadable(".".to_owned(), error.to_string()))?;
-    config.check().map(|()| config)
+    Ok(value)
 }
 
 impl Config {

@@ -21,6 +21,8 @@ pub mod report;
 pub mod suite;
 
 #[cfg(feature = "stack")]
+pub mod aaa;
+#[cfg(feature = "stack")]
 pub mod buffer;
 #[cfg(feature = "stack")]
 pub mod crypto;

@@ -31,12 +31,35 @@ pub enum Layer {
     Ppp,
     /// The probe that goes through the tunnel.
     Probe,
+    /// (Servers.) The UDP ports are open.
+    Listener,
+    /// (Servers.) The kernel forwards the packets of clients.
+    Forwarding,
+    /// (Servers.) A RADIUS server answers, where one is configured.
+    Radius,
 }
 
 impl Layer {
-    /// Every layer, the lowest first.
-    pub const ALL: [Self; 7] =
+    /// Every layer.
+    pub const ALL: [Self; 10] = [
+        Self::Credentials,
+        Self::Peer,
+        Self::Ike,
+        Self::Ipsec,
+        Self::L2tp,
+        Self::Ppp,
+        Self::Probe,
+        Self::Listener,
+        Self::Forwarding,
+        Self::Radius,
+    ];
+
+    /// The layers of a client, the lowest first.
+    pub const CLIENT: [Self; 7] =
         [Self::Credentials, Self::Peer, Self::Ike, Self::Ipsec, Self::L2tp, Self::Ppp, Self::Probe];
+
+    /// The layers of a server, the lowest first; [`Self::Radius`] only where RADIUS is configured.
+    pub const SERVER: [Self; 4] = [Self::Credentials, Self::Listener, Self::Forwarding, Self::Radius];
 }
 
 /// Whether a layer works.
@@ -169,6 +192,21 @@ reasons! {
     ProbeSucceeded,
     /// The probe does not answer through the tunnel.
     ProbeFailed,
+
+    /// The UDP ports of the server are open.
+    Listening,
+    /// A UDP port of the server cannot be opened.
+    ListenFailed,
+    /// The kernel forwards the packets of clients.
+    ForwardingEnabled,
+    /// The settings of the node or of the pod forbid forwarding.
+    ForwardingDisabled,
+    /// A RADIUS server answers, or none was asked yet.
+    RadiusAnswers,
+    /// No RADIUS server answers.
+    RadiusSilent,
+    /// The server accepts people and sites.
+    Serving,
 }
 
 impl fmt::Display for Reason {
@@ -264,6 +302,28 @@ pub struct Report {
     /// Each export of the configuration, at most [`crate::config::MAX_EXPORTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exports: Vec<ExportReport>,
+    /// (Servers.) How many sessions are up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
+    /// (Servers.) The last result of each user of the configuration who has tried to come in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<UserReport>,
+}
+
+/// How the last attempt of a user ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserReport {
+    /// The name.
+    pub name: String,
+    /// Sessions that are up.
+    pub sessions: u32,
+    /// When the last attempt ended, in seconds since the Unix epoch.
+    pub last_attempt: u64,
+    /// Whether it brought a session.
+    pub accepted: bool,
+    /// What came of it, in a few words of a closed list, such as `wrong_password`.
+    pub result: String,
 }
 
 /// One export's state.
@@ -288,18 +348,28 @@ pub struct RejectedRevision {
 }
 
 impl Report {
-    /// A report in which nothing has happened.
+    /// The report of a client in which nothing has happened.
     pub fn new(revision: String) -> Self {
-        let layers = Layer::ALL.map(|layer| LayerReport {
-            layer,
+        Self::of_layers(revision, &Layer::CLIENT)
+    }
+
+    /// The report of a server in which nothing has happened.
+    pub fn of_server(revision: String, radius: bool) -> Self {
+        let layers: Vec<Layer> = Layer::SERVER.into_iter().filter(|layer| radius || *layer != Layer::Radius).collect();
+        Self { sessions: Some(0), ..Self::of_layers(revision, &layers) }
+    }
+
+    fn of_layers(revision: String, layers: &[Layer]) -> Self {
+        let pending = |layer: &Layer| LayerReport {
+            layer: *layer,
             state: State::Pending,
             reason: Reason::Pending,
             message: "The tunnel process has just started.".to_owned(),
-        });
+        };
         Self {
             revision,
             rejected_revision: None,
-            layers: layers.to_vec(),
+            layers: layers.iter().map(pending).collect(),
             active_peer: None,
             peer_endpoint: None,
             assigned_address: None,
@@ -309,6 +379,8 @@ impl Report {
             established_at: None,
             failed_attempts: 0,
             exports: Vec::new(),
+            sessions: None,
+            users: Vec::new(),
         }
     }
 
@@ -332,9 +404,12 @@ impl Report {
         true
     }
 
-    /// Whether traffic goes through the tunnel: the probe answers.
+    /// Whether traffic goes through the tunnel: the probe answers. A server is ready when each of its layers works.
     pub fn is_ready(&self) -> bool {
-        self.layer(Layer::Probe).is_some_and(|probe| probe.state == State::Up)
+        match self.layer(Layer::Probe) {
+            Some(probe) => probe.state == State::Up,
+            None => self.layers.iter().all(|layer| layer.state == State::Up),
+        }
     }
 
     /// The cause of a tunnel that is not ready: the lowest layer that is down, or else the lowest that is not up.

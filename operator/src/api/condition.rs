@@ -37,8 +37,21 @@ condition_types! {
     L2tpEstablished,
     /// LCP, authentication and IPCP.
     PppEstablished,
-    /// Traffic goes through the tunnel.
+    /// (Servers.) The UDP ports are open.
+    Listening,
+    /// (Servers.) The kernel forwards the packets of clients.
+    Forwarding,
+    /// (Servers.) A RADIUS server answers.
+    RadiusReachable,
+    /// Traffic goes through the tunnel; a server accepts people and sites.
     Ready,
+}
+
+impl ConditionType {
+    /// Whether only a server has it.
+    pub fn is_of_server(self) -> bool {
+        matches!(self, Self::Listening | Self::Forwarding | Self::RadiusReachable)
+    }
 }
 
 impl From<Layer> for ConditionType {
@@ -51,6 +64,9 @@ impl From<Layer> for ConditionType {
             Layer::L2tp => Self::L2tpEstablished,
             Layer::Ppp => Self::PppEstablished,
             Layer::Probe => Self::Ready,
+            Layer::Listener => Self::Listening,
+            Layer::Forwarding => Self::Forwarding,
+            Layer::Radius => Self::RadiusReachable,
         }
     }
 }

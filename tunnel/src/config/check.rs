@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
-    Config, IdentityKind, InvalidConfig, InvalidField, MAX_EXPORTS, MAX_PEERS, MAX_PROPOSALS, MAX_REMOTE_CIDRS,
-    ProbeKind,
+    Admin, Config, Esp, Identity, IdentityKind, Ike, InvalidConfig, InvalidField, L2tp, MAX_EXPORTS, MAX_PEERS,
+    MAX_PROPOSALS, MAX_REMOTE_CIDRS, Ppp, PppAuth, ProbeKind, ReportTo,
 };
+
+mod server;
 
 /// The longest path of a Unix socket: `sun_path` of unix(7) without its zero.
 const MAX_SOCKET_PATH: usize = 107;
@@ -34,50 +36,14 @@ impl Config {
         self.check_network(&mut check);
         self.check_exports(&mut check);
         self.check_health(&mut check);
-        self.check_process(&mut check);
+        check.process(&self.admin, self.report.as_ref());
         if check.0.is_empty() { Ok(()) } else { Err(InvalidConfig(check.0)) }
     }
 
     fn check_protocols(&self, check: &mut Check) {
-        check.range("ike.lifetimeSeconds", self.ike.lifetime_seconds.into(), 60, 86_400);
-        check.count("ike.proposals", "entries", self.ike.proposals.len(), 0, MAX_PROPOSALS);
-        let dpd = self.ike.dpd;
-        check.range("ike.dpd.intervalSeconds", dpd.interval_seconds.into(), 2, 3_600);
-        if u64::from(dpd.timeout_seconds) < 2 * u64::from(dpd.interval_seconds) {
-            check.wrong(
-                "ike.dpd.timeoutSeconds",
-                format!("{} must be at least twice ike.dpd.intervalSeconds", dpd.timeout_seconds),
-            );
-        }
-        for (field, id) in [("ike.localId", &self.ike.local_id), ("ike.remoteId", &self.ike.remote_id)] {
-            let Some(id) = id else { continue };
-            check.count(&format!("{field}.value"), "octets", id.value.len(), 1, 253);
-            if id.kind == IdentityKind::Address && id.value.parse::<IpAddr>().is_err() {
-                check.wrong(format!("{field}.value"), format!("{:?} is not an IP address; use another type", id.value));
-            }
-        }
-        check.count("esp.proposals", "entries", self.esp.proposals.len(), 0, MAX_PROPOSALS);
-        if self.esp.proposals.iter().map(|proposal| proposal.group).collect::<BTreeSet<_>>().len() > 1 {
-            check.wrong(
-                "esp.proposals",
-                "all must name the same group, or none; a Quick Mode carries one key exchange".to_owned(),
-            );
-        }
-        check.range("esp.lifetimeSeconds", self.esp.lifetime_seconds.into(), 20, 86_400);
-        if let Some(bytes) = self.esp.lifetime_bytes {
-            check.range("esp.lifetimeBytes", bytes, 1 << 20, u64::from(u32::MAX) << 10);
-        }
-        if let Some(packets) = self.esp.lifetime_packets {
-            check.range("esp.lifetimePackets", packets, 1_000, u32::MAX.into());
-        }
-        check.count("l2tp.hostName", "octets", self.l2tp.host_name.len(), 1, 64);
-        check.range("l2tp.helloSeconds", self.l2tp.hello_seconds.into(), 5, 3_600);
-        check.count("ppp.auth", "entries", self.ppp.auth.len(), 1, 3);
-        if self.ppp.auth.iter().collect::<BTreeSet<_>>().len() < self.ppp.auth.len() {
-            check.wrong("ppp.auth", format!("{:?} names one twice; remove it", self.ppp.auth));
-        }
-        check.range("ppp.echoSeconds", self.ppp.echo_seconds.into(), 1, 3_600);
-        check.range("ppp.echoFailures", self.ppp.echo_failures.into(), 1, 20);
+        check.phase_1(&self.ike);
+        check.esp(&self.esp);
+        check.links(&self.l2tp, &self.ppp);
     }
 
     fn check_network(&self, check: &mut Check) {
@@ -90,14 +56,7 @@ impl Config {
                 check.wrong(field, format!("{cidr} would take every packet; name the networks behind the peer"));
             }
         }
-        if let Some(mtu) = self.network.mtu {
-            check.range("network.mtu", mtu.into(), 576, 1_500);
-        }
-        let device = &self.network.device;
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if device.is_empty() || device.len() > 15 || !device.chars().all(allowed) {
-            check.wrong("network.device", format!("{device:?} must be 1 to 15 letters, digits, '-', '_' or '.'"));
-        }
+        check.device(self.network.mtu, &self.network.device);
     }
 
     fn check_exports(&self, check: &mut Check) {
@@ -134,25 +93,6 @@ impl Config {
         }
         if let Some(host) = health.host.filter(|host| !self.is_remote(*host)) {
             check.wrong("healthCheck.host", outside(host));
-        }
-    }
-
-    fn check_process(&self, check: &mut Check) {
-        check.port("admin.listen", self.admin.listen.port());
-        check.count("admin.socket", "octets", self.admin.socket.as_os_str().len(), 1, MAX_SOCKET_PATH);
-        let Some(report) = &self.report else { return };
-        if !is_https(&report.url) {
-            check.wrong(
-                "report.url",
-                format!("{:?} is not an https URL with a host; reports carry a token, so give one", report.url),
-            );
-        }
-        if report.ca_bundle.trim().is_empty() {
-            let problem = "is empty; give the certificates, in PEM, that the endpoint's certificate may come from";
-            check.wrong("report.caBundle", problem.to_owned());
-        }
-        if report.token_file.as_os_str().is_empty() {
-            check.wrong("report.tokenFile", "is empty; name the file with the token".to_owned());
         }
     }
 
@@ -219,6 +159,86 @@ impl Check {
         }
     }
 
+    fn identity(&mut self, field: &str, id: Option<&Identity>) {
+        let Some(id) = id else { return };
+        self.count(&format!("{field}.value"), "octets", id.value.len(), 1, 253);
+        if id.kind == IdentityKind::Address && id.value.parse::<IpAddr>().is_err() {
+            self.wrong(format!("{field}.value"), format!("{:?} is not an IP address; use another type", id.value));
+        }
+    }
+
+    fn phase_1(&mut self, ike: &Ike) {
+        self.range("ike.lifetimeSeconds", ike.lifetime_seconds.into(), 60, 86_400);
+        self.count("ike.proposals", "entries", ike.proposals.len(), 0, MAX_PROPOSALS);
+        let dpd = ike.dpd;
+        self.range("ike.dpd.intervalSeconds", dpd.interval_seconds.into(), 2, 3_600);
+        if u64::from(dpd.timeout_seconds) < 2 * u64::from(dpd.interval_seconds) {
+            self.wrong(
+                "ike.dpd.timeoutSeconds",
+                format!("{} must be at least twice ike.dpd.intervalSeconds", dpd.timeout_seconds),
+            );
+        }
+        self.identity("ike.localId", ike.local_id.as_ref());
+        self.identity("ike.remoteId", ike.remote_id.as_ref());
+    }
+
+    fn esp(&mut self, esp: &Esp) {
+        self.count("esp.proposals", "entries", esp.proposals.len(), 0, MAX_PROPOSALS);
+        if esp.proposals.iter().map(|proposal| proposal.group).collect::<BTreeSet<_>>().len() > 1 {
+            self.wrong(
+                "esp.proposals",
+                "all must name the same group, or none; a Quick Mode carries one key exchange".to_owned(),
+            );
+        }
+        self.range("esp.lifetimeSeconds", esp.lifetime_seconds.into(), 20, 86_400);
+        if let Some(bytes) = esp.lifetime_bytes {
+            self.range("esp.lifetimeBytes", bytes, 1 << 20, u64::from(u32::MAX) << 10);
+        }
+        if let Some(packets) = esp.lifetime_packets {
+            self.range("esp.lifetimePackets", packets, 1_000, u32::MAX.into());
+        }
+    }
+
+    fn links(&mut self, l2tp: &L2tp, ppp: &Ppp) {
+        self.count("l2tp.hostName", "octets", l2tp.host_name.len(), 1, 64);
+        self.range("l2tp.helloSeconds", l2tp.hello_seconds.into(), 5, 3_600);
+        self.count("ppp.auth", "entries", ppp.auth.len(), 1, PppAuth::ALL.len());
+        if ppp.auth.iter().collect::<BTreeSet<_>>().len() < ppp.auth.len() {
+            self.wrong("ppp.auth", format!("{:?} names one twice; remove it", ppp.auth));
+        }
+        self.range("ppp.echoSeconds", ppp.echo_seconds.into(), 1, 3_600);
+        self.range("ppp.echoFailures", ppp.echo_failures.into(), 1, 20);
+    }
+
+    fn device(&mut self, mtu: Option<u16>, device: &str) {
+        if let Some(mtu) = mtu {
+            self.range("network.mtu", mtu.into(), 576, 1_500);
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if device.is_empty() || device.len() > 15 || !device.chars().all(allowed) {
+            self.wrong("network.device", format!("{device:?} must be 1 to 15 letters, digits, '-', '_' or '.'"));
+        }
+    }
+
+    fn process(&mut self, admin: &Admin, report: Option<&ReportTo>) {
+        self.port("admin.listen", admin.listen.port());
+        self.count("admin.socket", "octets", admin.socket.as_os_str().len(), 1, MAX_SOCKET_PATH);
+        let Some(report) = report else { return };
+        if !is_https(&report.url) {
+            self.wrong(
+                "report.url",
+                format!("{:?} is not an https URL with a host; reports carry a token, so give one", report.url),
+            );
+        }
+        if report.ca_bundle.trim().is_empty() {
+            let problem = "is empty; give the certificates, in PEM, that the endpoint's certificate may come from";
+            self.wrong("report.caBundle", problem.to_owned());
+        }
+        if report.token_file.as_os_str().is_empty() {
+            self.wrong("report.tokenFile", "is empty; name the file with the token".to_owned());
+        }
+    }
+
     fn presence(&mut self, field: &str, kind: ProbeKind, needed: bool) {
         self.wrong(
             field,
@@ -235,7 +255,7 @@ impl Check {
 mod tests {
     use super::*;
     use crate::config::tests::SMALLEST;
-    use crate::config::{Export, Identity, PppAuth, Protocol, ReportTo, parse};
+    use crate::config::{Export, Protocol, parse};
     use std::path::PathBuf;
 
     fn changed(change: impl FnOnce(&mut Config)) -> Vec<String> {

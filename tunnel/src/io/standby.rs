@@ -59,7 +59,7 @@ impl Standby {
     /// The report of the stack, with the cause that the stack does not know.
     pub fn report(&self, mut report: Report) -> Report {
         if self.is_gone {
-            for layer in Layer::ALL {
+            for layer in Layer::CLIENT {
                 report.set(layer, State::Down, Reason::Stopping, MESSAGE);
             }
         }

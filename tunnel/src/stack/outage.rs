@@ -42,7 +42,7 @@ impl Outage {
         self.failed = Some(failure.layer);
         self.reached.clear();
         let mut changed = false;
-        for layer in Layer::ALL.into_iter().filter(|&layer| layer > Layer::Credentials) {
+        for layer in Layer::CLIENT.into_iter().filter(|&layer| layer > Layer::Credentials) {
             if layer > failure.layer {
                 let message = "Waits for the layer below.";
                 changed |= report.set(layer, State::Pending, Reason::WaitingForLowerLayer, message);
@@ -64,11 +64,11 @@ mod tests {
     }
 
     fn states(report: &Report) -> [(State, Reason); 7] {
-        Layer::ALL.map(|layer| report.layer(layer).map(|found| (found.state, found.reason)).unwrap())
+        Layer::CLIENT.map(|layer| report.layer(layer).map(|found| (found.state, found.reason)).unwrap())
     }
 
     fn climb(outage: &mut Outage, report: &mut Report, to: Layer) -> Vec<bool> {
-        let below = Layer::ALL.into_iter().filter(|&layer| layer <= to);
+        let below = Layer::CLIENT.into_iter().filter(|&layer| layer <= to);
         below.map(|layer| outage.up(report, layer, Reason::Valid, "Up.".to_owned())).collect()
     }
 
@@ -80,7 +80,7 @@ mod tests {
         let before = states(&report);
         assert_eq!(before[2], (State::Pending, Reason::BackingOff));
         for _ in 0..3 {
-            for layer in Layer::ALL {
+            for layer in Layer::CLIENT {
                 outage.progress(&mut report, layer, Reason::WaitingForLowerLayer, "Waits for the layer below.");
             }
             assert_eq!(climb(&mut outage, &mut report, Layer::L2tp), [false; 5]);
