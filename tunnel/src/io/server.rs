@@ -1,0 +1,497 @@
+//! `towline-tunnel run` of a server: one event loop that moves packets between the TUN device, the stack and the two UDP sockets
+//! that everybody speaks to.
+
+mod secrets;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::future::pending;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use zeroize::Zeroizing;
+
+use super::admin::Ask;
+use super::endpoint::ReceiveBuffer;
+use super::forwarding::{Forwarding, Rules};
+use super::listener::{Listener, Turn};
+use super::netlink::Netlink;
+use super::process::{MAX_MESSAGES, hold_routing_lock, raise_file_limit, serve_admin};
+use super::relay::Relays;
+use super::standby::Existence;
+use super::telemetry::Verbosity;
+use super::tun::Device;
+use super::watch::{Change, Watcher};
+use super::{ServerSnapshot, Snapshot, metrics, report};
+use crate::buffer::PacketBatch;
+use crate::config::ReportTo;
+use crate::config::server::Server as Config;
+use crate::report::{Layer, Reason, Report, SessionReport, State};
+use crate::stack::Counters;
+use crate::stack::server::{EndCause, Event, Server, SessionInfo};
+
+/// How long the goodbyes may take after SIGTERM.
+const CLOSE_LIMIT: Duration = Duration::from_millis(1_800);
+/// How long the last report may take after that.
+const LAST_REPORT_LIMIT: Duration = Duration::from_millis(500);
+/// How often the wall clock is read: it may be set while the process runs.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+/// The MTU of the device unless the configuration has another: what fits the usual suites on an Ethernet.
+const DEVICE_MTU: u16 = 1_400;
+/// The pause until a port that cannot be opened is tried again.
+const LISTEN_PAUSE: Duration = Duration::from_secs(5);
+
+/// What to run.
+pub struct Options {
+    /// The file of the configuration, for changes.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// The configuration.
+    pub config: Config,
+    /// Where keys for the decryption of captures go.
+    pub keys: Option<File>,
+}
+
+/// What the loop is told by its tasks.
+enum Message {
+    Ask(Ask),
+    Change(Change<Config>),
+    Existence(Existence),
+}
+
+impl From<Existence> for Message {
+    fn from(existence: Existence) -> Self {
+        Self::Existence(existence)
+    }
+}
+
+impl From<Ask> for Message {
+    fn from(ask: Ask) -> Self {
+        Self::Ask(ask)
+    }
+}
+
+impl From<Change<Config>> for Message {
+    fn from(change: Change<Config>) -> Self {
+        Self::Change(change)
+    }
+}
+
+/// Runs a server until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What cannot be set up at the start; nothing of it stays. What fails later stands in the report, and is tried again.
+pub async fn run(options: Options, verbosity: Verbosity) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    raise_file_limit();
+    let (sender, mut messages) = mpsc::channel(MAX_MESSAGES);
+    let mut process = Process::start(options, verbosity, sender).await?;
+    while !process.closed {
+        tokio::select! {
+            _ = terminate.recv() => process.close(),
+            _ = interrupt.recv() => process.close(),
+            Some(message) = messages.recv() => process.handle(message).await,
+            () = process.device.readable() => process.read_device(),
+            () = readable(process.listener.as_ref()) => process.read_sockets(),
+            () = process.due() => process.handle_timeout(),
+        }
+        process.settle().await;
+    }
+    process.end().await;
+    Ok(())
+}
+
+async fn readable(listener: Option<&Listener>) {
+    match listener {
+        Some(listener) => listener.readable().await,
+        None => pending().await,
+    }
+}
+
+/// Seconds since the Unix epoch.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+struct Process {
+    config: Config,
+    server: Server,
+    netlink: Netlink,
+    forwarding: Forwarding,
+    /// Held for as long as the process routes.
+    _lock: std::os::unix::net::UnixDatagram,
+    device: Device,
+    listener: Option<Listener>,
+    listen_again: Option<Instant>,
+    clock_due: Instant,
+    relays: Relays,
+    link_state: watch::Sender<Option<Ipv4Addr>>,
+    reports: watch::Sender<Report>,
+    report_to: watch::Sender<Option<ReportTo>>,
+    reporter: tokio::task::JoinHandle<()>,
+    verbosity: Verbosity,
+    keys: Option<File>,
+    instruments: metrics::Instruments,
+    drops: BTreeMap<&'static str, u64>,
+    closing: Option<Instant>,
+    closed: bool,
+    batch: PacketBatch,
+    buffer: ReceiveBuffer,
+}
+
+impl Process {
+    async fn start(options: Options, verbosity: Verbosity, sender: mpsc::Sender<Message>) -> anyhow::Result<Self> {
+        let Options { path, text, config, keys } = options;
+        let lock = hold_routing_lock()?;
+        let netlink = Netlink::open().context("cannot talk to the kernel over netlink")?;
+        let forwarding = Forwarding::new().context("cannot talk to nf_tables over netlink")?;
+        let device = Device::open(&config.network.device).map_err(anyhow::Error::msg)?;
+        let mut seed = Zeroizing::new([0; 32]);
+        SysRng.try_fill_bytes(seed.as_mut_slice()).context("the system gives no random numbers")?;
+        let (secrets, problem) = secrets::read(&config);
+        let mut server = Server::new(config.clone(), secrets, seed, Instant::now(), unix_now());
+        server.export_keys(keys.is_some());
+        tell_secrets(&mut server, problem);
+        serve_admin(&config.admin, &sender).await?;
+        tokio::spawn(Watcher::new(path, text, &config).run(sender.clone()));
+        let (link_state, link) = watch::channel(Some(config.addresses.local));
+        let (reports, to_report) = watch::channel(server.report().clone());
+        let (report_to, target) = watch::channel(config.report.clone());
+        let reporter = tokio::spawn(report::run(target, to_report, sender));
+        let relays = Relays::new(link);
+        let instruments = metrics::Instruments::new(relays.instruments().clone());
+        let mut process = Self {
+            config,
+            server,
+            netlink,
+            forwarding,
+            _lock: lock,
+            device,
+            listener: None,
+            listen_again: None,
+            clock_due: Instant::now() + CLOCK_INTERVAL,
+            relays,
+            link_state,
+            reports,
+            report_to,
+            reporter,
+            verbosity,
+            keys,
+            instruments,
+            drops: BTreeMap::new(),
+            closing: None,
+            closed: false,
+            batch: PacketBatch::new(),
+            buffer: ReceiveBuffer::default(),
+        };
+        process.wire().await;
+        process.listen();
+        process.settle().await;
+        Ok(process)
+    }
+
+    /// Opens the ports; those that are not to be had are tried again.
+    fn listen(&mut self) {
+        match Listener::open(&self.config.listen) {
+            Ok(listener) => {
+                self.listener = Some(listener);
+                self.listen_again = None;
+                let message = format!("UDP {} and {} are open.", self.config.listen.ike, self.config.listen.nat_t);
+                self.server.set(Layer::Listener, State::Up, Reason::Listening, &message);
+            }
+            Err(error) => {
+                self.listener = None;
+                self.listen_again = Some(Instant::now() + LISTEN_PAUSE);
+                self.server.set(Layer::Listener, State::Down, Reason::ListenFailed, &error.to_string());
+            }
+        }
+    }
+
+    /// Sets up the device, the routes to clients, what is forwarded, and the relays.
+    async fn wire(&mut self) {
+        let wired = self.try_wire().await;
+        let (state, reason, message) = match wired {
+            Ok(message) => (State::Up, Reason::ForwardingEnabled, message),
+            Err((reason, message)) => (State::Down, reason, message),
+        };
+        self.server.set(Layer::Forwarding, state, reason, &message);
+        // Exports and imports of this side; one that cannot listen says so in the report.
+        self.relays.apply(&self.config.exports).await;
+        self.relays.apply_imports(self.config.addresses.local, &self.config.imports).await;
+    }
+
+    async fn try_wire(&mut self) -> Result<String, (Reason, String)> {
+        let config = &self.config;
+        if self.device.is_lost() || self.device.name() != config.network.device {
+            self.device = Device::open(&config.network.device).map_err(|error| (Reason::DeviceFailed, error))?;
+        }
+        let failed = |error: super::netlink::Error| (Reason::DeviceFailed, error.to_string());
+        let (device, mtu) = (self.device.name().to_owned(), config.network.mtu.unwrap_or(DEVICE_MTU));
+        let (pools, networks) = (&config.addresses.pools, config.users.iter().flat_map(|user| user.networks.clone()));
+        let inside: Vec<_> = pools.iter().copied().chain(networks).collect();
+        self.netlink.set_server_link(&device, config.addresses.local, mtu, &inside).await.map_err(failed)?;
+        let rules = Rules::new(config, &device);
+        self.forwarding.apply(&rules).map_err(|error| (Reason::ForwardingDisabled, error.to_string()))?;
+        if config.forwarding.networks.is_empty() {
+            return Ok("No network is forwarded to: clients reach each other, sites and imports.".to_owned());
+        }
+        super::forwarding::detect(config).map_err(|problem| (Reason::ForwardingDisabled, problem))?;
+        let networks: Vec<String> = config.forwarding.networks.iter().map(ToString::to_string).collect();
+        Ok(format!("Packets of clients are forwarded to {}.", networks.join(", ")))
+    }
+
+    async fn due(&self) {
+        let times = [self.server.poll_timeout(), self.closing, self.listen_again, Some(self.clock_due)];
+        match times.into_iter().flatten().min() {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => pending().await,
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = Instant::now();
+        self.server.handle_timeout(now);
+        if self.clock_due <= now {
+            self.clock_due = now + CLOCK_INTERVAL;
+            self.server.set_clock(now, unix_now());
+        }
+        if self.listen_again.is_some_and(|at| at <= now) {
+            self.listen();
+        }
+        if self.closing.is_some_and(|at| at <= now) {
+            self.closed = true;
+        }
+    }
+
+    fn close(&mut self) {
+        if self.closing.is_none() {
+            tracing::info!("the process was told to end");
+            self.closing = Some(Instant::now() + CLOSE_LIMIT);
+            self.server.close(Instant::now());
+        }
+    }
+
+    async fn handle(&mut self, message: Message) {
+        match message {
+            // Whoever asked may have gone.
+            Message::Ask(answer) => drop(answer.send(self.snapshot())),
+            Message::Change(Change::Credentials) => {
+                tracing::info!("a secret changed");
+                let (secrets, problem) = secrets::read(&self.config);
+                self.server.secrets_changed(Instant::now(), secrets);
+                tell_secrets(&mut self.server, problem);
+            }
+            Message::Change(Change::Rejected(rejected)) => self.server.reject(rejected),
+            Message::Change(Change::Config(config)) => self.apply(*config).await,
+            Message::Existence(Existence::Gone) => {
+                tracing::warn!("the VpnTunnel does not exist any more; this pod should end soon");
+            }
+            Message::Existence(Existence::Exists) => {}
+        }
+    }
+
+    async fn apply(&mut self, new: Config) {
+        tracing::info!(revision = new.revision, "the configuration changed");
+        let old = std::mem::replace(&mut self.config, new);
+        self.verbosity.set(self.config.log);
+        if old.admin != self.config.admin {
+            tracing::warn!("admin is read at the start of the process only; restart it");
+        }
+        self.report_to.send_if_modified(|to| {
+            let differs = *to != self.config.report;
+            to.clone_from(&self.config.report);
+            differs
+        });
+        let (secrets, problem) = secrets::read(&self.config);
+        self.server.apply(Instant::now(), self.config.clone(), secrets);
+        tell_secrets(&mut self.server, problem);
+        self.link_state.send_replace(Some(self.config.addresses.local));
+        self.wire().await;
+        if old.listen != self.config.listen || self.listener.is_none() {
+            self.listener = None;
+            self.listen();
+        }
+    }
+
+    fn read_device(&mut self) {
+        self.batch.clear();
+        if let Err(error) = self.device.receive(&mut self.batch) {
+            tracing::debug!(%error, "device cannot be read");
+        }
+        self.server.handle_packets(Instant::now(), &self.batch);
+    }
+
+    fn read_sockets(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut turn = Turn::default();
+        loop {
+            let Some(received) = self.listener.as_ref().and_then(|listener| listener.receive(&mut turn, &mut buffer))
+            else {
+                break;
+            };
+            let (port, local, remote) = (received.port, received.local, received.remote);
+            let now = Instant::now();
+            for batch in received.datagrams.batches() {
+                batch.for_each(|datagram| self.server.handle_datagram(now, port, local, remote, datagram));
+                self.flush();
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// Sends what the stack has ready, to both sides.
+    fn flush(&mut self) {
+        while !self.server.transmits().is_empty() {
+            let mut too_long = Vec::new();
+            if let Some(listener) = &self.listener {
+                for run in self.server.transmits().runs() {
+                    let sent = listener.send_run(&run);
+                    if sent.dropped > 0 {
+                        count(&mut self.drops, "socket", sent.dropped);
+                    }
+                    if sent.error.is_some_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
+                        too_long.push(run.way);
+                    }
+                }
+            }
+            self.server.transmits().clear();
+            for way in too_long {
+                if let Some(Ok(mtu)) = self.listener.as_ref().map(|listener| listener.path_mtu(way)) {
+                    self.server.handle_path_mtu(Instant::now(), way.remote, mtu);
+                }
+            }
+        }
+        for packet in self.server.packets().iter() {
+            if let Err(error) = self.device.send(packet) {
+                tracing::trace!(%error, "device does not take a packet");
+                count(&mut self.drops, "device", 1);
+            }
+        }
+        self.server.packets().clear();
+    }
+
+    /// Does everything that the stack wants done.
+    async fn settle(&mut self) {
+        loop {
+            self.flush();
+            match self.server.poll_event() {
+                Some(event) => self.handle_event(event),
+                None if self.device.is_lost() => self.wire().await,
+                None if self.server.transmits().is_empty() => return,
+                None => {}
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Authenticate { .. } => {}
+            Event::Up(info) => self.session_up(&info),
+            Event::Down(info, cause) => self.session_down(&info, cause),
+            Event::ReportChanged => self.publish(),
+            Event::Keys(row) => {
+                if let Some(file) = &mut self.keys
+                    && let Err(error) = writeln!(file, "{row}")
+                {
+                    tracing::warn!(%error, "keys cannot be written");
+                }
+            }
+            Event::Closed => self.closed = self.closing.is_some(),
+        }
+    }
+
+    fn session_up(&mut self, _info: &SessionInfo) {}
+
+    fn session_down(&mut self, _info: &SessionInfo, _cause: EndCause) {}
+
+    fn publish(&mut self) {
+        let report = Report { exports: self.relays.report(), ..self.server.report().clone() };
+        super::telemetry::log_changes(&self.reports.borrow(), &report);
+        self.reports.send_replace(report);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let counted = self.server.counters();
+        let now = Instant::now();
+        let counters = Counters {
+            rx_packets: counted.rx_packets,
+            rx_octets: counted.rx_octets,
+            tx_packets: counted.tx_packets,
+            tx_octets: counted.tx_octets,
+            dropped: counted.dropped.clone(),
+            ..Counters::default()
+        };
+        Snapshot {
+            report: Report { exports: self.relays.report(), ..self.server.report().clone() },
+            counters,
+            drops: self.drops.clone(),
+            instruments: self.instruments.clone(),
+            started: self.listener.is_some(),
+            now,
+            server: Some(ServerSnapshot {
+                counters: counted.clone(),
+                responder: self.server.responder().clone(),
+                peers: self.server.peers(),
+                sessions: self.server.sessions().map(|session| session_report(&session, now)).collect(),
+            }),
+        }
+    }
+
+    /// Takes back what was set up; the device and its routes go with the process.
+    async fn end(mut self) {
+        self.publish();
+        if let Err(error) = self.forwarding.remove() {
+            tracing::warn!(%error, "the rules of nf_tables stay");
+        }
+        if let Err(error) = std::fs::remove_file(&self.config.admin.socket) {
+            tracing::debug!(%error, "control socket cannot be removed");
+        }
+        let Self { reports, report_to, reporter, .. } = self;
+        drop(reports);
+        // The operator may be gone as well; what it does not hear now the silence tells it.
+        if tokio::time::timeout(LAST_REPORT_LIMIT, reporter).await.is_err() {
+            tracing::debug!("the last report could not be posted in time");
+        }
+        drop(report_to);
+    }
+}
+
+fn session_report(session: &SessionInfo, now: Instant) -> SessionReport {
+    SessionReport {
+        id: session.id,
+        user: session.user.clone(),
+        address: session.address,
+        networks: session.networks.clone(),
+        since: metrics::unix_seconds(now, session.since),
+        peer: session.peer,
+        ike: session.ike,
+        esp: session.esp,
+        auth: session.auth,
+        rx_octets: session.traffic.rx_octets,
+        tx_octets: session.traffic.tx_octets,
+    }
+}
+
+fn tell_secrets(server: &mut Server, problem: Option<(Reason, String)>) {
+    match problem {
+        None => {
+            let message = "The Secrets hold all that is needed.";
+            server.set(Layer::Credentials, State::Up, Reason::CredentialsRead, message);
+        }
+        Some((reason, message)) => server.set(Layer::Credentials, State::Down, reason, &message),
+    }
+}
+
+fn count(drops: &mut BTreeMap<&'static str, u64>, reason: &'static str, packets: u64) {
+    let dropped = drops.entry(reason).or_default();
+    *dropped = dropped.saturating_add(packets);
+}

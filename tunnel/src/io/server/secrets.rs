@@ -1,0 +1,50 @@
+//! What the files of a server's configuration hold. One that cannot be read takes away what it is for, and nothing else: a user
+//! without a password cannot come in, and everybody else can.
+
+use std::sync::Arc;
+
+use crate::config::server::Server as Config;
+use crate::io::dial::{Unusable, read_secret, read_text};
+use crate::report::Reason;
+use crate::stack::server::Secrets;
+use crate::users::{User, Users};
+use crate::{ike, stack};
+
+/// Reads every file; returns what is wrong as well.
+pub(super) fn read(config: &Config) -> (Secrets, Option<(Reason, String)>) {
+    let mut problems: Vec<Unusable> = Vec::new();
+    let mut keys = Vec::new();
+    for key in &config.credentials.pre_shared_keys {
+        match read_secret(&key.file) {
+            Ok(secret) => keys.push(ike::PreSharedKey {
+                name: key.file.source.clone().unwrap_or_else(|| key.file.path.display().to_string()),
+                key: secret,
+                addresses: key.addresses.clone(),
+                remote_id: key.remote_id.as_ref().map(stack::identity),
+            }),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let tunnel = config.credentials.tunnel_secret.as_ref().map(read_secret).transpose();
+    let tunnel = tunnel.unwrap_or_else(|problem| {
+        problems.push(problem);
+        // With none at all everybody would come in.
+        Some(unusable_secret())
+    });
+    let mut users = Vec::new();
+    for user in &config.users {
+        let password = user.password.as_ref().map(read_text).transpose().unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
+        users.push(User::new(user, password));
+    }
+    let reason = problems.first().map(|problem| problem.reason);
+    let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+    let secrets = Secrets {
+        ike: Arc::new(ike::Credentials { pre_shared_keys: keys, ..ike::Credentials::default() }),
+        tunnel,
+        users: Users::new(users),
+    };
+    (secrets, reason.map(|reason| (reason, messages.join(" "))))
+}

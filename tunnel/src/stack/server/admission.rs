@@ -1,0 +1,180 @@
+//! Who gets in, with which address, and what is left when a session is over.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use ipnet::Ipv4Net;
+
+use super::session::{EndCause, Session};
+use super::{Event, Server};
+use crate::aaa::{Cause, Grant, Refusal, Request, Verdict};
+use crate::config::server::OnLimit;
+use crate::report::UserReport;
+use crate::users::refuse_unknown;
+
+/// The longest name in a line of the log, in characters.
+const MAX_LOGGED_NAME: usize = 64;
+
+impl Server {
+    pub(super) fn authenticate(&mut self, now: Instant, slot: u32, session: u64, request: Request) {
+        self.sessions.insert(session, slot);
+        let verdict = match self.secrets.users.judge(self.unix(now), &request) {
+            Some(verdict) => verdict,
+            None if self.config.radius.is_some() => {
+                let peer = self.slots.get(slot).and_then(|peer| peer.remote());
+                if let Some(peer) = peer {
+                    self.event(Event::Authenticate { session, request, peer });
+                }
+                return;
+            }
+            None => refuse_unknown(&request),
+        };
+        if let Verdict::Reject(refusal) = &verdict {
+            self.note_refusal(now, slot, &request.name, refusal.cause);
+        }
+        self.decide(now, slot, session, verdict);
+    }
+
+    pub(super) fn decide(&mut self, now: Instant, slot: u32, session: u64, verdict: Verdict) {
+        match verdict {
+            Verdict::Accept(grant) => match self.make_room(now, session, &grant) {
+                Ok(address) => {
+                    self.note_result(now, &grant.name, true, "accepted");
+                    self.counters.accepted = self.counters.accepted.saturating_add(1);
+                    self.by_user.entry(grant.name.clone()).or_default().push(session);
+                    self.with(now, slot, |peer, context| peer.accept(context, session, *grant, address));
+                }
+                Err(cause) => {
+                    self.note_refusal(now, slot, &grant.name, cause);
+                    self.refuse(now, slot, session, &Refusal::new(cause));
+                }
+            },
+            Verdict::Reject(refusal) => self.refuse(now, slot, session, &refusal),
+            Verdict::Challenge { packet } => {
+                self.with(now, slot, |peer, context| peer.challenge(context, session, &packet));
+            }
+        }
+    }
+
+    fn refuse(&mut self, now: Instant, slot: u32, session: u64, refusal: &Refusal) {
+        self.counters.refuse_user(refusal.cause);
+        self.with(now, slot, |peer, context| peer.refuse(context, session, refusal));
+    }
+
+    /// Finds an address for somebody who may come in; sessions that are in the way end first.
+    fn make_room(&mut self, now: Instant, session: u64, grant: &Grant) -> Result<Ipv4Addr, Cause> {
+        let limits = &self.config.limits;
+        let (most, on_limit) = (usize::try_from(limits.sessions_per_user).unwrap_or(usize::MAX), limits.on_limit);
+        let all = usize::try_from(limits.sessions).unwrap_or(usize::MAX);
+        let mut held: Vec<u64> = self.by_user.get(&grant.name).cloned().unwrap_or_default();
+        held.retain(|other| *other != session);
+        if most > 0 && held.len() >= most {
+            if on_limit == OnLimit::Refuse {
+                return Err(Cause::TooManySessions);
+            }
+            let surplus = held.len() - most + 1;
+            for old in held.drain(..surplus).collect::<Vec<_>>() {
+                self.end_session(now, old, EndCause::Replaced);
+            }
+        }
+        if self.by_user.values().map(Vec::len).sum::<usize>() >= all {
+            return Err(Cause::TooManySessions);
+        }
+        match grant.address {
+            Some(address) if self.pool.take_fixed(address) => Ok(address),
+            // A user who may have several sessions has one fixed address all the same.
+            Some(_) if held.is_empty() => Err(Cause::NoAddress),
+            Some(_) | None => self.pool.take().ok_or(Cause::NoAddress),
+        }
+    }
+
+    pub(super) fn session_up(&mut self, slot: u32, session: u64) {
+        let peer = self.slots.get(slot);
+        let info = peer.and_then(|peer| peer.sessions().find(|known| known.id == session).and_then(|known| peer.info(known)));
+        let Some(info) = info else { return };
+        for network in networks(info.address, &info.networks) {
+            if !self.routes.insert(network, session) {
+                tracing::warn!(%network, user = name(&info.user), "another session has this network; it is not routed here");
+            }
+        }
+        tracing::info!(
+            session,
+            user = name(&info.user),
+            address = %info.address,
+            peer = %info.peer,
+            ike = %info.ike,
+            esp = info.esp.map(|esp| esp.to_string()),
+            "session is up"
+        );
+        self.count_sessions();
+        self.event(Event::Up(Box::new(info)));
+    }
+
+    pub(super) fn session_ended(&mut self, slot: u32, session: &Session, cause: EndCause) {
+        self.sessions.remove(&session.id);
+        let Some(admitted) = &session.admitted else {
+            return self.counters.end_session(cause);
+        };
+        self.counters.end_session(cause);
+        self.pool.give_back(admitted.address);
+        for network in networks(admitted.address, &admitted.grant.networks) {
+            self.routes.remove(network, session.id);
+        }
+        if let Some(held) = self.by_user.get_mut(&admitted.grant.name) {
+            held.retain(|id| *id != session.id);
+            if held.is_empty() {
+                self.by_user.remove(&admitted.grant.name);
+            }
+        }
+        if let Some(info) = self.slots.get(slot).and_then(|peer| peer.info(session)) {
+            tracing::info!(
+                session = session.id,
+                user = name(&info.user),
+                cause = cause.name(),
+                rx = info.traffic.rx_octets,
+                tx = info.traffic.tx_octets,
+                "session is over"
+            );
+            self.event(Event::Down(Box::new(info), cause));
+        }
+        self.count_sessions();
+    }
+
+    fn note_refusal(&mut self, now: Instant, slot: u32, user: &str, cause: Cause) {
+        let peer: Option<SocketAddr> = self.slots.get(slot).and_then(|peer| peer.remote());
+        let peer = peer.map(|peer| peer.to_string());
+        tracing::warn!(user = name(user), peer, cause = cause.name(), "a user is refused");
+        self.note_result(now, user, false, cause.name());
+    }
+
+    /// Keeps how an attempt of a user of the configuration ended; there are as many as users.
+    fn note_result(&mut self, now: Instant, user: &str, accepted: bool, result: &str) {
+        let last_attempt = self.unix(now);
+        let Some(user) = self.config.users.iter().find(|known| known.name == user) else { return };
+        let (name, result) = (user.name.clone(), result.to_owned());
+        let report = UserReport { name: name.clone(), sessions: 0, last_attempt, accepted, result };
+        self.results.insert(name, report);
+        self.count_sessions();
+    }
+
+    /// Brings the numbers of sessions in the report up to date.
+    pub(super) fn count_sessions(&mut self) {
+        let sessions: usize = self.by_user.values().map(Vec::len).sum();
+        for (user, result) in &mut self.results {
+            result.sessions = self.by_user.get(user).map_or(0, |held| u32::try_from(held.len()).unwrap_or(u32::MAX));
+        }
+        self.report.sessions = Some(u32::try_from(sessions).unwrap_or(u32::MAX));
+        self.report.users = self.results.values().cloned().collect();
+        self.report_changed = true;
+    }
+}
+
+/// What is routed to a session.
+fn networks(address: Ipv4Addr, behind: &[Ipv4Net]) -> impl Iterator<Item = Ipv4Net> {
+    std::iter::once(Ipv4Net::from(address)).chain(behind.iter().copied())
+}
+
+/// A name of a peer's making for the log: bounded, and in one line.
+fn name(name: &str) -> String {
+    name.chars().take(MAX_LOGGED_NAME).flat_map(char::escape_default).collect()
+}

@@ -1,0 +1,109 @@
+//! Where packets go: from a client to the device, to another client or to the server itself, and from the device to a client.
+//! A client sends with its own address only, and to where it may; nothing else passes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+
+use super::{Server, packet};
+use crate::buffer::PacketBatch;
+use crate::dhcp;
+use crate::stack::mss;
+
+impl Server {
+    /// Takes IP packets from the TUN device; the process sends at most one batch before it drains [`Server::transmits`].
+    pub fn handle_packets(&mut self, _now: Instant, packets: &PacketBatch) {
+        for packet in packets.iter() {
+            let Some((_, destination)) = packet::ends(packet) else {
+                self.counters.drop_packet("not_ipv4");
+                continue;
+            };
+            match self.routes.find(destination) {
+                Some(session) => self.send_to(session, packet, None),
+                None => self.counters.drop_packet("no_session"),
+            }
+        }
+    }
+
+    /// Takes an IP packet that came out of a session.
+    pub(super) fn deliver(&mut self, now: Instant, slot: u32, id: u64, packet: &[u8]) {
+        let Some((source, destination)) = packet::ends(packet) else {
+            return self.counters.drop_packet("not_ipv4");
+        };
+        let local = self.config.addresses.local;
+        let Some(session) = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(id)) else { return };
+        // A client may ask for settings by broadcast before it has taken its address for good.
+        if let Some(answer) = session.admitted.as_ref().and_then(|admitted| {
+            let settings = dhcp::Settings {
+                local,
+                client: admitted.address,
+                dns: &self.config.addresses.dns,
+                domain: self.config.addresses.domain.as_deref(),
+                routes: &self.config.addresses.routes,
+            };
+            dhcp::answer(packet, &settings)
+        }) {
+            return self.send_to(id, &answer, None);
+        }
+        if !session.may_send_from(source) {
+            return self.counters.drop_packet("source");
+        }
+        session.last_packet = now;
+        session.traffic.received(packet.len());
+        self.counters.rx_packets = self.counters.rx_packets.saturating_add(1);
+        self.counters.rx_octets = self.counters.rx_octets.saturating_add(packet.len() as u64);
+        if !session.may_send_to(destination) {
+            return self.counters.drop_packet("destination");
+        }
+        let mtu = session.mtu;
+        let clamped = mss::exceeds(packet, mtu).then(|| {
+            let mut clamped = packet.to_vec();
+            mss::clamp(&mut clamped, mtu);
+            clamped
+        });
+        let packet = clamped.as_deref().unwrap_or(packet);
+        match self.routes.find(destination) {
+            // Not back to where it came from: a network behind a site that the site does not know would go in circles.
+            Some(other) if other == id => self.counters.drop_packet("loop"),
+            Some(other) => self.send_to(other, packet, Some(id)),
+            None if destination == local || self.is_forwarded(destination) => {
+                if !self.packets.push(packet) {
+                    self.counters.drop_packet("queue");
+                }
+            }
+            None => self.counters.drop_packet("not_forwarded"),
+        }
+    }
+
+    fn is_forwarded(&self, destination: Ipv4Addr) -> bool {
+        self.config.forwarding.networks.iter().any(|network| network.contains(&IpAddr::V4(destination)))
+    }
+
+    /// Sends a packet to a client: whole, in pieces, or not at all and its sender hears what fits. `from` is the session that it
+    /// came from; none for the device.
+    fn send_to(&mut self, session: u64, packet: &[u8], from: Option<u64>) {
+        let Some(slot) = self.sessions.get(&session).copied() else { return };
+        let Some(peer) = self.slots.get_mut(slot) else { return };
+        let Some(mtu) = peer.session_mut(session).map(|session| session.mtu) else { return };
+        if packet.len() <= mtu.into() {
+            return peer.send_packet(session, packet, &mut self.transmits, &mut self.counters);
+        }
+        if packet::is_whole_only(packet) {
+            self.counters.drop_packet("mtu");
+            let answer = packet::too_big(packet, mtu, self.config.addresses.local);
+            match (answer, from) {
+                // Never about an error of our own, so this ends here.
+                (Some(answer), Some(sender)) => self.send_to(sender, &answer, None),
+                (Some(answer), None) => drop(self.packets.push(&answer)),
+                (None, _) => {}
+            }
+            return;
+        }
+        let pieces = packet::fragments(packet, mtu);
+        if pieces.is_empty() {
+            self.counters.drop_packet("mtu");
+        }
+        for piece in pieces {
+            peer.send_packet(session, &piece, &mut self.transmits, &mut self.counters);
+        }
+    }
+}

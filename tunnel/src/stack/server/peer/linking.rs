@@ -1,0 +1,105 @@
+//! From a call to a link: PPP, whoever decides about the user, and what fits.
+
+use std::net::Ipv4Addr;
+
+use super::super::session::{Admitted, EndCause, Session};
+use super::{Call, Context, Peer, Phase, Ppp, Step};
+use crate::aaa::{Grant, Refusal};
+use crate::inet::UDP_HEADER;
+use crate::ppp::Assignment;
+use crate::stack::settings;
+use crate::{esp, ppp};
+
+/// No link of the Internet has a smaller MTU (RFC 791).
+const MIN_MTU: u16 = 576;
+
+impl Peer {
+    pub(super) fn begin_session(&mut self, context: &mut Context<'_>, call: Call, calling_number: Option<String>) {
+        let now = context.now;
+        *context.next_session = context.next_session.saturating_add(1);
+        let id = *context.next_session;
+        let mut ppp = Ppp::new(settings::ppp_server(context.config), settings::split(context.rng));
+        let limit = context.config.network.mtu.unwrap_or(u16::MAX);
+        ppp.set_mru(self.fitting(call).min(limit));
+        ppp.open(now);
+        self.sessions.push(Session::new(id, call, ppp, calling_number, now));
+    }
+
+    /// The owner lets a user in.
+    pub(in crate::stack::server) fn accept(
+        &mut self,
+        context: &mut Context<'_>,
+        session: u64,
+        grant: Grant,
+        address: Ipv4Addr,
+    ) {
+        let addresses = &context.config.addresses;
+        let assignment = Assignment { dns: addresses.dns.clone(), ..Assignment::new(addresses.local, address) };
+        let Some(session) = self.session_mut(session) else { return };
+        session.ppp.accept(context.now, &grant, assignment);
+        session.admitted = Some(Box::new(Admitted { grant, address }));
+        self.pump(context);
+    }
+
+    /// The owner refuses a user.
+    pub(in crate::stack::server) fn refuse(&mut self, context: &mut Context<'_>, session: u64, refusal: &Refusal) {
+        let Some(session) = self.session_mut(session) else { return };
+        session.ending = Some(EndCause::Refused);
+        session.ppp.reject(context.now, refusal);
+        self.pump(context);
+    }
+
+    /// A RADIUS server has another question.
+    pub(in crate::stack::server) fn challenge(&mut self, context: &mut Context<'_>, session: u64, packet: &[u8]) {
+        let Some(session) = self.session_mut(session) else { return };
+        session.ppp.challenge(context.now, packet);
+        self.pump(context);
+    }
+
+    pub(super) fn handle_ppp_event(&mut self, context: &mut Context<'_>, index: usize, event: ppp::Event) {
+        let now = context.now;
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        let (id, call) = (session.id, session.call);
+        match event {
+            ppp::Event::LcpOpened | ppp::Event::EchoReply { .. } => {}
+            ppp::Event::Authenticate(request) => self.step(Step::Authenticate { session: id, request }),
+            ppp::Event::Authenticated { method } => session.auth = Some(method),
+            ppp::Event::IpcpOpened { .. } => {
+                session.up = Some(now);
+                session.last_packet = now;
+                self.phase = Phase::Serving;
+                self.follow_mtu();
+                self.step(Step::Up { session: id });
+            }
+            ppp::Event::IpcpDown => session.up = None,
+            ppp::Event::EchoLost { count } => {
+                let suspicious = session.ppp.echo_failures();
+                let verdict = self.life.handle_echo_lost(now, count, suspicious);
+                self.handle_life(context, verdict, Some(call));
+            }
+            ppp::Event::Down { .. } | ppp::Event::Closed => self.end_session_of(context, call, EndCause::PeerClosed),
+            ppp::Event::Failed(error) => {
+                tracing::debug!(session = id, %error, "PPP failed");
+                self.end_session_of(context, call, EndCause::Failed);
+            }
+        }
+    }
+
+    /// What the path and the suite leave for an IP packet.
+    fn fitting(&self, call: Call) -> u16 {
+        let is_ipv6 = self.remote().is_some_and(|remote| remote.is_ipv6());
+        let payload = self
+            .esp_proposal
+            .map_or(0, |proposal| esp::inner_udp_payload(self.path_mtu.into(), is_ipv6, &proposal));
+        let overhead = UDP_HEADER + self.lns.data_overhead(call) + ppp::IP_HEADER;
+        u16::try_from(payload.saturating_sub(overhead)).unwrap_or(u16::MAX).max(MIN_MTU)
+    }
+
+    /// Another suite, sequence numbers in L2TP or another path change what fits.
+    pub(super) fn follow_mtu(&mut self) {
+        let fits: Vec<u16> = self.sessions.iter().map(|session| self.fitting(session.call)).collect();
+        for (session, fits) in self.sessions.iter_mut().zip(fits) {
+            session.mtu = fits.min(session.ppp.mtu()).max(MIN_MTU);
+        }
+    }
+}

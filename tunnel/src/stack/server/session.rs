@@ -1,0 +1,181 @@
+//! One session: a call of a peer with its PPP link, the user behind it and what the user may do.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ipnet::Ipv4Net;
+
+use crate::aaa::Grant;
+use crate::config::PppAuth;
+use crate::config::server::Limits;
+use crate::l2tp::Call;
+use crate::ppp::Ppp;
+use crate::suite::{EspProposal, IkeProposal};
+
+/// Why a session ended: a closed list, for the log, metrics and accounting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EndCause {
+    /// The client hung up.
+    PeerClosed,
+    /// The client does not answer any more.
+    DeadPeer,
+    /// No packet of the client came for as long as it may be silent.
+    Idle,
+    /// The session lasted as long as it may.
+    Total,
+    /// The user may not come in any more.
+    Revoked,
+    /// The user came in again.
+    Replaced,
+    /// Somebody asked for it.
+    Administrative,
+    /// The user did not prove who it is.
+    Refused,
+    /// PPP or L2TP found no common ground, or broke a rule.
+    Failed,
+    /// The process ends.
+    Stopping,
+}
+
+impl EndCause {
+    /// The cause as the label of a metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::DeadPeer => "dead_peer",
+            Self::Idle => "idle",
+            Self::Total => "total",
+            Self::Revoked => "revoked",
+            Self::Replaced => "replaced",
+            Self::Administrative => "administrative",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What a session has carried: packets and octets of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Packets from the client.
+    pub rx_packets: u64,
+    /// Their octets.
+    pub rx_octets: u64,
+    /// Packets to the client.
+    pub tx_packets: u64,
+    /// Their octets.
+    pub tx_octets: u64,
+}
+
+impl Traffic {
+    pub(super) fn received(&mut self, octets: usize) {
+        self.rx_packets = self.rx_packets.saturating_add(1);
+        self.rx_octets = self.rx_octets.saturating_add(octets as u64);
+    }
+
+    pub(super) fn sent(&mut self, octets: usize) {
+        self.tx_packets = self.tx_packets.saturating_add(1);
+        self.tx_octets = self.tx_octets.saturating_add(octets as u64);
+    }
+}
+
+/// A session that is up, for whoever asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Its number, which no other session of the process has.
+    pub id: u64,
+    /// The name of the user.
+    pub user: String,
+    /// The client's address inside.
+    pub address: Ipv4Addr,
+    /// Networks behind the client.
+    pub networks: Vec<Ipv4Net>,
+    /// Since when it is up.
+    pub since: Instant,
+    /// Where the client's packets come from.
+    pub peer: SocketAddr,
+    /// What phase 1 agreed on.
+    pub ike: IkeProposal,
+    /// What phase 2 agreed on.
+    pub esp: Option<EspProposal>,
+    /// How the user proved who it is.
+    pub auth: Option<PppAuth>,
+    /// What it has carried.
+    pub traffic: Traffic,
+    /// What the client says of the number that called, which for most is nothing.
+    pub calling_number: Option<String>,
+    /// Octets that accounting has to repeat.
+    pub class: Vec<Vec<u8>>,
+    /// How often accounting tells of it.
+    pub interim: Option<Duration>,
+}
+
+/// Who a session belongs to.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) grant: Grant,
+    pub(super) address: Ipv4Addr,
+}
+
+/// A call and its link.
+pub(super) struct Session {
+    pub(super) id: u64,
+    pub(super) call: Call,
+    pub(super) ppp: Ppp,
+    pub(super) calling_number: Option<String>,
+    pub(super) admitted: Option<Box<Admitted>>,
+    pub(super) auth: Option<PppAuth>,
+    pub(super) up: Option<Instant>,
+    /// When the client last sent an IP packet.
+    pub(super) last_packet: Instant,
+    pub(super) traffic: Traffic,
+    /// What fits to the client, in octets of an IP packet.
+    pub(super) mtu: u16,
+    /// Why it ends, once that is decided.
+    pub(super) ending: Option<EndCause>,
+}
+
+impl Session {
+    pub(super) fn new(id: u64, call: Call, ppp: Ppp, calling_number: Option<String>, now: Instant) -> Self {
+        Self {
+            id,
+            call,
+            ppp,
+            calling_number,
+            admitted: None,
+            auth: None,
+            up: None,
+            last_packet: now,
+            traffic: Traffic::default(),
+            mtu: 0,
+            ending: None,
+        }
+    }
+
+    /// The limits of this session: when it ends by itself, and why.
+    pub(super) fn limit(&self, limits: &Limits) -> Option<(Instant, EndCause)> {
+        let (up, admitted) = (self.up?, self.admitted.as_ref()?);
+        let seconds = |seconds: u32| (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+        let idle = admitted.grant.idle.or_else(|| seconds(limits.idle_seconds));
+        let total = admitted.grant.total.or_else(|| seconds(limits.total_seconds));
+        let idle = idle.and_then(|idle| Some((self.last_packet.checked_add(idle)?, EndCause::Idle)));
+        let total = total.and_then(|total| Some((up.checked_add(total)?, EndCause::Total)));
+        idle.into_iter().chain(total).min_by_key(|(at, _)| *at)
+    }
+
+    /// Whether the client may send from `source`: nothing but its own address and those of the networks behind it.
+    pub(super) fn may_send_from(&self, source: Ipv4Addr) -> bool {
+        self.admitted.as_ref().is_some_and(|admitted| {
+            admitted.address == source || admitted.grant.networks.iter().any(|network| network.contains(&source))
+        })
+    }
+
+    /// Whether the client may send to `destination`.
+    pub(super) fn may_send_to(&self, destination: Ipv4Addr) -> bool {
+        self.admitted.as_ref().is_some_and(|admitted| match &admitted.grant.destinations {
+            None => true,
+            Some(allowed) => allowed.iter().any(|network| network.contains(&IpAddr::V4(destination))),
+        })
+    }
+}
