@@ -43,4 +43,6 @@ pub mod stack;
 #[cfg(feature = "stack")]
 pub mod timer;
 #[cfg(feature = "stack")]
+pub mod users;
+#[cfg(feature = "stack")]
 pub mod wire;
