@@ -2,7 +2,7 @@
 //! and what to do next. The process posts it to the operator; `towline-tunnel status` prints it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -308,6 +308,37 @@ pub struct Report {
     /// (Servers.) The last result of each user of the configuration who has tried to come in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<UserReport>,
+}
+
+/// A session of a server that is up, as `towline-tunnel status` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionReport {
+    /// Its number, which no other session of the process has.
+    pub id: u64,
+    /// The name of the user.
+    pub user: String,
+    /// The client's address inside.
+    pub address: Ipv4Addr,
+    /// Networks behind the client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<ipnet::Ipv4Net>,
+    /// Since when it is up, in seconds since the Unix epoch.
+    pub since: u64,
+    /// Where the client's packets come from.
+    pub peer: SocketAddr,
+    /// Phase 1.
+    pub ike: IkeProposal,
+    /// ESP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub esp: Option<EspProposal>,
+    /// The PPP authentication protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<crate::config::PppAuth>,
+    /// Octets of IP packets from the client.
+    pub rx_octets: u64,
+    /// Octets of IP packets to the client.
+    pub tx_octets: u64,
 }
 
 /// How the last attempt of a user ended.

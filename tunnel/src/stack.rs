@@ -17,6 +17,7 @@ mod path;
 mod probe;
 mod recovery;
 mod reporting;
+pub mod server;
 mod settings;
 mod verdict;
 
@@ -31,6 +32,7 @@ use zeroize::Zeroizing;
 pub use counters::Counters;
 pub use keys::KeyRow;
 pub use path::{Credentials, Path, PathError};
+pub(crate) use settings::identity;
 
 use crate::buffer::{DatagramBatch, PacketBatch, Port};
 use crate::config::{Config, ProbeKind};

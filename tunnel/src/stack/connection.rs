@@ -6,13 +6,13 @@
 mod mtu;
 mod sending;
 
+pub(super) use sending::error_label;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use zeroize::Zeroizing;
 
 use super::datapath::{Datapath, Refused};
 use super::keys::{self, KeyRow};
@@ -132,11 +132,7 @@ impl Connection {
         seed: &mut StdRng,
         now: Instant,
     ) -> Self {
-        let mut rng = || {
-            let mut bytes = Zeroizing::new([0; 32]);
-            seed.fill_bytes(&mut *bytes);
-            StdRng::from_seed(*bytes)
-        };
+        let mut rng = || settings::split(seed);
         let [interval, timeout] = [config.ike.dpd.interval_seconds, config.ike.dpd.timeout_seconds]
             .map(|seconds| Duration::from_secs(seconds.into()));
         let second_offer = SecondOffer { proposals: config.esp_proposals(), pfs: pfs.is_none() };

@@ -7,9 +7,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use zeroize::Zeroizing;
 
+use super::settings;
 use crate::esp::{self, InboundSa, OutboundSa};
 use crate::ike::{self, MAX_PAIRS};
 use crate::inet::{Checksum, L2TP_PORT, PROTOCOL_UDP, UDP_HEADER};
@@ -90,7 +89,7 @@ impl Datapath {
 
     /// Opens an outbound SA; the first is used at once, and so is one that the peer asked for.
     pub(super) fn install_outbound(&mut self, now: Instant, sa: &ike::Sa) -> Result<(), esp::InvalidSa> {
-        let rng = split(&mut self.rng);
+        let rng = settings::split(&mut self.rng);
         let outbound = OutboundSa::new(sa.spi, &keys(sa), self.lifetime(sa), rng)?;
         let at_once = self.current.is_none() || !sa.initiator;
         // Without its twin the pair is gone already.
@@ -229,12 +228,6 @@ impl Datapath {
             self.switch_to(newest);
         }
     }
-}
-
-fn split(rng: &mut StdRng) -> StdRng {
-    let mut seed = Zeroizing::new([0; 32]);
-    rng.fill_bytes(&mut *seed);
-    StdRng::from_seed(*seed)
 }
 
 fn keys(sa: &ike::Sa) -> esp::Keys {

@@ -24,6 +24,7 @@ mod slots;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -36,7 +37,7 @@ pub use session::{EndCause, SessionInfo, Traffic};
 use super::keys::KeyRow;
 use super::settings;
 use crate::aaa::{Request, Verdict};
-use crate::buffer::{DatagramBatch, PacketBatch, Port};
+use crate::buffer::{DatagramBatch, PacketBatch, Port, Way};
 use crate::config::server::Server as Config;
 use crate::esp;
 use crate::ike::{self, Answer, Responder};
@@ -68,7 +69,7 @@ const MAX_EVENTS: usize = 4_096;
 /// What the files of the configuration hold.
 pub struct Secrets {
     /// Of phase 1.
-    pub ike: ike::Credentials,
+    pub ike: Arc<ike::Credentials>,
     /// Of L2TP tunnel authentication.
     pub tunnel: Option<Zeroizing<Vec<u8>>>,
     /// The users of the configuration with their passwords.
@@ -122,7 +123,7 @@ pub struct Server {
     path_mtu: u16,
     export_keys: bool,
     closing: Option<Instant>,
-    replies: VecDeque<(Port, SocketAddr, Vec<u8>)>,
+    replies: VecDeque<(Port, Way, Vec<u8>)>,
     transmits: DatagramBatch,
     packets: PacketBatch,
     events: VecDeque<Event>,
@@ -138,7 +139,7 @@ impl Server {
         let mut rng = StdRng::from_seed(*seed);
         let mut pool = Pool::default();
         pool.configure(&config.addresses.pools, changes::reserved(&config));
-        let responder = Responder::new(settings::responder(&config, &secrets.ike), settings::split(&mut rng));
+        let responder = Responder::new(settings::responder(&config, &secrets.ike, false), settings::split(&mut rng));
         let most = usize::try_from(config.limits.sessions).unwrap_or(usize::MAX).saturating_add(SPARE_PEERS);
         Self {
             report: Report::of_server(config.revision.clone(), config.radius.is_some()),
@@ -170,6 +171,7 @@ impl Server {
     /// Whether keys are told as [`Event::Keys`] from the next peer on. Whoever reads them reads the traffic.
     pub fn export_keys(&mut self, export: bool) {
         self.export_keys = export;
+        self.responder.configure(settings::responder(&self.config, &self.secrets.ike, export));
     }
 
     /// What the interface towards the peers takes, in octets of an IP packet.
@@ -202,7 +204,7 @@ impl Server {
             Answer::Ignored(_) => {}
             Answer::Reply(reply) => {
                 if self.replies.len() < MAX_REPLIES {
-                    self.replies.push_back((port, remote, reply));
+                    self.replies.push_back((port, Way { local: Some(local.ip()), remote }, reply));
                 }
             }
             Answer::Admitted(ike) if self.closing.is_none() => {
@@ -398,9 +400,9 @@ impl Server {
     /// Datagrams to send. Send them, clear the batch, and call again until it is empty.
     pub fn transmits(&mut self) -> &mut DatagramBatch {
         while !self.transmits.is_full()
-            && let Some((port, remote, reply)) = self.replies.pop_front()
+            && let Some((port, way, reply)) = self.replies.pop_front()
         {
-            self.transmits.push(port, remote, &reply);
+            self.transmits.push(port, way, &reply);
         }
         while !self.transmits.is_full()
             && let Some(slot) = self.slots.pop_sender()

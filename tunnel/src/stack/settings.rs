@@ -1,10 +1,15 @@
 //! What the configuration, the path and the secrets are to IKE, L2TP and PPP.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
 use super::Path;
+use crate::config::server::Server;
 use crate::config::{Config, Identity, IdentityKind};
 use crate::suite::{EspProposal, Group};
 use crate::{esp, ike, l2tp, ppp};
@@ -47,7 +52,8 @@ pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys:
     }
 }
 
-fn identity(id: &Identity) -> ike::Identity {
+/// An identity of the configuration.
+pub(crate) fn identity(id: &Identity) -> ike::Identity {
     match id.kind {
         IdentityKind::Address => id
             .value
@@ -82,6 +88,47 @@ pub(super) fn ppp(config: &Config, path: &Path) -> ppp::Config {
             password: Zeroizing::new(path.credentials.password.to_string()),
             auth: config.ppp.auth.clone(),
         }),
+        echo_interval: Duration::from_secs(config.ppp.echo_seconds.into()),
+        echo_failures: config.ppp.echo_failures,
+        ..ppp::Config::default()
+    }
+}
+
+/// A generator of its own for a part, seeded by `rng`.
+pub(super) fn split(rng: &mut StdRng) -> StdRng {
+    let mut seed = Zeroizing::new([0; 32]);
+    rng.fill_bytes(&mut *seed);
+    StdRng::from_seed(*seed)
+}
+
+/// What peers of a server are answered with, before and after they have proved themselves.
+pub(super) fn responder(config: &Server, credentials: &Arc<ike::Credentials>, export_keys: bool) -> ike::ResponderConfig {
+    let Server { ike, esp, .. } = config;
+    let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let proposals = if ike.proposals.is_empty() { ike.security.ike_proposals() } else { ike.proposals.clone() };
+    let esp_proposals = if esp.proposals.is_empty() { ike.security.esp_proposals() } else { esp.proposals.clone() };
+    ike::ResponderConfig::new(ike::Config {
+        proposals,
+        lifetime: Duration::from_secs(ike.lifetime_seconds.into()),
+        esp_proposals,
+        esp_lifetime: ike::Lifetime {
+            seconds: Duration::from_secs(esp.lifetime_seconds.into()),
+            kilobytes: esp.lifetime_bytes.and_then(|octets| u32::try_from(octets / 1024).ok()),
+        },
+        local_id: ike.local_id.as_ref().map(identity),
+        remote_id: ike.remote_id.as_ref().map(identity),
+        dpd: ike::Dpd { interval: Duration::ZERO, timeout: Duration::ZERO },
+        keepalive: Duration::ZERO,
+        initial_contact: false,
+        export_keys,
+        ..ike::Config::new(unknown, unknown, Arc::clone(credentials))
+    })
+}
+
+/// The link of a client, as the server has it.
+pub(super) fn ppp_server(config: &Server) -> ppp::Config {
+    ppp::Config {
+        role: ppp::Role::Server(ppp::Server { name: config.l2tp.host_name.clone(), auth: config.ppp.auth.clone() }),
         echo_interval: Duration::from_secs(config.ppp.echo_seconds.into()),
         echo_failures: config.ppp.echo_failures,
         ..ppp::Config::default()

@@ -131,7 +131,8 @@ impl Connection {
     }
 }
 
-fn error_label(error: esp::SealError) -> &'static str {
+/// The value of the metric's label `reason`.
+pub(in crate::stack) fn error_label(error: esp::SealError) -> &'static str {
     match error {
         esp::SealError::Exhausted => "exhausted",
         esp::SealError::TooLong => "mtu",

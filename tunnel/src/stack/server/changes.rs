@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::session::EndCause;
@@ -34,9 +35,9 @@ impl Server {
     pub fn secrets_changed(&mut self, now: Instant, secrets: Secrets) {
         let known: Vec<u64> = self.by_user.values().flatten().copied().collect();
         let old = std::mem::replace(&mut self.secrets, secrets);
-        self.responder.configure(settings::responder(&self.config, &self.secrets.ike));
+        self.responder.configure(settings::responder(&self.config, &self.secrets.ike, self.export_keys));
         for slot in self.slots.all() {
-            let credentials = self.secrets.ike.clone();
+            let credentials = Arc::clone(&self.secrets.ike);
             if let Some(peer) = self.slots.get_mut(slot) {
                 peer.set_credentials(credentials);
             }

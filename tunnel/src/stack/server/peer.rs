@@ -10,6 +10,7 @@ mod sending;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -226,7 +227,7 @@ impl Peer {
     }
 
     /// Takes other keys and certificates for the renewals of phase 1.
-    pub(super) fn set_credentials(&mut self, credentials: ike::Credentials) {
+    pub(super) fn set_credentials(&mut self, credentials: Arc<ike::Credentials>) {
         self.ike.set_credentials(credentials);
     }
 
@@ -249,7 +250,7 @@ impl Peer {
         if let Some(old) = place.replace(remote) {
             tracing::info!(%old, new = %remote, "a peer has another address");
         }
-        self.ike.set_remote(remote.ip(), [Port::Ike, Port::NatT].map(|port| self.endpoint(port).map(|end| end.port())));
+        self.ike.set_remote(port, remote);
     }
 
     /// Takes an ISAKMP message, without the marker.

@@ -34,7 +34,7 @@ impl Peer {
         address: Ipv4Addr,
     ) {
         let addresses = &context.config.addresses;
-        let assignment = Assignment { dns: addresses.dns.clone(), ..Assignment::new(addresses.local, address) };
+        let assignment = Assignment { local: addresses.local, peer: address, dns: addresses.dns.clone() };
         let Some(session) = self.session_mut(session) else { return };
         session.ppp.accept(context.now, &grant, assignment);
         session.admitted = Some(Box::new(Admitted { grant, address }));

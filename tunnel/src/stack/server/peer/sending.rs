@@ -6,7 +6,7 @@ use super::super::super::connection::error_label;
 use super::super::super::mss;
 use super::super::Counters;
 use super::{Peer, Port};
-use crate::buffer::DatagramBatch;
+use crate::buffer::{DatagramBatch, Way};
 use crate::esp::{KEEPALIVE, NON_ESP_MARKER};
 use crate::{ike, ppp};
 
@@ -45,9 +45,9 @@ impl Peer {
     }
 
     fn send_esp(&mut self, parts: [&[u8]; 2], transmits: &mut DatagramBatch, counters: &mut Counters) {
-        let Some(remote) = self.endpoint(Port::NatT) else { return counters.drop_packet("not_up") };
-        let path: (IpAddr, IpAddr) = (self.local.ip(), remote.ip());
-        match transmits.push_with(Port::NatT, remote, |out| self.datapath.seal(path, parts, out)) {
+        let Some(way) = self.way(Port::NatT) else { return counters.drop_packet("not_up") };
+        let path: (IpAddr, IpAddr) = (self.local.ip(), way.remote.ip());
+        match transmits.push_with(Port::NatT, way, |out| self.datapath.seal(path, parts, out)) {
             Ok(true) => self.ike.handle_sent(self.clock),
             Ok(false) => counters.drop_packet("queue"),
             Err(error) => counters.drop_packet(error_label(error)),
@@ -78,6 +78,11 @@ impl Peer {
         }
     }
 
+    /// The way to the peer from that socket.
+    fn way(&self, port: Port) -> Option<Way> {
+        self.endpoint(port).map(|remote| Way { local: Some(self.local.ip()), remote })
+    }
+
     fn poll_frame(&mut self) -> Option<(usize, Vec<u8>)> {
         self.sessions.iter_mut().enumerate().find_map(|(index, session)| Some((index, session.ppp.poll_transmit()?)))
     }
@@ -100,8 +105,8 @@ impl Peer {
             }
             ike::Transmit::Keepalive => (Port::NatT, KEEPALIVE.to_vec()),
         };
-        let Some(remote) = self.endpoint(port) else { return };
-        if transmits.push(port, remote, &datagram) && port == Port::NatT {
+        let Some(way) = self.way(port) else { return };
+        if transmits.push(port, way, &datagram) && port == Port::NatT {
             self.ike.handle_sent(self.clock);
         }
     }
