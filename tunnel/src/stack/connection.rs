@@ -347,7 +347,7 @@ impl Connection {
 
     fn handle_ike_event(&mut self, now: Instant, event: ike::Event) {
         match event {
-            ike::Event::IsakmpEstablished { proposal, nat, peer_id, lifetime: _, rekey } => {
+            ike::Event::IsakmpEstablished { proposal, nat, peer_id, rekey, .. } => {
                 let nat = match (nat.local, nat.remote) {
                     (false, false) => Nat::None,
                     (true, false) => Nat::Local,
@@ -385,6 +385,8 @@ impl Connection {
             ike::Event::DeadPeer => self.fail(verdict::dead_peer(now.saturating_duration_since(self.life.last()))),
             ike::Event::PeerDeletedIsakmp => self.fail(verdict::sas_deleted()),
             ike::Event::Keys(keys) => self.step(Step::Keys(keys::of_isakmp(&keys))),
+            // There is one peer, which is found without its cookies, and whatever it forgets it has to begin anew itself.
+            ike::Event::OwnCookie { .. } | ike::Event::InitialContact => {}
             ike::Event::Notice(notice) => tracing::debug!(notice, "ike"),
         }
     }
