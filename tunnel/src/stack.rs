@@ -17,7 +17,7 @@ mod path;
 mod probe;
 mod recovery;
 mod reporting;
-pub mod server;
+//SERVER pub mod server;
 mod settings;
 mod verdict;
 

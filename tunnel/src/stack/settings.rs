@@ -102,7 +102,11 @@ pub(super) fn split(rng: &mut StdRng) -> StdRng {
 }
 
 /// What peers of a server are answered with, before and after they have proved themselves.
-pub(super) fn responder(config: &Server, credentials: &Arc<ike::Credentials>, export_keys: bool) -> ike::ResponderConfig {
+pub(super) fn responder(
+    config: &Server,
+    credentials: &Arc<ike::Credentials>,
+    export_keys: bool,
+) -> ike::ResponderConfig {
     let Server { ike, esp, .. } = config;
     let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let proposals = if ike.proposals.is_empty() { ike.security.ike_proposals() } else { ike.proposals.clone() };

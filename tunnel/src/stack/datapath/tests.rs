@@ -1,3 +1,6 @@
+use rand::SeedableRng;
+use zeroize::Zeroizing;
+
 use super::*;
 use crate::esp::{Lifetime, OpenError};
 use std::net::Ipv4Addr;
