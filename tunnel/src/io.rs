@@ -24,6 +24,7 @@ pub mod process;
 pub mod relay;
 pub mod report;
 pub mod routing;
+pub mod server;
 pub mod standby;
 pub mod status;
 pub mod telemetry;
@@ -39,8 +40,9 @@ mod scratch;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::report::Report;
-use crate::stack::Counters;
+use crate::ike::ResponderStatistics;
+use crate::report::{Report, SessionReport};
+use crate::stack::{self, Counters};
 
 /// The process at one moment.
 #[derive(Debug, Clone)]
@@ -57,6 +59,21 @@ pub struct Snapshot {
     pub started: bool,
     /// When this was.
     pub now: Instant,
+    /// (Servers.) Who is there.
+    pub server: Option<ServerSnapshot>,
+}
+
+/// A server at one moment.
+#[derive(Debug, Clone)]
+pub struct ServerSnapshot {
+    /// What the stack counted.
+    pub counters: stack::server::Counters,
+    /// What was made of strangers' messages.
+    pub responder: ResponderStatistics,
+    /// Peers that have not proved themselves, and all of them.
+    pub peers: (usize, usize),
+    /// Every session that is up.
+    pub sessions: Vec<SessionReport>,
 }
 
 #[cfg(test)]
@@ -70,6 +87,7 @@ impl Snapshot {
             instruments: metrics::Instruments::new(relay::Instruments::default()),
             started: false,
             now: Instant::now(),
+            server: None,
         }
     }
 }

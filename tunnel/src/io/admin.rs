@@ -227,7 +227,11 @@ async fn control<T: From<Ask> + Send + 'static>(stream: UnixStream, asker: Asker
             Some(snapshot) => serde_json::to_vec(&snapshot.report)?,
             None => br#"{"error":"the event loop does not answer"}"#.to_vec(),
         },
-        _ => br#"{"error":"the only request is: status"}"#.to_vec(),
+        "sessions" => match asker.snapshot().await {
+            Some(snapshot) => serde_json::to_vec(&snapshot.server.map(|server| server.sessions).unwrap_or_default())?,
+            None => br#"{"error":"the event loop does not answer"}"#.to_vec(),
+        },
+        _ => br#"{"error":"the requests are: status, sessions"}"#.to_vec(),
     };
     answer.push(b'\n');
     stream.write_all(&answer).await?;

@@ -41,7 +41,7 @@ use crate::report::Report;
 use crate::stack::{Event, Link, PathError, Tunnel};
 
 /// Messages to the loop that wait: more than all of its tasks can have under way.
-const MAX_MESSAGES: usize = 256;
+pub(super) const MAX_MESSAGES: usize = 256;
 /// How long the goodbyes may take after SIGTERM.
 const CLOSE_LIMIT: Duration = Duration::from_millis(1_800);
 /// How long the last report may take after that.
@@ -71,7 +71,7 @@ pub struct Options {
 /// What the loop is told by its tasks.
 enum Message {
     Ask(Ask),
-    Change(Change),
+    Change(Change<Config>),
     Probe(u64, Probe),
     Dialled(u64, Box<Result<Dialled, PathError>>),
     Existence(Existence),
@@ -89,8 +89,8 @@ impl From<Ask> for Message {
     }
 }
 
-impl From<Change> for Message {
-    fn from(change: Change) -> Self {
+impl From<Change<Config>> for Message {
+    fn from(change: Change<Config>) -> Self {
         Self::Change(change)
     }
 }
@@ -127,7 +127,7 @@ pub async fn run(options: Options, verbosity: Verbosity) -> anyhow::Result<()> {
 }
 
 /// Allows as many open files as the system does: each relayed connection needs two.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
@@ -135,11 +135,19 @@ fn raise_file_limit() {
     }
 }
 
+/// What the process that routes in this network namespace holds.
+///
+/// # Errors
+/// When another one holds it.
+pub(super) fn hold_routing_lock() -> anyhow::Result<UnixDatagram> {
+    SocketAddr::from_abstract_name(ROUTING_LOCK).and_then(|name| UnixDatagram::bind_addr(&name)).context(
+        "another towline-tunnel runs in this network namespace; give each one of its own (ip netns add, or a pod)",
+    )
+}
+
 /// Sets up everything; nothing stays of a start that fails, unless the routes are to.
 async fn start(options: Options, verbosity: Verbosity, sender: mpsc::Sender<Message>) -> anyhow::Result<Process> {
-    let lock = SocketAddr::from_abstract_name(ROUTING_LOCK).and_then(|name| UnixDatagram::bind_addr(&name)).context(
-        "another towline-tunnel runs in this network namespace; give each one of its own (ip netns add, or a pod)",
-    )?;
+    let lock = hold_routing_lock()?;
     let netlink = Netlink::open().context("cannot talk to the kernel over netlink")?;
     let routing = Routing::new(&options.config.network, dial::name_servers());
     routing.exempt().for_each(path::tell_exempt);
@@ -226,7 +234,7 @@ impl Process {
         let tunnel = new_tunnel(&config, keys.is_some())?;
         let device = Device::open(&config.network.device).map_err(anyhow::Error::msg)?;
         serve_admin(&config.admin, &sender).await?;
-        tokio::spawn(Watcher::new(path, text, &config).run(sender.clone()));
+        tokio::spawn(Watcher::new(path, text, &config).run::<Config, _>(sender.clone()));
 
         let (link_state, link) = watch::channel(None);
         let (reports, to_report) = watch::channel(tunnel.report().clone());
@@ -353,6 +361,7 @@ impl Process {
             instruments: self.instruments.clone(),
             started: self.started,
             now: Instant::now(),
+            server: None,
         }
     }
 
@@ -565,7 +574,10 @@ impl Process {
 }
 
 /// Opens the sockets of health, metrics and control, and serves them.
-async fn serve_admin(config: &Admin, sender: &mpsc::Sender<Message>) -> anyhow::Result<()> {
+pub(super) async fn serve_admin<T: From<Ask> + Send + 'static>(
+    config: &Admin,
+    sender: &mpsc::Sender<T>,
+) -> anyhow::Result<()> {
     let Admin { listen, socket } = config;
     let http = TcpListener::bind(listen).await.and_then(|http| routing::mark(&http).map(|()| http));
     let http = http.with_context(|| format!("admin.listen: cannot listen at {listen}"))?;

@@ -6,21 +6,35 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::report::Report;
+use serde::de::DeserializeOwned;
+
+use crate::report::{Report, SessionReport};
 
 /// How long the process may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest answer.
-const MAX_ANSWER: u64 = 1 << 20;
+/// The longest answer: some 500 octets for each session that a server can have.
+const MAX_ANSWER: u64 = 64 << 20;
 
 /// The report of the process that listens at `socket`.
 ///
 /// # Errors
 /// When nothing listens there, or it answers something else.
 pub fn ask(socket: &Path) -> io::Result<Report> {
+    request(socket, "status")
+}
+
+/// The sessions of the server that listens at `socket`; none of a client.
+///
+/// # Errors
+/// When nothing listens there, or it answers something else.
+pub fn ask_sessions(socket: &Path) -> io::Result<Vec<SessionReport>> {
+    request(socket, "sessions")
+}
+
+fn request<T: DeserializeOwned>(socket: &Path, request: &str) -> io::Result<T> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.write_all(b"status\n")?;
+    stream.write_all(format!("{request}\n").as_bytes())?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
     serde_json::from_str(&answer).map_err(|_| io::Error::other(answer.trim().to_owned()))
@@ -43,6 +57,7 @@ pub fn summary(report: &Report) -> String {
     {
         line("Cause", format!("{:?} {}: {}", cause.layer, cause.reason, cause.message));
     }
+    line("Sessions", report.sessions.map(|sessions| sessions.to_string()).unwrap_or_default());
     line("Revision", report.revision.clone());
     if let Some(rejected) = &report.rejected_revision {
         line("Rejected", format!("{} {}", rejected.revision, rejected.message));
@@ -69,6 +84,34 @@ pub fn summary(report: &Report) -> String {
     for layer in &report.layers {
         let (name, state, reason) = (format!("{:?}", layer.layer), format!("{:?}", layer.state), layer.reason.name());
         writeln!(out, "{name:<12}{state:<9}{reason:<24} {}", layer.message).unwrap_or_default();
+    }
+    out
+}
+
+/// The sessions for a person, one a line; `now` is in seconds since the Unix epoch.
+pub fn table(sessions: &[SessionReport], now: u64) -> String {
+    let mut out = format!(
+        "{:<8}{:<20}{:<16}{:<10}{:<24}{:<24}{:<18}{:<11}{:>12}{:>12}\n",
+        "SESSION", "USER", "ADDRESS", "SINCE", "PEER", "IKE", "ESP", "PPP", "RECEIVED", "SENT"
+    );
+    for session in sessions {
+        let since = now.saturating_sub(session.since);
+        let text = |value: Option<String>| value.unwrap_or_default();
+        writeln!(
+            out,
+            "{:<8}{:<20}{:<16}{:<10}{:<24}{:<24}{:<18}{:<11}{:>12}{:>12}",
+            session.id,
+            session.user.escape_default().to_string(),
+            session.address,
+            format!("{since}s"),
+            session.peer,
+            session.ike.to_string(),
+            text(session.esp.map(|esp| esp.to_string())),
+            text(session.auth.map(|auth| auth.to_string())),
+            session.rx_octets,
+            session.tx_octets
+        )
+        .unwrap_or_default();
     }
     out
 }

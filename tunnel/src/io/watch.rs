@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::dial::{MAX_SECRET_FILE, read_bounded};
-use crate::config::{self, Config};
+use crate::config::server::Server;
+use crate::config::{self, Config, InvalidConfig};
 use crate::report::RejectedRevision;
 
 /// How often the files are read.
@@ -18,11 +19,47 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// The longest configuration; one with every list full is far below.
 const MAX_CONFIG: usize = 1 << 20;
 
+/// A configuration that is read from a file and names files with secrets.
+pub trait Watched: Sized + Send + 'static {
+    /// Reads and checks its text.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    fn parse(text: &str) -> Result<Self, InvalidConfig>;
+
+    /// The files with secrets.
+    fn files(&self) -> Vec<PathBuf>;
+}
+
+impl Watched for Config {
+    fn parse(text: &str) -> Result<Self, InvalidConfig> {
+        config::parse(text)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.credentials.files().map(|file| file.path.clone()).collect()
+    }
+}
+
+impl Watched for Server {
+    fn parse(text: &str) -> Result<Self, InvalidConfig> {
+        config::parse_server(text)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let users = self.users.iter().filter_map(|user| user.password.as_ref());
+        let radius = self.radius.iter().flat_map(|radius| radius.servers.iter().map(|server| &server.secret));
+        let revocations = self.credentials.certificate.iter().filter_map(|own| own.revocations.as_ref());
+        let all = self.credentials.files().chain(revocations).chain(users).chain(radius);
+        all.map(|file| file.path.clone()).collect()
+    }
+}
+
 /// What is different.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum Change<C> {
     /// The configuration.
-    Config(Box<Config>),
+    Config(Box<C>),
     /// The configuration, and it cannot be used.
     Rejected(RejectedRevision),
     /// A secret.
@@ -48,16 +85,16 @@ pub fn read_config(path: &Path) -> std::io::Result<String> {
 
 impl Watcher {
     /// Watches from a configuration on that was read as `text`.
-    pub fn new(path: PathBuf, text: String, config: &Config) -> Self {
+    pub fn new(path: PathBuf, text: String, config: &impl Watched) -> Self {
         Self { path, text, secrets: secrets(config), readable: true }
     }
 
     /// Compares once.
-    pub fn poll(&mut self) -> Vec<Change> {
+    pub fn poll<C: Watched>(&mut self) -> Vec<Change<C>> {
         let mut changes = Vec::new();
         match read_config(&self.path) {
             Ok(text) if text != self.text => {
-                changes.push(match config::parse(&text).map_err(|error| error.to_string()).and_then(within_reach) {
+                changes.push(match C::parse(&text).map_err(|error| error.to_string()).and_then(within_reach) {
                     Ok(config) => {
                         self.follow(&config);
                         Change::Config(Box::new(config))
@@ -90,18 +127,18 @@ impl Watcher {
     }
 
     /// Watches the secrets of `config`; what is known of those that stay is kept.
-    fn follow(&mut self, config: &Config) {
+    fn follow(&mut self, config: &impl Watched) {
         let known = std::mem::take(&mut self.secrets);
-        let same = known.iter().map(|(path, _)| path).eq(paths(config).iter());
+        let same = known.iter().map(|(path, _)| path).eq(config.files().iter());
         self.secrets = if same { known } else { secrets(config) };
     }
 
     /// Compares for ever, and tells what is different.
-    pub async fn run<T: From<Change>>(mut self, changes: mpsc::Sender<T>) {
+    pub async fn run<C: Watched, T: From<Change<C>>>(mut self, changes: mpsc::Sender<T>) {
         loop {
             tokio::time::sleep(INTERVAL).await;
             let polled = tokio::task::spawn_blocking(move || {
-                let changes = self.poll();
+                let changes = self.poll::<C>();
                 (self, changes)
             });
             let Ok((watcher, found)) = polled.await else { return };
@@ -115,24 +152,18 @@ impl Watcher {
     }
 }
 
-fn paths(config: &Config) -> Vec<PathBuf> {
-    let files = &config.credentials;
-    let all = [Some(&files.pre_shared_key), Some(&files.username), Some(&files.password), files.tunnel_secret.as_ref()];
-    all.into_iter().flatten().map(|file| file.path.clone()).collect()
-}
-
-fn secrets(config: &Config) -> Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)> {
+fn secrets(config: &impl Watched) -> Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)> {
     let read = |path: PathBuf| {
         let secret = read_bounded(&path, MAX_SECRET_FILE).ok();
         (path, secret)
     };
-    paths(config).into_iter().map(read).collect()
+    config.files().into_iter().map(read).collect()
 }
 
 /// A pod keeps the volumes that it was made with: a configuration whose secrets lie in others cannot be taken on, and the
 /// tunnel that runs is better than none. A folder that is there and has no such file is another matter: the file may come.
-fn within_reach(config: Config) -> Result<Config, String> {
-    let missing = paths(&config).into_iter().find(|path| path.parent().is_some_and(|folder| !folder.is_dir()));
+fn within_reach<C: Watched>(config: C) -> Result<C, String> {
+    let missing = config.files().into_iter().find(|path| path.parent().is_some_and(|folder| !folder.is_dir()));
     match missing {
         None => Ok(config),
         Some(path) => Err(format!(
@@ -191,27 +222,27 @@ mod tests {
         let first = text(scratch.path(), "1", 60);
         publish(&scratch, "a", &first, "secret");
         let mut watcher = Watcher::new(path, first.clone(), &config::parse(&first).unwrap());
-        assert_eq!(watcher.poll(), []);
+        assert_eq!(watcher.poll::<Config>(), []);
 
         publish(&scratch, "b", &first, "other");
-        assert_eq!(watcher.poll(), [Change::Credentials]);
-        assert_eq!(watcher.poll(), []);
+        assert_eq!(watcher.poll::<Config>(), [Change::Credentials]);
+        assert_eq!(watcher.poll::<Config>(), []);
 
         let second = text(scratch.path(), "2", 90);
         publish(&scratch, "c", &second, "other");
-        assert_eq!(watcher.poll(), [Change::Config(Box::new(config::parse(&second).unwrap()))]);
+        assert_eq!(watcher.poll::<Config>(), [Change::Config(Box::new(config::parse(&second).unwrap()))]);
 
         publish(&scratch, "d", &text(scratch.path(), "3", 1), "third");
-        let changes = watcher.poll();
+        let changes = watcher.poll::<Config>();
         let [Change::Rejected(rejected), Change::Credentials] = changes.as_slice() else { panic!("{changes:?}") };
         assert_eq!(rejected.revision, "3");
         assert!(rejected.message.contains("l2tp.helloSeconds"), "{}", rejected.message);
-        assert_eq!(watcher.poll(), []);
+        assert_eq!(watcher.poll::<Config>(), []);
 
         std::fs::remove_file(scratch.path().join("current")).unwrap();
-        assert_eq!(watcher.poll(), [Change::Credentials]);
+        assert_eq!(watcher.poll::<Config>(), [Change::Credentials]);
         publish(&scratch, "e", &second, "third");
-        assert_eq!(watcher.poll().len(), 2);
+        assert_eq!(watcher.poll::<Config>().len(), 2);
     }
 
     #[test]
@@ -223,12 +254,12 @@ mod tests {
         let mut watcher = Watcher::new(path, first.clone(), &config::parse(&first).unwrap());
 
         publish(&scratch, "b", &text(&scratch.path().join("other"), "2", 60), "secret");
-        let changes = watcher.poll();
+        let changes = watcher.poll::<Config>();
         let [Change::Rejected(rejected)] = changes.as_slice() else { panic!("{changes:?}") };
         assert_eq!(rejected.revision, "2");
         assert!(rejected.message.contains("other/current/psk"), "{}", rejected.message);
 
         publish(&scratch, "c", &text(&scratch.path().join("other"), "2", 60), "changed");
-        assert_eq!(watcher.poll(), [Change::Credentials]);
+        assert_eq!(watcher.poll::<Config>(), [Change::Credentials]);
     }
 }
