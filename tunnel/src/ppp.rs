@@ -1,4 +1,5 @@
-//! PPP (RFC 1661) in the role of the client that dials in: LCP, then PAP or CHAP as the peer asks, then IPCP.
+//! PPP (RFC 1661), in the role of the client that dials in and in that of the server that is dialled: LCP, then PAP or CHAP,
+//! then IPCP.
 //!
 //! ```text
 //!   frame ── packet       protocols, control packets, options        RFC 1661 sections 2, 5, 6
@@ -6,11 +7,14 @@
 //!                ├ automaton  states and events                      section 4.1
 //!                ├ lcp        the link                               RFC 1661 section 6, 1570, 1662, 1990
 //!                └ ipcp       addresses and name servers             RFC 1332, 1877
-//!            ├ authentication  what the peer asks for               section 3.5
-//!            │   ├ pap, chap  proof of who we are                    RFC 1334, 1994
-//!            │   └ mschapv2   and of who the peer is                 RFC 2759
+//!            ├ authentication  of the client, by both ends           section 3.5
+//!            │   ├ pap              the password itself              RFC 1334
+//!            │   ├ chap, challenge  proof of who the client is       RFC 1994
+//!            │   └ mschapv2         and of who the server is         RFC 2759
 //!            └ echo         whether it lives                         section 5.8
 //! ```
+//!
+//! Who may come in is not decided here: a server asks its owner by [`Event::Authenticate`].
 //!
 //! Compression and encryption of PPP (CCP, MPPE), Van Jacobson headers, multilink, link quality and callback are refused, by
 //! Configure-Reject or Protocol-Reject: IPsec encrypts, and the rest has no use inside of a tunnel.
@@ -21,30 +25,33 @@ pub mod mschapv2;
 pub mod packet;
 
 mod authentication;
+mod challenge;
 mod chap;
+mod config;
 mod echo;
+mod event;
 mod ipcp;
 mod lcp;
 mod negotiation;
 mod pap;
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use zeroize::Zeroizing;
 
+pub use config::{Assignment, Client, Config, Role, Server};
 pub use error::{Error, Phase};
+pub use event::Event;
 pub use negotiation::Counters;
 
-use crate::config::PppAuth;
-use authentication::{Authentication, Outcome};
+use crate::aaa;
+use authentication::{Authentication, Authenticator, Outcome, Peer};
 use echo::Echo;
 use ipcp::Ipcp;
 use lcp::Lcp;
-use negotiation::{ControlProtocol, Signal};
+use negotiation::{ControlProtocol, Negotiate as _, Signal};
 use packet::{CONTROL_HEADER, Code, DEFAULT_MRU, HEADER, Packet, Protocol};
 
 /// The octets in front of an IP packet.
@@ -55,83 +62,7 @@ const ESTABLISHMENT_LIMIT: Duration = Duration::from_secs(60);
 /// Events that wait for the owner, who takes them after each call; no call causes more than a few.
 const MAX_EVENTS: usize = 16;
 
-/// What one link is to be.
-pub struct Config {
-    /// Our name.
-    pub username: String,
-    /// Its password.
-    pub password: Zeroizing<String>,
-    /// The protocols that may be used; they are proposed in turn when the peer asks for another. If each of them is mutual, a
-    /// peer that asks for none gets no link.
-    pub auth: Vec<PppAuth>,
-    /// Our MRU in octets: the largest packet that the peer may send.
-    pub mru: u16,
-    /// The time without any packet after which an Echo-Request is sent.
-    pub echo_interval: Duration,
-    /// Echo-Requests without an answer that are too many. What follows from it is the owner's decision.
-    pub echo_failures: u32,
-    /// Counters and timers of LCP and IPCP.
-    pub counters: Counters,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            username: String::new(),
-            password: Zeroizing::default(),
-            auth: vec![PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap],
-            // What fits into ESP, UDP and L2TP on an Ethernet with some to spare.
-            mru: 1400,
-            echo_interval: Duration::from_secs(20),
-            echo_failures: 3,
-            counters: Counters::default(),
-        }
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// LCP is open.
-    LcpOpened,
-    /// The peer accepted our name and password and, with MS-CHAPv2, proved that it knows the password.
-    Authenticated {
-        /// By which protocol.
-        method: PppAuth,
-    },
-    /// IPCP is open: packets may be sent.
-    IpcpOpened {
-        /// Our address.
-        address: Ipv4Addr,
-        /// The peer's, if it names one.
-        peer: Option<Ipv4Addr>,
-        /// Name servers that it names.
-        dns: Vec<Ipv4Addr>,
-    },
-    /// IPCP is not open any more, for the peer negotiates it or LCP anew: no packets may be sent until [`Event::IpcpOpened`].
-    IpcpDown,
-    /// An Echo-Request was answered.
-    EchoReply {
-        /// How long it took.
-        round_trip: Duration,
-    },
-    /// An Echo-Request was not answered.
-    EchoLost {
-        /// How many in a row.
-        count: u32,
-    },
-    /// The peer ended a link that was up.
-    Down {
-        /// What it said.
-        text: String,
-    },
-    /// There is no link, and there will be none.
-    Failed(Error),
-    /// The end that [`Ppp::close`] asked for: the peer has acknowledged it, or there was nothing to end.
-    Closed,
-}
-
-/// Packets cannot be sent: IPCP is not open.
+/// The packet cannot be sent: IPCP is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("IPCP is not open")]
 pub struct NotOpened;
@@ -157,6 +88,8 @@ pub struct Ppp {
     lcp: ControlProtocol<Lcp>,
     ipcp: ControlProtocol<Ipcp>,
     authentication: Option<Authentication>,
+    /// Whether the owner owes an answer to [`Event::Authenticate`], be it one that has no use any more.
+    asked: bool,
     echo: Echo,
     /// When a link that is not up yet is given up.
     limit: Option<Instant>,
@@ -166,13 +99,14 @@ pub struct Ppp {
 impl Ppp {
     /// A link that is dead until [`Ppp::open`].
     pub fn new(config: Config, mut rng: StdRng) -> Self {
-        let lcp = Lcp::new(config.auth.clone(), config.mru, split(&mut rng));
+        let lcp = Lcp::new(&config.role, config.mru, split(&mut rng));
         Self {
             rng,
             state: State::Dead,
             lcp: ControlProtocol::new(lcp, config.counters),
             ipcp: ControlProtocol::new(Ipcp::new(), config.counters),
             authentication: None,
+            asked: false,
             echo: Echo::new(config.echo_interval),
             limit: None,
             events: VecDeque::new(),
@@ -201,11 +135,33 @@ impl Ppp {
         }
     }
 
+    /// The user of the last [`Event::Authenticate`] may come in, and is assigned these addresses.
+    pub fn accept(&mut self, now: Instant, grant: &aaa::Grant, assignment: Assignment) {
+        self.asked = false;
+        let Some(authenticator) = self.authentication.as_mut().and_then(Authentication::authenticator) else { return };
+        let Some(frame) = authenticator.accept(grant) else { return };
+        let method = authenticator.method();
+        self.lcp.send(frame);
+        self.ipcp.options.assign(assignment);
+        self.emit(Event::Authenticated { method });
+        self.enter_network(now);
+        self.settle(now);
+    }
+
+    /// The user of the last [`Event::Authenticate`] may not come in. The peer hears so after a while that makes guesses slow;
+    /// [`Event::Failed`] follows, and the owner closes the link.
+    pub fn reject(&mut self, now: Instant, refusal: &aaa::Refusal) {
+        self.asked = false;
+        if let Some(authenticator) = self.authentication.as_mut().and_then(Authentication::authenticator) {
+            authenticator.reject(now, refusal, &mut self.rng);
+        }
+    }
+
     /// Takes a frame; returns the IP packet in it, if the link is open for one.
     pub fn handle_frame<'a>(&mut self, now: Instant, frame: &'a [u8]) -> Option<&'a [u8]> {
         let Ok((protocol, information)) = packet::split(frame) else { return None };
         if protocol == Protocol::IP {
-            return self.carries_packets().then_some(information);
+            return (self.carries_packets() && version(information) == Some(4)).then_some(information);
         }
         if matches!(self.state, State::Dead | State::Terminated) {
             return None;
@@ -266,7 +222,7 @@ impl Ppp {
             Protocol::LCP => self.lcp.handle_reject(now, false),
             Protocol::IPCP => self.ipcp.handle_reject(now, false),
             Protocol::PAP | Protocol::CHAP if self.state == State::Authenticate => {
-                let problem = "the gateway asked for an authentication protocol and rejects it".to_owned();
+                let problem = "the peer rejects the authentication protocol that it agreed to".to_owned();
                 self.fail(Error::NegotiationFailed { phase: Phase::Authentication, problem });
             }
             _ => self.lcp.handle_reject(now, true),
@@ -286,7 +242,7 @@ impl Ppp {
 
     fn handle_authentication(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>) {
         if let Some(authentication) = &mut self.authentication {
-            let outcome = authentication.handle(now, protocol, packet);
+            let outcome = authentication.handle(now, protocol, packet, !self.asked);
             self.take(now, outcome);
         }
     }
@@ -295,6 +251,10 @@ impl Ppp {
         match outcome {
             Outcome::Ignored => {}
             Outcome::Send(frame) => self.lcp.send(frame),
+            Outcome::Ask(request) => {
+                self.asked = true;
+                self.emit(Event::Authenticate(request));
+            }
             Outcome::Accepted => {
                 if let Some(authentication) = self.authentication.as_ref().filter(|_| self.state == State::Authenticate)
                 {
@@ -348,6 +308,10 @@ impl Ppp {
                 self.authenticate(now);
             }
             Signal::Down => {
+                // A peer that negotiates anew does not thereby get another guess at once.
+                if let Some(error) = self.refusal() {
+                    return self.fail(error);
+                }
                 self.state = State::Establish;
                 self.authentication = None;
                 self.echo.stop();
@@ -360,15 +324,31 @@ impl Ppp {
 
     fn authenticate(&mut self, now: Instant) {
         self.state = State::Authenticate;
-        let Some(method) = self.lcp.options.authentication() else {
-            if self.config.auth.iter().copied().all(authentication::is_mutual) {
+        let (authentication, frame) = match (&self.config.role, self.lcp.options.authentication()) {
+            (Role::Client(client), None) if client.auth.iter().copied().all(authentication::is_mutual) => {
                 return self.fail(Error::AuthenticationSkipped);
             }
-            return self.enter_network(now);
+            (Role::Client(_), None) => return self.enter_network(now),
+            // LCP of a server does not open without an agreement.
+            (Role::Server(_), None) => return self.fail(Error::NoCommonAuthentication),
+            (Role::Client(client), Some(method)) => {
+                let (peer, frame) = Peer::new(now, method, client, &self.config, &mut self.rng);
+                (Authentication::Peer(peer), frame)
+            }
+            (Role::Server(server), Some(method)) => {
+                let (authenticator, frame) = Authenticator::new(now, method, server, &self.config, &mut self.rng);
+                (Authentication::Authenticator(Box::new(authenticator)), frame)
+            }
         };
-        let (authentication, frame) = Authentication::new(now, method, &self.config, &mut self.rng);
         self.authentication = Some(authentication);
         frame.into_iter().for_each(|frame| self.lcp.send(frame));
+    }
+
+    /// Why the peer of a server was refused, if it was.
+    fn refusal(&mut self) -> Option<Error> {
+        let authenticator = self.authentication.as_mut()?.authenticator()?;
+        let cause = authenticator.refused()?;
+        Some(Error::Refused { method: authenticator.method(), cause })
     }
 
     fn handle_ipcp_signal(&mut self, signal: Signal) {
@@ -379,7 +359,7 @@ impl Ppp {
                 match ipcp.address() {
                     Some(address) => self.emit(Event::IpcpOpened { address, peer: ipcp.peer(), dns: ipcp.dns() }),
                     None => {
-                        let problem = "the gateway gives no address".to_owned();
+                        let problem = "the peer gives no address".to_owned();
                         self.fail(Error::NegotiationFailed { phase: Phase::Network, problem });
                     }
                 }
@@ -400,6 +380,12 @@ impl Ppp {
         {
             return self.fail(Error::NoAcceptableAuthentication { wanted });
         }
+        if phase == Phase::Establishment && self.lcp.options.is_hopeless() {
+            return self.fail(Error::NoCommonAuthentication);
+        }
+        if let Some(error) = self.refusal() {
+            return self.fail(error);
+        }
         match signal {
             Signal::Up | Signal::Down => {}
             Signal::Terminated(message) if self.state == State::Network => {
@@ -407,8 +393,8 @@ impl Ppp {
                 self.emit(Event::Down { text: message });
             }
             Signal::Unanswered => self.fail(Error::NoResponse { phase }),
-            Signal::Rejected => self.fail(failed("the gateway rejects the protocol")),
-            Signal::NotConverging => self.fail(failed("the gateway never agrees")),
+            Signal::Rejected => self.fail(failed("the peer rejects the protocol")),
+            Signal::NotConverging => self.fail(failed("the peer never agrees")),
             Signal::Terminated(message) => self.fail(Error::PeerTerminated { phase, message }),
         }
     }
@@ -426,8 +412,8 @@ impl Ppp {
         }
         let seconds = ESTABLISHMENT_LIMIT.as_secs();
         let problem = match insists_on {
-            Some(options) => format!("after {seconds} s the gateway still insists on {options}"),
-            None => format!("the gateway comes to no end within {seconds} s"),
+            Some(options) => format!("after {seconds} s the peer still insists on {options}"),
+            None => format!("the peer comes to no end within {seconds} s"),
         };
         self.fail(Error::NegotiationFailed { phase, problem });
     }
@@ -450,7 +436,7 @@ impl Ppp {
         self.lcp.handle_timeout(now);
         self.ipcp.handle_timeout(now);
         if let Some(authentication) = &mut self.authentication {
-            let outcome = authentication.handle_timeout(now, &self.config);
+            let outcome = authentication.handle_timeout(now);
             self.take(now, outcome);
         }
         if self.echo.poll_timeout().is_some_and(|at| at <= now) {
@@ -490,12 +476,12 @@ impl Ppp {
         self.events.pop_front()
     }
 
-    /// Appends what stands in front of an IP packet, [`IP_HEADER`] octets.
+    /// Appends what stands in front of `packet`, [`IP_HEADER`] octets.
     ///
     /// # Errors
-    /// While IPCP is not open.
-    pub fn write_ip_header(&self, out: &mut Vec<u8>) -> Result<(), NotOpened> {
-        if !self.carries_packets() {
+    /// While the network control protocol of the packet's version is not open.
+    pub fn write_header(&self, out: &mut Vec<u8>, packet: &[u8]) -> Result<(), NotOpened> {
+        if version(packet) != Some(4) || !self.carries_packets() {
             return Err(NotOpened);
         }
         packet::write_header(out, Protocol::IP);
@@ -534,6 +520,11 @@ impl Ppp {
             self.events.push_back(event);
         }
     }
+}
+
+/// The version of an IP packet.
+fn version(packet: &[u8]) -> Option<u8> {
+    packet.first().map(|octet| octet >> 4)
 }
 
 fn split(rng: &mut StdRng) -> StdRng {

@@ -1,28 +1,17 @@
-//! The authentication phase (RFC 1661 section 3.5): the protocol that the peer asked for, with its retries.
+//! The authentication phase (RFC 1661 section 3.5), from the end that proves who it is and from the one that demands it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rand::RngExt;
-use rand::rngs::StdRng;
-
-use super::chap::{self, Algorithm, Chap};
+use super::Error;
 use super::packet::{Packet, Protocol};
-use super::pap::Pap;
-use super::{Config, Error, Phase, split};
+use crate::aaa;
 use crate::config::PppAuth;
 
-/// Authenticate-Requests and Responses without an answer before the peer is given up (RFC 1334 section 2.2.1 leaves it open).
-const MAX_AUTHENTICATE: u32 = 10;
-/// How long a peer that wants CHAP may take for its Challenge.
-const CHALLENGE_WAIT: Duration = Duration::from_secs(30);
+pub(super) use authenticator::Authenticator;
+pub(super) use peer::{Peer, is_mutual};
 
-/// Whether the protocol proves to us that the peer knows the password.
-pub(super) fn is_mutual(method: PppAuth) -> bool {
-    match method {
-        PppAuth::MsChapV2 => true,
-        PppAuth::Chap | PppAuth::Pap => false,
-    }
-}
+mod authenticator;
+mod peer;
 
 /// What came of a packet or of time.
 #[derive(Debug)]
@@ -31,99 +20,57 @@ pub(super) enum Outcome {
     Ignored,
     /// A frame is to be sent.
     Send(Vec<u8>),
+    /// The owner has to decide.
+    Ask(aaa::Request),
     /// Both ends are satisfied.
     Accepted,
     /// One of them is not.
     Failed(Error),
 }
 
-enum Exchange {
-    Pap(Pap),
-    Chap(Box<Chap>),
-}
-
-/// One authentication, and the repetitions of it that a peer with CHAP may ask for while the link is up.
-pub(super) struct Authentication {
-    method: PppAuth,
-    exchange: Exchange,
-    accepted: bool,
-    restart: Duration,
-    /// When the next Authenticate-Request or Response is due, and how many may follow it.
-    retry: Option<(Instant, u32)>,
+/// One authentication, and the repetitions of it while the link is up.
+pub(super) enum Authentication {
+    /// Of ourselves.
+    Peer(Peer),
+    /// Of the other end.
+    Authenticator(Box<Authenticator>),
 }
 
 impl Authentication {
-    /// Begins; returns what to send.
-    pub(super) fn new(now: Instant, method: PppAuth, config: &Config, rng: &mut StdRng) -> (Self, Option<Vec<u8>>) {
-        let restart = config.counters.restart;
-        let chap = |algorithm, rng: &mut StdRng| {
-            let (username, password) = (config.username.clone(), config.password.clone());
-            Exchange::Chap(Box::new(Chap::new(algorithm, username, password, split(rng))))
-        };
-        let (exchange, frame, retry) = match method {
-            PppAuth::Pap => {
-                let pap = Pap::new(rng.random());
-                let request = pap.request(&config.username, &config.password);
-                (Exchange::Pap(pap), Some(request), (now + restart, MAX_AUTHENTICATE))
-            }
-            PppAuth::Chap => (chap(Algorithm::Md5, rng), None, (now + CHALLENGE_WAIT, 0)),
-            PppAuth::MsChapV2 => (chap(Algorithm::MsChapV2, rng), None, (now + CHALLENGE_WAIT, 0)),
-        };
-        (Self { method, exchange, accepted: false, restart, retry: Some(retry) }, frame)
-    }
-
     pub(super) fn method(&self) -> PppAuth {
-        self.method
-    }
-
-    pub(super) fn handle(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>) -> Outcome {
-        let outcome = match (&mut self.exchange, protocol) {
-            (Exchange::Pap(pap), Protocol::PAP) => match pap.decision(packet) {
-                Some(Ok(())) => Outcome::Accepted,
-                Some(Err(message)) => self.refused(None, message),
-                None => Outcome::Ignored,
-            },
-            (Exchange::Chap(chap), Protocol::CHAP) => match chap.handle(packet) {
-                chap::Outcome::Ignored => Outcome::Ignored,
-                chap::Outcome::Response(frame) => Outcome::Send(frame),
-                chap::Outcome::Accepted => Outcome::Accepted,
-                chap::Outcome::NotVerified => Outcome::Failed(Error::AuthenticatorNotVerified),
-                chap::Outcome::Refused { code, message } => self.refused(code, message),
-            },
-            // Not what was agreed on.
-            (Exchange::Pap(_) | Exchange::Chap(_), _) => Outcome::Ignored,
-        };
-        match outcome {
-            Outcome::Accepted => (self.accepted, self.retry) = (true, None),
-            Outcome::Send(_) if !self.accepted => self.retry = Some((now + self.restart, MAX_AUTHENTICATE)),
-            Outcome::Send(_) | Outcome::Ignored | Outcome::Failed(_) => {}
+        match self {
+            Self::Peer(peer) => peer.method(),
+            Self::Authenticator(authenticator) => authenticator.method(),
         }
-        outcome
     }
 
-    fn refused(&self, code: Option<u32>, message: String) -> Outcome {
-        Outcome::Failed(Error::AuthenticationFailed { method: self.method, code, message })
+    /// Takes a packet. Unless `may_ask`, the owner still owes an answer and is asked nothing.
+    pub(super) fn handle(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>, may_ask: bool) -> Outcome {
+        match self {
+            Self::Peer(peer) => peer.handle(now, protocol, packet),
+            Self::Authenticator(authenticator) => authenticator.handle(protocol, packet, may_ask),
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.retry.map(|(at, _)| at)
+        match self {
+            Self::Peer(peer) => peer.poll_timeout(),
+            Self::Authenticator(authenticator) => authenticator.poll_timeout(),
+        }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant, config: &Config) -> Outcome {
-        let Some((_, left)) = self.retry.filter(|(at, _)| *at <= now) else { return Outcome::Ignored };
-        let unanswered = Outcome::Failed(Error::NoResponse { phase: Phase::Authentication });
-        let Some(left) = left.checked_sub(1) else { return unanswered };
-        let frame = match &mut self.exchange {
-            Exchange::Pap(pap) => {
-                pap.repeat();
-                pap.request(&config.username, &config.password)
-            }
-            Exchange::Chap(chap) => match chap.response() {
-                Some(response) => response.to_vec(),
-                None => return unanswered,
-            },
-        };
-        self.retry = Some((now + self.restart, left));
-        Outcome::Send(frame)
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Outcome {
+        match self {
+            Self::Peer(peer) => peer.handle_timeout(now),
+            Self::Authenticator(authenticator) => authenticator.handle_timeout(now),
+        }
+    }
+
+    /// The authenticator, in the role of the server.
+    pub(super) fn authenticator(&mut self) -> Option<&mut Authenticator> {
+        match self {
+            Self::Peer(_) => None,
+            Self::Authenticator(authenticator) => Some(authenticator),
+        }
     }
 }

@@ -4,7 +4,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
-use super::mschapv2::{CHALLENGE, Exchange, NT_RESPONSE};
+use super::mschapv2::{CHALLENGE, Exchange, Response};
 use super::packet::{Packet, Protocol, text};
 use crate::crypto::hash;
 use crate::registry;
@@ -117,17 +117,13 @@ impl Chap {
 
     /// The value of a Response packet (RFC 2759 section 4) and the authenticator response that it must get.
     fn ms_chap_v2(&mut self, authenticator_challenge: [u8; CHALLENGE]) -> (Vec<u8>, String) {
-        /// Octets that must be zero.
-        const RESERVED: [u8; 8] = [0; 8];
-        /// The Flags field: must be zero.
-        const FLAGS: u8 = 0;
         let mut peer_challenge = [0; CHALLENGE];
         self.rng.fill_bytes(&mut peer_challenge);
         let exchange =
             Exchange { authenticator_challenge, peer_challenge, username: &self.username, password: &self.password };
-        let response: [u8; NT_RESPONSE] = exchange.nt_response();
-        let value = [&peer_challenge[..], &RESERVED, &response, &[FLAGS]].concat();
-        (value, exchange.authenticator_response(&response))
+        let nt_response = exchange.nt_response();
+        let value = Response { peer_challenge, nt_response }.write().to_vec();
+        (value, exchange.authenticator_response(&nt_response))
     }
 
     fn handle_success(&self, message: &[u8]) -> Outcome {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::aaa::Cause;
 use crate::config::PppAuth;
 
 /// The parts of PPP that can fail by themselves.
@@ -50,8 +51,19 @@ pub enum Error {
     /// The peer asks for no authentication, and every protocol that may be used proves that it knows the password.
     #[error("the gateway asks for no authentication, so it does not prove that it knows the password")]
     AuthenticationSkipped,
+    /// In the role of the server: the peer agrees to none of the protocols that may be demanded.
+    #[error("the client agrees to no authentication protocol that ppp.auth lists")]
+    NoCommonAuthentication,
+    /// In the role of the server: the peer was told that it may not come in.
+    #[error("the client was refused by {method}: {}", cause.name())]
+    Refused {
+        /// The protocol.
+        method: PppAuth,
+        /// Why.
+        cause: Cause,
+    },
     /// Requests were sent as often as may be, and nothing valid came back.
-    #[error("the gateway does not answer {phase}")]
+    #[error("the peer does not answer {phase}")]
     NoResponse {
         /// Which part.
         phase: Phase,
@@ -65,7 +77,7 @@ pub enum Error {
         problem: String,
     },
     /// The peer ended it before it was up.
-    #[error("the gateway ended PPP during {phase}{}", Said(message))]
+    #[error("the peer ended PPP during {phase}{}", Said(message))]
     PeerTerminated {
         /// Which part was under way.
         phase: Phase,
@@ -114,6 +126,6 @@ mod tests {
             "the gateway refused the user name or the password by MS-CHAPv2 (E=649, no permission to dial in), saying \"not today\""
         );
         let error = Error::PeerTerminated { phase: Phase::Network, message: String::new() };
-        assert_eq!(error.to_string(), "the gateway ended PPP during IPCP");
+        assert_eq!(error.to_string(), "the peer ended PPP during IPCP");
     }
 }

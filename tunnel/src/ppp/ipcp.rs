@@ -3,8 +3,9 @@
 
 use std::net::Ipv4Addr;
 
+use super::config::Assignment;
 use super::negotiation::{Judgement, Negotiate};
-use super::packet::{Protocol, options, write_option};
+use super::packet::{ConfigOption, Protocol, options, write_option};
 use crate::registry;
 
 registry! {
@@ -24,31 +25,49 @@ registry! {
 pub(super) struct Ipcp {
     /// Our address; unspecified until the peer names one, none once it rejects the option.
     address: Option<Ipv4Addr>,
-    /// The primary and the secondary name server; none once the peer rejects the option.
+    /// The primary and the secondary name server that we ask for; none where we ask for none or the peer rejects the option.
     dns: [Option<Ipv4Addr>; 2],
     /// The peer's address, if it names one.
     peer: Option<Ipv4Addr>,
+    /// In the role of the server: what the peer gets.
+    assignment: Option<Assignment>,
+    /// Whether a peer that asked for no address was told the one that it has.
+    offered: bool,
 }
 
 impl Ipcp {
+    /// The end that gets its address from the other one, until it is told otherwise by [`Self::assign`].
     pub(super) fn new() -> Self {
         let asked = Some(Ipv4Addr::UNSPECIFIED);
-        Self { address: asked, dns: [asked; 2], peer: None }
+        Self { address: asked, dns: [asked; 2], peer: None, assignment: None, offered: false }
     }
 
-    /// The address that the peer gave us.
+    /// The role of the server: addresses are assigned to the peer.
+    pub(super) fn assign(&mut self, assignment: Assignment) {
+        (self.address, self.dns, self.offered) = (Some(assignment.local), [None; 2], false);
+        self.assignment = Some(assignment);
+    }
+
+    /// Our address: assigned by us, or given by the peer.
     pub(super) fn address(&self) -> Option<Ipv4Addr> {
-        self.address.filter(|address| !address.is_unspecified())
+        match &self.assignment {
+            Some(assignment) => Some(assignment.local),
+            None => self.address.filter(|address| !address.is_unspecified()),
+        }
     }
 
-    /// The peer's address. Nothing may be routed by it: some gateways name one that is not theirs.
+    /// The peer's address: assigned by us, or else what it says. By what it says nothing may be routed: some gateways name one
+    /// that is not theirs.
     pub(super) fn peer(&self) -> Option<Ipv4Addr> {
-        self.peer
+        self.assignment.as_ref().map_or(self.peer, |assignment| Some(assignment.peer))
     }
 
-    /// The name servers that the peer named.
+    /// The name servers of the link.
     pub(super) fn dns(&self) -> Vec<Ipv4Addr> {
-        self.dns.iter().copied().flatten().filter(|address| !address.is_unspecified()).collect()
+        match &self.assignment {
+            Some(assignment) => assignment.dns.clone(),
+            None => self.dns.iter().copied().flatten().filter(|address| !address.is_unspecified()).collect(),
+        }
     }
 
     fn option(&mut self, kind: u8) -> Option<&mut Option<Ipv4Addr>> {
@@ -81,9 +100,14 @@ impl Negotiate for Ipcp {
         out
     }
 
-    fn judge(&mut self, request: &[u8], _last: bool) -> Judgement {
-        self.peer = None;
+    fn judge(&mut self, request: &[u8], last: bool) -> Judgement {
         let Ok(options) = options(request) else { return Judgement::Reject(request.to_vec()) };
+        if let Some(assignment) = &self.assignment {
+            let judgement = judge_by(assignment, &options, last, !self.offered);
+            self.offered |= matches!(judgement, Judgement::Nak(_));
+            return judgement;
+        }
+        self.peer = None;
         let mut reject = Vec::new();
         for option in options {
             match (OptionType(option.kind), <[u8; 4]>::try_from(option.data)) {
@@ -97,6 +121,10 @@ impl Negotiate for Ipcp {
 
     fn handle_nak(&mut self, kind: u8, value: &[u8]) {
         let Ok(octets) = <[u8; 4]>::try_from(value) else { return };
+        if self.assignment.is_some() {
+            // Our address is ours: a peer that wants another one hears none.
+            return self.handle_reject(kind);
+        }
         if let Some(Some(option)) = self.option(kind) {
             *option = octets.into();
         }
@@ -113,9 +141,88 @@ impl Negotiate for Ipcp {
     }
 }
 
+/// The answer of a server. `offers` says whether a peer that asks for no address is told which one it has.
+fn judge_by(assignment: &Assignment, options: &[ConfigOption<'_>], last: bool, offers: bool) -> Judgement {
+    let (mut nak, mut reject, mut asks) = (Vec::new(), Vec::new(), false);
+    for option in options {
+        let kind = OptionType(option.kind);
+        asks |= kind == OptionType::IP_ADDRESS;
+        let value = match kind {
+            OptionType::IP_ADDRESS => Some(assignment.peer),
+            OptionType::PRIMARY_DNS => assignment.dns.first().copied(),
+            OptionType::SECONDARY_DNS => assignment.dns.get(1).copied(),
+            // Van Jacobson headers do not survive loss and reordering, and there are no NetBIOS name servers.
+            _ => None,
+        };
+        match value {
+            Some(value) if option.data == value.octets() => {}
+            Some(value) if !last => write_option(&mut nak, option.kind, &value.octets()),
+            Some(_) | None => reject.extend(option.whole),
+        }
+    }
+    if !asks && offers && !last {
+        write_option(&mut nak, OptionType::IP_ADDRESS.0, &assignment.peer.octets());
+    }
+    match (reject.is_empty(), nak.is_empty()) {
+        (false, _) => Judgement::Reject(reject),
+        (true, false) => Judgement::Nak(nak),
+        (true, true) => Judgement::Ack,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn server(dns: &[[u8; 4]]) -> Ipcp {
+        let mut ipcp = Ipcp::new();
+        let dns = dns.iter().copied().map(Ipv4Addr::from).collect();
+        ipcp.assign(Assignment { local: [10, 0, 0, 1].into(), peer: [10, 0, 0, 9].into(), dns });
+        ipcp
+    }
+
+    #[test]
+    fn a_server_naks_another_address_and_name_server_with_the_assigned_ones() {
+        let mut ipcp = server(&[[10, 0, 0, 53], [10, 0, 0, 54]]);
+        assert_eq!(ipcp.request(), [3, 6, 10, 0, 0, 1]);
+        let assigned = [3, 6, 10, 0, 0, 9, 129, 6, 10, 0, 0, 53, 131, 6, 10, 0, 0, 54];
+        for asked in [[0; 4], [192, 168, 1, 1]] {
+            let request = [&[3, 6][..], &asked, &[129, 6], &asked, &[131, 6], &asked].concat();
+            assert_eq!(ipcp.judge(&request, false), Judgement::Nak(assigned.to_vec()));
+            assert_eq!(ipcp.judge(&request, true), Judgement::Reject(request.clone()), "no Nak is left");
+        }
+        assert_eq!(ipcp.judge(&assigned, false), Judgement::Ack);
+        assert_eq!((ipcp.address(), ipcp.peer()), (Some([10, 0, 0, 1].into()), Some([10, 0, 0, 9].into())));
+    }
+
+    #[test]
+    fn a_server_rejects_what_it_does_not_have_before_it_naks() {
+        let wins = [130, 6, 0, 0, 0, 0, 132, 6, 0, 0, 0, 0];
+        let vj = [2, 6, 0, 0x2d, 15, 1];
+        let dns = [129, 6, 0, 0, 0, 0, 131, 6, 0, 0, 0, 0];
+        let request = [&[3, 6, 0, 0, 0, 0][..], &vj, &dns, &wins].concat();
+        let rejected = [&vj[..], &dns, &wins].concat();
+        assert_eq!(server(&[]).judge(&request, false), Judgement::Reject(rejected));
+        let rejected = [&vj[..], &dns[6..], &wins].concat();
+        assert_eq!(server(&[[10, 0, 0, 53]]).judge(&request, false), Judgement::Reject(rejected), "one name server");
+    }
+
+    #[test]
+    fn a_peer_that_asks_for_no_address_is_told_it_once_and_then_left_alone() {
+        let mut ipcp = server(&[]);
+        assert_eq!(ipcp.judge(&[], false), Judgement::Nak(vec![3, 6, 10, 0, 0, 9]));
+        assert_eq!(ipcp.judge(&[], false), Judgement::Ack);
+        assert_eq!(ipcp.peer(), Some([10, 0, 0, 9].into()));
+    }
+
+    #[test]
+    fn a_server_whose_address_is_not_wanted_names_none_and_keeps_it() {
+        for refusal in [|ipcp: &mut Ipcp| ipcp.handle_reject(3), |ipcp: &mut Ipcp| ipcp.handle_nak(3, &[1, 2, 3, 4])] {
+            let mut ipcp = server(&[]);
+            refusal(&mut ipcp);
+            assert_eq!((ipcp.request(), ipcp.address()), (vec![], Some([10, 0, 0, 1].into())));
+        }
+    }
 
     #[test]
     fn addresses_come_by_nak_and_go_by_reject() {

@@ -3,6 +3,7 @@
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use super::config::Role;
 use super::negotiation::{Judgement, Negotiate};
 use super::packet::{ConfigOption, DEFAULT_MRU, Protocol, options, write_option};
 use crate::config::PppAuth;
@@ -55,10 +56,36 @@ fn authentication_name(data: &[u8]) -> String {
     }
 }
 
+/// The authentication protocol that `data` of the option says, if it is one of `auth`.
+fn authentication(auth: &[PppAuth], data: &[u8]) -> Option<PppAuth> {
+    auth.iter().copied().find(|auth| authentication_data(*auth) == data)
+}
+
+/// Who authenticates whom.
+enum Side {
+    /// We prove who we are.
+    Peer {
+        /// What we may use.
+        auth: Vec<PppAuth>,
+        /// How the peer wants us to authenticate.
+        wanted: Option<PppAuth>,
+        /// An authentication protocol that was asked for and that we may not use.
+        refused: Option<String>,
+        /// How many others were proposed instead.
+        proposed: usize,
+    },
+    /// The other end does.
+    Authenticator {
+        /// What the peer has not refused: the first is demanded.
+        left: Vec<PppAuth>,
+        /// Whether the peer was told to ask for something else than that we prove who we are.
+        declined: bool,
+    },
+}
+
 /// Both ends' options.
 pub(super) struct Lcp {
-    /// What we may use.
-    auth: Vec<PppAuth>,
+    side: Side,
     /// Our MRU, unless the peer rejected the option.
     mru: Option<u16>,
     /// Our magic number, unless the peer rejected the option.
@@ -66,18 +93,15 @@ pub(super) struct Lcp {
     rng: StdRng,
     /// The peer's MRU.
     peer_mru: u16,
-    /// How the peer wants us to authenticate.
-    wanted: Option<PppAuth>,
-    /// An authentication protocol that was asked for and that we may not use.
-    refused: Option<String>,
-    /// How many others were proposed instead.
-    proposed: usize,
 }
 
 impl Lcp {
-    pub(super) fn new(auth: Vec<PppAuth>, mru: u16, mut rng: StdRng) -> Self {
-        let magic = Some(magic(&mut rng));
-        Self { auth, mru: Some(mru), magic, rng, peer_mru: DEFAULT_MRU, wanted: None, refused: None, proposed: 0 }
+    pub(super) fn new(role: &Role, mru: u16, mut rng: StdRng) -> Self {
+        let side = match role {
+            Role::Client(client) => Side::Peer { auth: client.auth.clone(), wanted: None, refused: None, proposed: 0 },
+            Role::Server(server) => Side::Authenticator { left: server.auth.clone(), declined: false },
+        };
+        Self { side, mru: Some(mru), magic: Some(magic(&mut rng)), rng, peer_mru: DEFAULT_MRU }
     }
 
     /// Our MRU from the next Configure-Request on.
@@ -90,14 +114,57 @@ impl Lcp {
         self.peer_mru
     }
 
-    /// How the peer wants us to authenticate; none means not at all.
+    /// The protocol that was agreed on; none means that the peer of a client wants no proof.
     pub(super) fn authentication(&self) -> Option<PppAuth> {
-        self.wanted
+        match &self.side {
+            Side::Peer { wanted, .. } => *wanted,
+            Side::Authenticator { left, .. } => left.first().copied(),
+        }
     }
 
     /// What the peer still asks for although no Nak is left: without an agreement on it there is no link.
     pub(super) fn refused_authentication(&self) -> Option<&str> {
-        self.refused.as_deref()
+        match &self.side {
+            Side::Peer { refused, .. } => refused.as_deref(),
+            Side::Authenticator { .. } => None,
+        }
+    }
+
+    /// The peer does not authenticate as demanded: what it proposes is demanded next, or else what comes next.
+    fn demand_another(&mut self, proposal: &[u8]) {
+        let Side::Authenticator { left, .. } = &mut self.side else { return };
+        left.drain(..1.min(left.len()));
+        if let Some(proposed) = authentication(left, proposal) {
+            left.retain(|auth| *auth != proposed);
+            left.insert(0, proposed);
+        }
+    }
+
+    fn judge_authentication(&mut self, option: &ConfigOption<'_>, nak: &mut Vec<u8>, reject: &mut Vec<u8>) {
+        match &mut self.side {
+            Side::Peer { auth, wanted, refused, proposed } => {
+                if let Some(auth) = authentication(auth, option.data) {
+                    (*wanted, *refused, *proposed) = (Some(auth), None, 0);
+                    return;
+                }
+                *refused = Some(authentication_name(option.data));
+                // Section 6.2: a peer that does not take one proposal gets the next.
+                match auth.iter().cycle().nth(*proposed) {
+                    Some(auth) => write_option(nak, option.kind, &authentication_data(*auth)),
+                    None => reject.extend(option.whole),
+                }
+                *proposed = (*proposed + 1) % auth.len().max(1);
+            }
+            // We prove nothing but what the protocol that we demand proves. Some clients take a Reject only after a Nak.
+            Side::Authenticator { left, declined } => {
+                let other = left.iter().map(|auth| authentication_data(*auth)).find(|data| data != option.data);
+                match other.filter(|_| !*declined) {
+                    Some(other) => write_option(nak, option.kind, &other),
+                    None => reject.extend(option.whole),
+                }
+                *declined = true;
+            }
+        }
     }
 
     /// What our echoes carry: the magic number, or zero without one (RFC 1661 section 5.8).
@@ -115,20 +182,7 @@ impl Lcp {
                     self.peer_mru = mru;
                 }
             }
-            (OptionType::AUTHENTICATION_PROTOCOL, data) => {
-                let known = self.auth.iter().copied().find(|auth| authentication_data(*auth) == data);
-                if let Some(auth) = known {
-                    (self.wanted, self.refused, self.proposed) = (Some(auth), None, 0);
-                } else {
-                    self.refused = Some(authentication_name(data));
-                    // Section 6.2: a peer that does not take one proposal gets the next.
-                    match self.auth.iter().cycle().nth(self.proposed) {
-                        Some(auth) => write_option(nak, option.kind, &authentication_data(*auth)),
-                        None => reject.extend(option.whole),
-                    }
-                    self.proposed = (self.proposed + 1) % self.auth.len().max(1);
-                }
-            }
+            (OptionType::AUTHENTICATION_PROTOCOL, _) => self.judge_authentication(option, nak, reject),
             (OptionType::MAGIC_NUMBER, data) if data.len() == 4 => {
                 // Zero is not allowed, and our own number means a loop (section 6.4).
                 if *data == [0; 4] || self.magic.is_some_and(|magic| magic.to_be_bytes() == *data) {
@@ -156,6 +210,11 @@ impl Negotiate for Lcp {
         if let Some(mru) = self.mru {
             write_option(&mut out, OptionType::MAXIMUM_RECEIVE_UNIT.0, &mru.to_be_bytes());
         }
+        if let Side::Authenticator { left, .. } = &self.side
+            && let Some(auth) = left.first()
+        {
+            write_option(&mut out, OptionType::AUTHENTICATION_PROTOCOL.0, &authentication_data(*auth));
+        }
         if let Some(magic) = self.magic {
             write_option(&mut out, OptionType::MAGIC_NUMBER.0, &magic.to_be_bytes());
         }
@@ -164,7 +223,10 @@ impl Negotiate for Lcp {
 
     fn judge(&mut self, request: &[u8], last: bool) -> Judgement {
         // What the request does not name has its default (section 5.1).
-        (self.peer_mru, self.wanted, self.refused) = (DEFAULT_MRU, None, None);
+        self.peer_mru = DEFAULT_MRU;
+        if let Side::Peer { wanted, refused, .. } = &mut self.side {
+            (*wanted, *refused) = (None, None);
+        }
         let (mut nak, mut reject) = (Vec::new(), Vec::new());
         // Options that cannot be told apart are rejected whole.
         let Ok(options) = options(request) else { return Judgement::Reject(request.to_vec()) };
@@ -198,7 +260,8 @@ impl Negotiate for Lcp {
                 self.mru = (mru >= MIN_MRU).then_some(mru.min(DEFAULT_MRU));
             }
             (OptionType::MAGIC_NUMBER, _) => self.magic = Some(magic(&mut self.rng)),
-            // A wish for an option that we did not name, such as that the peer authenticates itself: not followed.
+            (OptionType::AUTHENTICATION_PROTOCOL, proposal) => self.demand_another(proposal),
+            // A wish for an option that we did not name: not followed.
             _ => {}
         }
     }
@@ -207,8 +270,13 @@ impl Negotiate for Lcp {
         match OptionType(kind) {
             OptionType::MAXIMUM_RECEIVE_UNIT => self.mru = None,
             OptionType::MAGIC_NUMBER => self.magic = None,
+            OptionType::AUTHENTICATION_PROTOCOL => self.demand_another(&[]),
             _ => {}
         }
+    }
+
+    fn is_hopeless(&self) -> bool {
+        matches!(&self.side, Side::Authenticator { left, .. } if left.is_empty())
     }
 
     fn name(kind: u8) -> String {
@@ -219,10 +287,54 @@ impl Negotiate for Lcp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ppp::config::{Client, Server};
     use rand::SeedableRng;
 
     fn lcp(auth: &[PppAuth]) -> Lcp {
-        Lcp::new(auth.to_vec(), 1400, StdRng::from_seed([7; 32]))
+        let role = Role::Client(Client { auth: auth.to_vec(), ..Client::default() });
+        Lcp::new(&role, 1400, StdRng::from_seed([7; 32]))
+    }
+
+    fn server(auth: &[PppAuth]) -> Lcp {
+        let role = Role::Server(Server { auth: auth.to_vec(), ..Server::default() });
+        Lcp::new(&role, 1400, StdRng::from_seed([7; 32]))
+    }
+
+    const PAP: &[u8] = &[0xc0, 0x23];
+    const CHAP: &[u8] = &[0xc2, 0x23, 5];
+    const MS_CHAP_V2: &[u8] = &[0xc2, 0x23, 0x81];
+
+    /// What the next Configure-Request demands.
+    fn demand(lcp: &Lcp) -> Option<Vec<u8>> {
+        let request = lcp.request();
+        options(&request).unwrap().iter().find(|option| option.kind == 3).map(|option| option.data.to_vec())
+    }
+
+    #[test]
+    fn a_server_follows_a_nak_to_a_protocol_that_it_has_and_else_demands_the_next() {
+        let mut lcp = server(&[PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap]);
+        assert_eq!(demand(&lcp), Some(MS_CHAP_V2.to_vec()));
+        lcp.handle_nak(3, PAP);
+        assert_eq!(demand(&lcp), Some(PAP.to_vec()), "proposed");
+        lcp.handle_nak(3, &[0xc2, 0x27]);
+        assert_eq!(demand(&lcp), Some(CHAP.to_vec()), "the next");
+        lcp.handle_reject(3);
+        assert!(lcp.is_hopeless());
+        // What was refused does not come back.
+        let mut lcp = server(&[PppAuth::MsChapV2, PppAuth::Chap]);
+        lcp.handle_nak(3, MS_CHAP_V2);
+        assert_eq!(demand(&lcp), Some(CHAP.to_vec()));
+        lcp.handle_nak(3, MS_CHAP_V2);
+        assert!(lcp.is_hopeless());
+    }
+
+    #[test]
+    fn a_client_that_wants_a_proof_of_the_server_gets_a_nak_and_then_a_reject() {
+        let mut lcp = server(&[PppAuth::MsChapV2, PppAuth::Chap]);
+        let asks = [3, 5, 0xc2, 0x23, 0x81];
+        assert_eq!(lcp.judge(&asks, false), Judgement::Nak(vec![3, 5, 0xc2, 0x23, 5]));
+        assert_eq!(lcp.judge(&asks, false), Judgement::Reject(asks.to_vec()));
+        assert_eq!(server(&[PppAuth::MsChapV2]).judge(&asks, false), Judgement::Reject(asks.to_vec()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto::{cbc::des_encrypt_block, hash};
 use crate::suite::Hash;
+use crate::wire::Reader;
 
 /// The length of both challenges.
 pub const CHALLENGE: usize = 16;
@@ -18,13 +19,47 @@ pub const AUTHENTICATOR_RESPONSE: usize = 42;
 const MAGIC_1: &[u8; 39] = b"Magic server to client signing constant";
 const MAGIC_2: &[u8; 41] = b"Pad to make it do more than one iteration";
 
+/// The reserved octets of the value of a Response packet (section 4).
+const RESERVED: usize = 8;
+/// The length of the whole value, with an octet of flags at the end.
+const RESPONSE: usize = CHALLENGE + RESERVED + NT_RESPONSE + 1;
+
+/// The value of a Response packet (section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Response {
+    /// The challenge of the peer.
+    pub peer_challenge: [u8; CHALLENGE],
+    /// The NT-Response.
+    pub nt_response: [u8; NT_RESPONSE],
+}
+
+impl Response {
+    /// Reads a value; none unless it has the length of one. What the reserved octets and the flags say is of no account.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(value);
+        let peer_challenge = reader.array("peer challenge").ok()?;
+        reader.take(RESERVED, "reserved").ok()?;
+        let nt_response = reader.array("NT-Response").ok()?;
+        reader.u8("flags").ok()?;
+        reader.is_empty().then_some(Self { peer_challenge, nt_response })
+    }
+
+    /// The value, with zeros where there must be zeros.
+    pub fn write(&self) -> [u8; RESPONSE] {
+        let mut value = [0; RESPONSE];
+        let parts = self.peer_challenge.iter().chain(&[0; RESERVED]).chain(&self.nt_response);
+        value.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+        value
+    }
+}
+
 /// What the peer of an exchange knows.
 pub struct Exchange<'a> {
     /// The challenge of the authenticator.
     pub authenticator_challenge: [u8; CHALLENGE],
-    /// Our own.
+    /// That of the peer.
     pub peer_challenge: [u8; CHALLENGE],
-    /// The user name, as it is sent.
+    /// The user name, as it is sent: a domain in front of it does not count.
     pub username: &'a str,
     /// The password.
     pub password: &'a str,
@@ -43,6 +78,11 @@ impl Exchange<'_> {
             *block = des_encrypt_block(*key, challenge);
         }
         response
+    }
+
+    /// Whether `nt_response` is that of a peer that knows the password. Takes the same time whatever the answer.
+    pub fn verify(&self, nt_response: &[u8; NT_RESPONSE]) -> bool {
+        hash::eq(&self.nt_response(), nt_response)
     }
 
     /// GenerateAuthenticatorResponse (section 8.7).
@@ -94,7 +134,19 @@ mod tests {
         assert_eq!(*exchange.password_hash(), hex!("44EBBA8D5312B8D611474411F56989AE"));
         let response = exchange.nt_response();
         assert_eq!(response, hex!("82309ECD8D708B5EA08FAA3981CD83544233114A3D85D6DF"));
+        assert!(exchange.verify(&response));
+        assert!(!Exchange { password: "clientpass", ..example("User") }.verify(&response));
         assert_eq!(exchange.authenticator_response(&response), "S=407A5589115FD0D6209F510FE9C04566932CDA56");
+    }
+
+    #[test]
+    fn a_response_has_49_octets_and_zeros_between_its_parts() {
+        let response = Response { peer_challenge: [1; 16], nt_response: [2; 24] };
+        let value = response.write();
+        assert_eq!((&value[16..24], value[48]), (&[0; 8][..], 0));
+        assert_eq!(Response::parse(&value), Some(response));
+        assert_eq!(Response::parse(&value[1..]), None);
+        assert_eq!(Response::parse(&[&value[..], &[0]].concat()), None);
     }
 
     #[test]

@@ -62,6 +62,11 @@ pub(super) trait Negotiate {
     /// The peer does not want one of our options.
     fn handle_reject(&mut self, kind: u8);
 
+    /// Whether what the peer refused cannot be done without.
+    fn is_hopeless(&self) -> bool {
+        false
+    }
+
     /// The name of a type of option.
     fn name(kind: u8) -> String;
 }
@@ -262,18 +267,18 @@ impl<N: Negotiate> ControlProtocol<N> {
 
     fn handle_refusal(&mut self, now: Instant, packet: &Packet<'_>) {
         let Ok(options) = options(packet.data) else { return };
-        self.rounds = self.rounds.saturating_add(1);
-        if self.rounds > MAX_ROUNDS {
-            self.deadline = None;
-            self.signals.push_back(Signal::NotConverging);
-            return;
-        }
         for option in options {
             if packet.code == Code::CONFIGURE_NAK.0 {
                 self.options.handle_nak(option.kind, option.data);
             } else {
                 self.options.handle_reject(option.kind);
             }
+        }
+        self.rounds = self.rounds.saturating_add(1);
+        if self.rounds > MAX_ROUNDS || self.options.is_hopeless() {
+            self.deadline = None;
+            self.signals.push_back(Signal::NotConverging);
+            return;
         }
         self.step(now, Event::NakOrReject, Some(packet));
     }

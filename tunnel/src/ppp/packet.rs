@@ -11,6 +11,7 @@ registry! {
     /// The Protocol field (RFC 1661 section 2, and the Assigned Numbers).
     pub struct Protocol(u16) {
         IP = 0x0021,
+        IPV6 = 0x0057,
         IPCP = 0x8021,
         IPV6CP = 0x8057,
         CCP = 0x80fd,

@@ -1,7 +1,12 @@
-//! The Password Authentication Protocol (RFC 1334 section 2) in the role of the peer.
+//! The Password Authentication Protocol (RFC 1334 section 2), in the roles of the peer and of the authenticator.
 
+use zeroize::Zeroizing;
+
+use super::challenge::{DENIED, WELCOME};
 use super::packet::{Packet, Protocol, text};
+use crate::aaa::{MAX_NAME, Proof, Request};
 use crate::registry;
+use crate::wire::Reader;
 
 registry! {
     /// The Code field (RFC 1334 section 2.2).
@@ -14,6 +19,8 @@ registry! {
 
 /// The requests of one exchange.
 pub(super) struct Pap {
+    username: String,
+    password: Zeroizing<String>,
     /// The Identifier of the last one.
     last: u8,
     /// How many came before it.
@@ -22,8 +29,8 @@ pub(super) struct Pap {
 
 impl Pap {
     /// An exchange that begins with the Identifier `id`.
-    pub(super) fn new(id: u8) -> Self {
-        Self { last: id, repeated: 0 }
+    pub(super) fn new(id: u8, username: String, password: Zeroizing<String>) -> Self {
+        Self { username, password, last: id, repeated: 0 }
     }
 
     /// The Identifier of the next request: it "MUST be changed each time an Authenticate-Request packet is issued".
@@ -32,9 +39,9 @@ impl Pap {
     }
 
     /// The Authenticate-Request. Names and passwords are cut to 255 octets, more than the configuration lets through.
-    pub(super) fn request(&self, username: &str, password: &str) -> Vec<u8> {
-        let mut data = zeroize::Zeroizing::new(Vec::new());
-        for field in [username.as_bytes(), password.as_bytes()] {
+    pub(super) fn request(&self) -> Vec<u8> {
+        let mut data = Zeroizing::new(Vec::new());
+        for field in [self.username.as_bytes(), self.password.as_bytes()] {
             let length = u8::try_from(field.len()).unwrap_or(u8::MAX);
             data.push(length);
             data.extend(field.iter().take(length.into()));
@@ -58,21 +65,70 @@ impl Pap {
     }
 }
 
+/// What an authenticator reads and answers.
+#[derive(Default)]
+pub(super) struct Verifier {
+    /// The Identifier of the last request: the one that the peer waits to see again.
+    id: u8,
+    /// The answer, once there is one.
+    answer: Option<PapCode>,
+}
+
+impl Verifier {
+    /// What an Authenticate-Request says; none when it is something else.
+    pub(super) fn read(&mut self, packet: &Packet<'_>) -> Option<Request> {
+        if PapCode(packet.code) != PapCode::AUTHENTICATE_REQUEST {
+            return None;
+        }
+        let mut reader = Reader::new(packet.data);
+        let length = reader.u8("length of the name").ok()?;
+        let name =
+            str::from_utf8(reader.take(length.into(), "name").ok()?).ok().filter(|name| name.len() <= MAX_NAME)?;
+        let length = reader.u8("length of the password").ok()?;
+        let password = Zeroizing::new(reader.take(length.into(), "password").ok()?.to_vec());
+        self.id = packet.id;
+        Some(Request { name: name.to_owned(), proof: Proof::Pap { password } })
+    }
+
+    /// Name and password are right.
+    pub(super) fn accept(&mut self) {
+        self.answer = Some(PapCode::AUTHENTICATE_ACK);
+    }
+
+    /// They are not.
+    pub(super) fn reject(&mut self) {
+        self.answer = Some(PapCode::AUTHENTICATE_NAK);
+    }
+
+    /// What the peer is told on its last request.
+    pub(super) fn reply(&self) -> Option<Vec<u8>> {
+        let code = self.answer?;
+        let message = if code == PapCode::AUTHENTICATE_ACK { WELCOME } else { DENIED };
+        let length = u8::try_from(message.len()).unwrap_or(u8::MAX);
+        let data = [&[length], message.as_bytes()].concat();
+        Some(Packet { code: code.0, id: self.id, data: &data }.frame(Protocol::PAP))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn pap(id: u8, username: &str, password: &str) -> Pap {
+        Pap::new(id, username.to_owned(), Zeroizing::new(password.to_owned()))
+    }
+
     #[test]
     fn the_request_is_two_counted_fields() {
-        assert_eq!(Pap::new(3).request("ab", "c"), [0xff, 3, 0xc0, 0x23, 1, 3, 0, 9, 2, b'a', b'b', 1, b'c']);
+        assert_eq!(pap(3, "ab", "c").request(), [0xff, 3, 0xc0, 0x23, 1, 3, 0, 9, 2, b'a', b'b', 1, b'c']);
     }
 
     #[test]
     fn only_an_answer_to_a_request_of_ours_decides() {
         let nak = |id| Packet { code: 3, id, data: b"\x04nope" };
-        let mut pap = Pap::new(255);
+        let mut pap = pap(255, "", "");
         pap.repeat();
-        assert_eq!(pap.request("", "")[5], 0);
+        assert_eq!(pap.request()[5], 0);
         for id in [255, 0] {
             assert_eq!(pap.decision(&nak(id)), Some(Err("nope".to_owned())));
             assert_eq!(pap.decision(&Packet { code: 2, id, data: &[] }), Some(Ok(())));

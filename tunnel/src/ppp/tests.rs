@@ -1,7 +1,12 @@
-//! The client against scripted packets of a peer.
+//! The client against scripted packets of a peer; the server in [`server`], both against each other in [`simulation`].
 
 use super::*;
+use crate::config::PppAuth;
 use mschapv2::Exchange;
+use zeroize::Zeroizing;
+
+mod server;
+mod simulation;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -12,11 +17,16 @@ struct Link {
 
 impl Link {
     fn new(auth: &[PppAuth]) -> Self {
-        Self::with(Config { auth: auth.to_vec(), ..Config::default() })
+        Self::with(auth, Config::default())
     }
 
-    fn with(config: Config) -> Self {
-        let config = Config { username: "alice".to_owned(), password: Zeroizing::new("secret".to_owned()), ..config };
+    fn with(auth: &[PppAuth], config: Config) -> Self {
+        let client =
+            Client { username: "alice".to_owned(), password: Zeroizing::new("secret".to_owned()), auth: auth.to_vec() };
+        Self::of(Config { role: Role::Client(client), ..config })
+    }
+
+    fn of(config: Config) -> Self {
         let mut ppp = Ppp::new(config, StdRng::from_seed([3; 32]));
         let now = Instant::now();
         ppp.open(now);
@@ -131,7 +141,7 @@ const IP: [u8; 24] = [0xff, 3, 0, 0x21, 0x45, 0, 0, 20, 0, 0, 0, 0, 64, 1, 0, 0,
 #[test]
 fn a_link_with_ms_chap_v2_comes_up_and_carries_packets() {
     let mut link = Link::new(&[PppAuth::MsChapV2]);
-    assert!(link.ppp.write_ip_header(&mut Vec::new()).is_err());
+    assert!(link.ppp.write_header(&mut Vec::new(), &IP[4..]).is_err());
     link.establish(&MS_CHAP_V2);
     link.say(Protocol::CHAP, 1, 4, &[&[16][..], &[9; 16], b"lns"].concat());
     let (_, code, id, data) = link.heard();
@@ -152,7 +162,7 @@ fn a_link_with_ms_chap_v2_comes_up_and_carries_packets() {
     link.address();
     assert_eq!(link.ppp.handle_frame(link.now, &IP), Some(&IP[4..]));
     let mut header = Vec::new();
-    link.ppp.write_ip_header(&mut header).unwrap();
+    link.ppp.write_header(&mut header, &IP[4..]).unwrap();
     assert_eq!(header, IP[..IP_HEADER]);
     // The peer repeats its challenge while the link is up, and gets the same answer.
     link.say(Protocol::CHAP, 1, 4, &[&[16][..], &[9; 16], b"lns"].concat());
@@ -243,7 +253,7 @@ fn a_peer_that_never_agrees_is_given_up() {
         link.say(Protocol::LCP, 3, id, &[1, 4, 5, 0]);
     }
     let Some(Event::Failed(error)) = link.event() else { panic!("still trying") };
-    assert_eq!(error.to_string(), "LCP found no common ground: the gateway never agrees");
+    assert_eq!(error.to_string(), "LCP found no common ground: the peer never agrees");
 }
 
 #[test]
@@ -278,7 +288,7 @@ fn a_peer_without_an_address_for_us_is_no_use() {
     link.say(Protocol::IPCP, 2, id, &[]);
     link.say(Protocol::IPCP, 1, 60, &[]);
     let Some(Event::Failed(error)) = link.event() else { panic!("no failure") };
-    assert_eq!(error.to_string(), "IPCP found no common ground: the gateway gives no address");
+    assert_eq!(error.to_string(), "IPCP found no common ground: the peer gives no address");
 }
 
 #[test]
@@ -364,7 +374,7 @@ fn a_link_that_is_negotiated_anew_for_ever_is_given_up() {
             }
         }
     });
-    assert_eq!((seconds, &*why), (60, "IPCP found no common ground: the gateway comes to no end within 60 s"));
+    assert_eq!((seconds, &*why), (60, "IPCP found no common ground: the peer comes to no end within 60 s"));
 }
 
 #[test]
@@ -374,7 +384,7 @@ fn a_peer_that_accepts_everything_and_asks_for_nothing_is_given_up() {
             link.say(protocol, 2, id, &data);
         }
     });
-    assert_eq!((seconds, &*why), (60, "LCP found no common ground: the gateway comes to no end within 60 s"));
+    assert_eq!((seconds, &*why), (60, "LCP found no common ground: the peer comes to no end within 60 s"));
 }
 
 #[test]
@@ -389,7 +399,7 @@ fn a_peer_that_insists_is_given_up_and_told_by_what() {
             link.say(Protocol::LCP, 1, 9, options);
         })
     };
-    let callback = "LCP found no common ground: after 60 s the gateway still insists on CALLBACK, MULTILINK_MRRU";
+    let callback = "LCP found no common ground: after 60 s the peer still insists on CALLBACK, MULTILINK_MRRU";
     assert_eq!(insists(&[13, 3, 6, 17, 4, 5, 0xdc]), (60, callback.to_owned()));
     assert_eq!(insists(&PAP), (60, "the gateway insists on PAP, which ppp.auth does not list".to_owned()));
 }
@@ -406,7 +416,7 @@ fn a_peer_that_challenges_for_ever_is_given_up() {
     });
     assert_eq!(
         (seconds, &*why),
-        (60, "PPP authentication found no common ground: the gateway comes to no end within 60 s")
+        (60, "PPP authentication found no common ground: the peer comes to no end within 60 s")
     );
 }
 
@@ -520,19 +530,19 @@ fn a_protocol_reject_counts_only_while_lcp_is_open_and_for_what_is_under_way() {
 #[test]
 fn counters_and_timers_are_those_of_the_configuration() {
     let counters = Counters { restart: 8 * SECOND, max_configure: 2, max_terminate: 1, max_failure: 1 };
-    let mut link = Link::with(Config { counters, auth: vec![PppAuth::MsChapV2], ..Config::default() });
+    let mut link = Link::with(&[PppAuth::MsChapV2], Config { counters, ..Config::default() });
     link.say(Protocol::LCP, 1, 1, &PAP);
     link.say(Protocol::LCP, 1, 2, &PAP);
     let codes = |link: &mut Link| link.rest().into_iter().map(|(_, code, ..)| code).collect::<Vec<_>>();
     assert_eq!(codes(&mut link), [1, 3, 4], "one Nak");
 
-    let mut link = Link::with(Config { counters, ..Config::default() });
+    let mut link = Link::with(&[PppAuth::Pap], Config { counters, ..Config::default() });
     link.wait(2 * SECOND);
     assert_eq!(codes(&mut link), [1, 1], "a quarter of the Restart timer");
     link.wait(4 * SECOND);
     assert!(matches!(link.event(), Some(Event::Failed(Error::NoResponse { .. }))));
 
-    let mut link = Link::with(Config { counters, ..Config::default() });
+    let mut link = Link::with(&[PppAuth::Pap], Config { counters, ..Config::default() });
     link.ppp.close(link.now);
     link.wait(20 * SECOND);
     assert_eq!(codes(&mut link), [1, 5], "one Terminate-Request");

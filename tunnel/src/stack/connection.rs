@@ -462,7 +462,8 @@ impl Connection {
 
     fn handle_ppp_event(&mut self, now: Instant, event: ppp::Event) {
         match event {
-            ppp::Event::LcpOpened => {}
+            // The one is of no account, and the other is asked in the role of the server alone.
+            ppp::Event::LcpOpened | ppp::Event::Authenticate(_) => {}
             ppp::Event::Authenticated { method } => self.step(Step::Authenticated(method)),
             ppp::Event::IpcpOpened { address, peer, dns } => {
                 let mtu = self.mtu();

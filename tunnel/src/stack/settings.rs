@@ -73,9 +73,11 @@ pub(super) fn l2tp(config: &Config, path: &Path, call_serial_number: u32) -> l2t
 /// The link and who we are on it.
 pub(super) fn ppp(config: &Config, path: &Path) -> ppp::Config {
     ppp::Config {
-        username: path.credentials.username.to_string(),
-        password: Zeroizing::new(path.credentials.password.to_string()),
-        auth: config.ppp.auth.clone(),
+        role: ppp::Role::Client(ppp::Client {
+            username: path.credentials.username.to_string(),
+            password: Zeroizing::new(path.credentials.password.to_string()),
+            auth: config.ppp.auth.clone(),
+        }),
         echo_interval: Duration::from_secs(config.ppp.echo_seconds.into()),
         echo_failures: config.ppp.echo_failures,
         ..ppp::Config::default()

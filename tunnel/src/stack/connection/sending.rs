@@ -40,9 +40,9 @@ impl Connection {
     fn send_packet(&mut self, packet: &[u8], mtu: u16, transmits: &mut DatagramBatch, counters: &mut Counters) -> bool {
         self.scratch.clear();
         let mut header = std::mem::take(&mut self.scratch);
-        // RFC 1661 and 2661: a PPP frame whose protocol field says IPv4, behind the header of the L2TP session.
+        // RFC 1661 and 2661: a PPP frame whose protocol field says what the packet is, behind the header of the L2TP session.
         let ready = self.lac.write_data_header(&mut header, ppp::IP_HEADER + packet.len()).is_ok()
-            && self.ppp.write_ip_header(&mut header).is_ok();
+            && self.ppp.write_header(&mut header, packet).is_ok();
         let sent = ready
             && if mss::exceeds(packet, mtu) {
                 let mut clamped = packet.to_vec();

@@ -1,0 +1,104 @@
+//! CHAP (RFC 1994) in the role of the authenticator, with the algorithms MD5 and MS-CHAPv2 (RFC 2759 sections 3 to 6).
+
+use std::fmt::Write as _;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngExt as _};
+
+use super::chap::{Algorithm, ChapCode};
+use super::mschapv2::{CHALLENGE, Response};
+use super::packet::{Packet, Protocol};
+use crate::aaa::{Grant, MAX_NAME, Proof, Refusal, Request};
+use crate::wire::Reader;
+
+/// What a peer that may come in reads.
+pub(super) const WELCOME: &str = "welcome";
+/// What one that may not reads, whatever the cause.
+pub(super) const DENIED: &str = "access denied";
+
+/// A Challenge and the answer to its Response.
+pub(super) struct Challenger {
+    algorithm: Algorithm,
+    id: u8,
+    value: [u8; CHALLENGE],
+    /// Our name.
+    name: String,
+    /// Code and Message of the answer, once there is one.
+    answer: Option<(ChapCode, String)>,
+}
+
+impl Challenger {
+    pub(super) fn new(algorithm: Algorithm, name: &str, rng: &mut StdRng) -> Self {
+        let mut value = [0; CHALLENGE];
+        rng.fill_bytes(&mut value);
+        Self { algorithm, id: rng.random(), value, name: name.to_owned(), answer: None }
+    }
+
+    /// The Challenge. It is repeated as it is, so that a Response that crosses the repetition counts.
+    pub(super) fn challenge(&self) -> Vec<u8> {
+        let mut data = Vec::with_capacity(1 + self.value.len() + self.name.len());
+        // The length of the value: an octet holds it.
+        data.extend([CHALLENGE as u8]);
+        data.extend(self.value);
+        data.extend(self.name.as_bytes());
+        Packet { code: ChapCode::CHALLENGE.0, id: self.id, data: &data }.frame(Protocol::CHAP)
+    }
+
+    /// What a Response to the Challenge says; none when it is something else.
+    pub(super) fn read(&self, packet: &Packet<'_>) -> Option<Request> {
+        if (ChapCode(packet.code), packet.id) != (ChapCode::RESPONSE, self.id) {
+            return None;
+        }
+        let mut reader = Reader::new(packet.data);
+        let length = reader.u8("value size").ok()?;
+        let value = reader.take(length.into(), "value").ok()?;
+        let name = str::from_utf8(reader.rest()).ok().filter(|name| name.len() <= MAX_NAME)?;
+        let proof = match self.algorithm {
+            Algorithm::Md5 => {
+                Proof::Chap { id: self.id, challenge: self.value.to_vec(), response: value.try_into().ok()? }
+            }
+            Algorithm::MsChapV2 => {
+                let Response { peer_challenge, nt_response } = Response::parse(value)?;
+                Proof::MsChapV2 { id: self.id, authenticator_challenge: self.value, peer_challenge, nt_response }
+            }
+        };
+        Some(Request { name: name.to_owned(), proof })
+    }
+
+    /// The Response is right.
+    pub(super) fn accept(&mut self, grant: &Grant) {
+        let message = match (&self.algorithm, &grant.authenticator_response) {
+            (Algorithm::MsChapV2, Some(response)) => format!("{response} M={WELCOME}"),
+            // A peer with MS-CHAPv2 ends the link by itself when the response of the authenticator is missing.
+            (Algorithm::MsChapV2, None) | (Algorithm::Md5, _) => WELCOME.to_owned(),
+        };
+        self.answer = Some((ChapCode::SUCCESS, message));
+    }
+
+    /// The Response is wrong, or is not enough.
+    pub(super) fn reject(&mut self, refusal: &Refusal, rng: &mut StdRng) {
+        let message = match self.algorithm {
+            Algorithm::Md5 => DENIED.to_owned(),
+            Algorithm::MsChapV2 => failure_message(refusal, rng),
+        };
+        self.answer = Some((ChapCode::FAILURE, message));
+    }
+
+    /// What the peer is told, and told again.
+    pub(super) fn reply(&self) -> Option<Vec<u8>> {
+        let (code, message) = self.answer.as_ref()?;
+        Some(Packet { code: code.0, id: self.id, data: message.as_bytes() }.frame(Protocol::CHAP))
+    }
+}
+
+/// The Message of a Failure (RFC 2759 section 6). No retry is allowed: the challenge is there because it must be.
+pub(super) fn failure_message(refusal: &Refusal, rng: &mut StdRng) -> String {
+    let mut challenge = [0; CHALLENGE];
+    rng.fill_bytes(&mut challenge);
+    let challenge = challenge.iter().fold(String::new(), |mut text, octet| {
+        // Writing to a string cannot fail.
+        let _infallible = write!(text, "{octet:02X}");
+        text
+    });
+    format!("E={} R=0 C={challenge} V=3 M={DENIED}", refusal.code())
+}
