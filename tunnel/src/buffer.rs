@@ -3,7 +3,7 @@
 //! Datagrams of a batch lie back to back, so a run of equal sizes to one destination is ready for a single send with generic
 //! segmentation offload. A batch is emptied and used again; it allocates only until it has reached its usual size.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 /// The most packets that one batch holds; more are refused, and the caller flushes first.
@@ -71,21 +71,36 @@ pub enum Port {
     NatT,
 }
 
+/// Between which addresses a datagram goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// Where it leaves from: the address that the peer speaks to. The kernel chooses if none is named.
+    pub local: Option<IpAddr>,
+    /// Where it goes.
+    pub remote: SocketAddr,
+}
+
+impl From<SocketAddr> for Way {
+    fn from(remote: SocketAddr) -> Self {
+        Self { local: None, remote }
+    }
+}
+
 /// UDP datagrams to be sent.
 #[derive(Debug, Default)]
 pub struct DatagramBatch {
     octets: Vec<u8>,
     ends: Vec<usize>,
-    paths: Vec<(Port, SocketAddr)>,
+    paths: Vec<(Port, Way)>,
 }
 
-/// Datagrams of one size (the last may be shorter) for one destination, back to back.
+/// Datagrams of one size (the last may be shorter) that go one way, back to back.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run<'a> {
     /// The socket to send from.
     pub port: Port,
-    /// Where to send to.
-    pub remote: SocketAddr,
+    /// From where to where.
+    pub way: Way,
     /// The length of each datagram but the last.
     pub segment: usize,
     /// All datagrams of the run.
@@ -103,7 +118,7 @@ impl DatagramBatch {
     pub fn push_with<E>(
         &mut self,
         port: Port,
-        remote: SocketAddr,
+        way: impl Into<Way>,
         fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<bool, E> {
         if self.is_full() {
@@ -117,13 +132,13 @@ impl DatagramBatch {
             return filled.map(|()| false);
         }
         self.ends.push(self.octets.len());
-        self.paths.push((port, remote));
+        self.paths.push((port, way.into()));
         Ok(true)
     }
 
     /// Appends a copy of `datagram`; returns false when the batch is full or the datagram empty or too long.
-    pub fn push(&mut self, port: Port, remote: SocketAddr, datagram: &[u8]) -> bool {
-        let pushed: Result<bool, std::convert::Infallible> = self.push_with(port, remote, |octets| {
+    pub fn push(&mut self, port: Port, way: impl Into<Way>, datagram: &[u8]) -> bool {
+        let pushed: Result<bool, std::convert::Infallible> = self.push_with(port, way, |octets| {
             octets.extend_from_slice(datagram);
             Ok(())
         });
@@ -134,11 +149,11 @@ impl DatagramBatch {
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
         let mut next = 0;
         std::iter::from_fn(move || {
-            let (first, &(port, remote)) = (self.range(next)?, self.paths.get(next)?);
+            let (first, &(port, way)) = (self.range(next)?, self.paths.get(next)?);
             let (segment, start, mut end) = (first.len(), first.start, first.end);
             next += 1;
             while let (Some(range), Some(path)) = (self.range(next), self.paths.get(next)) {
-                if *path != (port, remote) || range.len() > segment {
+                if *path != (port, way) || range.len() > segment {
                     break;
                 }
                 end = range.end;
@@ -147,7 +162,7 @@ impl DatagramBatch {
                     break;
                 }
             }
-            Some(Run { port, remote, segment, octets: self.octets.get(start..end)? })
+            Some(Run { port, way, segment, octets: self.octets.get(start..end)? })
         })
     }
 
@@ -189,20 +204,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_datagrams_to_one_place_are_one_run() {
-        let [a, b] = [([192, 0, 2, 1], 4500).into(), ([192, 0, 2, 2], 4500).into()];
+    fn equal_datagrams_that_go_one_way_are_one_run() {
+        let [a, b] = [1, 2].map(|host| Way::from(SocketAddr::from(([192, 0, 2, host], 4500))));
+        let c = Way { local: Some([198, 51, 100, 1].into()), ..b };
         let mut batch = DatagramBatch::new();
-        for (remote, length) in [(a, 4), (a, 4), (a, 2), (a, 4), (b, 4)] {
-            assert!(batch.push(Port::NatT, remote, &vec![7; length]));
+        for (way, length) in [(a, 4), (a, 4), (a, 2), (a, 4), (b, 4), (c, 4)] {
+            assert!(batch.push(Port::NatT, way, &vec![7; length]));
         }
-        let runs: Vec<_> = batch.runs().map(|run| (run.remote, run.segment, run.octets.len())).collect();
-        assert_eq!(runs, [(a, 4, 10), (a, 4, 4), (b, 4, 4)]);
+        let runs: Vec<_> = batch.runs().map(|run| (run.way, run.segment, run.octets.len())).collect();
+        assert_eq!(runs, [(a, 4, 10), (a, 4, 4), (b, 4, 4), (c, 4, 4)]);
     }
 
     #[test]
     fn a_failed_fill_leaves_no_trace() {
         let mut batch = DatagramBatch::new();
-        let remote = ([192, 0, 2, 1], 500).into();
+        let remote = SocketAddr::from(([192, 0, 2, 1], 500));
         assert_eq!(
             batch.push_with(Port::Ike, remote, |octets| {
                 octets.push(1);

@@ -3,7 +3,8 @@
 //! ```text
 //!   process   the event loop; the only one that touches the stack
 //!     ├ dial      secrets, names, sockets          ├ netlink   addresses and links
-//!     ├ udp       datagrams in batches             ├ routing   into the tunnel or nowhere
+//!     ├ udp       the sockets of a client          ├ routing   into the tunnel or nowhere
+//!     ├ listener  those of a server, endpoint both ├ forwarding from clients to networks
 //!     ├ probe     through the tunnel               ├ tun       packets of the kernel
 //!     ├ watch     configuration and secrets        ├ relay     exports
 //!     └ admin     health, metrics, control socket  └ report    to the operator
@@ -13,7 +14,9 @@
 
 pub mod admin;
 pub mod dial;
+pub mod endpoint;
 pub mod keys;
+pub mod listener;
 pub mod metrics;
 pub mod netlink;
 pub mod probe;

@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use super::admin::{self, Ask, Asker};
 use super::dial::{self, Dialled, Turns};
+use super::endpoint::ReceiveBuffer;
 use super::netlink::Netlink;
 use super::probe::{Probe, Prober};
 use super::relay::Relays;
@@ -31,7 +32,7 @@ use super::routing::{self, Routing};
 use super::standby::{Existence, Standby, Step};
 use super::telemetry::Verbosity;
 use super::tun::Device;
-use super::udp::{ReceiveBuffer, Sockets};
+use super::udp::Sockets;
 use super::watch::{Change, Watcher};
 use super::{Snapshot, metrics, report, telemetry};
 use crate::buffer::{BATCH_PACKETS, PacketBatch, Port};
