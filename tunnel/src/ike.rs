@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -26,6 +27,7 @@ use crate::buffer::Port;
 use crate::suite::{EspProposal, IkeProposal};
 use crate::timer::Timers;
 
+mod authentication;
 mod config;
 mod detection;
 mod error;
@@ -47,6 +49,7 @@ mod selector;
 #[cfg(test)]
 mod simulation;
 
+pub use authentication::{Authentication, Credentials, PreSharedKey};
 pub use config::{Config, Dpd, Lifetime};
 pub use error::Error;
 pub use nat::Nat;
@@ -123,7 +126,7 @@ impl fmt::Debug for Keys {
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Phase 1 is complete: the peer knows the pre-shared key.
+    /// Phase 1 is complete: the peer has proved who it is.
     IsakmpEstablished {
         /// What was agreed on.
         proposal: IkeProposal,
@@ -131,6 +134,8 @@ pub enum Event {
         nat: Nat,
         /// Who the peer says it is.
         peer_id: Identity,
+        /// What it has proved itself by.
+        authentication: Authentication,
         /// How long the SA lives.
         lifetime: Duration,
         /// Whether it replaces another one.
@@ -350,6 +355,11 @@ impl Ike {
             self.config.esp_proposals = esp_proposals;
             self.begin_quick_mode(now, None);
         }
+    }
+
+    /// Takes on other credentials. What was proved stays; the next Main Mode proves itself with the new ones.
+    pub fn set_credentials(&mut self, credentials: Arc<Credentials>) {
+        self.config.credentials = credentials;
     }
 
     /// The next thing to send.

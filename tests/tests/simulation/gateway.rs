@@ -358,13 +358,13 @@ pub(crate) fn ike_config(
     lives: (u64, u64),
     addresses: (IpAddr, IpAddr),
 ) -> ike::Config {
-    let pre_shared_key = Zeroizing::new(psk.as_bytes().to_vec());
+    let credentials = ike::Credentials::pre_shared_key(Zeroizing::new(psk.as_bytes().to_vec()));
     ike::Config {
         proposals: proposals.iter().map(|text| text.parse().expect("a proposal")).collect(),
         lifetime: Duration::from_secs(lives.0),
         esp_proposals: esp.iter().map(|text| text.parse().expect("a proposal")).collect(),
         esp_lifetime: ike::Lifetime { seconds: Duration::from_secs(lives.1), kilobytes: None },
         dpd: ike::Dpd { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) },
-        ..ike::Config::new(addresses.0, addresses.1, pre_shared_key)
+        ..ike::Config::new(addresses.0, addresses.1, credentials)
     }
 }

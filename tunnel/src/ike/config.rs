@@ -1,10 +1,10 @@
 //! What has to be known before a peer can be spoken to.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
+use super::authentication::Credentials;
 use super::nat::Endpoint;
 use super::payload::Identity;
 use crate::buffer::Port;
@@ -39,11 +39,11 @@ pub struct Config {
     pub esp_proposals: Vec<EspProposal>,
     /// The longest life of an ESP SA.
     pub esp_lifetime: Lifetime,
-    /// The pre-shared key.
-    pub pre_shared_key: Zeroizing<Vec<u8>>,
+    /// What both ends prove themselves with.
+    pub credentials: Arc<Credentials>,
     /// Who this end is; its address if none is given.
     pub local_id: Option<Identity>,
-    /// Who the peer has to be; anyone who knows the pre-shared key if none is given.
+    /// Who the peer has to be; anyone who proves itself if none is given.
     pub remote_id: Option<Identity>,
     /// Dead peer detection.
     pub dpd: Dpd,
@@ -70,14 +70,14 @@ pub struct Config {
 
 impl Config {
     /// The usual values around what has to be known.
-    pub fn new(local: IpAddr, remote: IpAddr, pre_shared_key: Zeroizing<Vec<u8>>) -> Self {
+    pub fn new(local: IpAddr, remote: IpAddr, credentials: Arc<Credentials>) -> Self {
         let security = Security::default();
         Self {
             proposals: security.ike_proposals(),
             lifetime: Duration::from_secs(28_800),
             esp_proposals: security.esp_proposals(),
             esp_lifetime: Lifetime { seconds: Duration::from_secs(3600), kilobytes: None },
-            pre_shared_key,
+            credentials,
             local_id: None,
             remote_id: None,
             dpd: Dpd { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) },

@@ -20,15 +20,13 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// SKEYID and its children for authentication with a pre-shared key.
+    /// The children of SKEYID.
     pub(super) fn derive(
         proposal: &IkeProposal,
-        pre_shared_key: &[u8],
-        [nonce_i, nonce_r]: [&[u8]; 2],
+        skeyid: Zeroizing<Vec<u8>>,
         shared_secret: &[u8],
         cookies: &Cookies,
     ) -> Result<Self, Error> {
-        let skeyid = hash::hmac(proposal.hash, pre_shared_key, &[nonce_i, nonce_r]);
         let [skeyid_d, skeyid_a, skeyid_e] = children(proposal.hash, &skeyid, shared_secret, &cookies.spi());
         let encryption_key = encryption_key(proposal.hash, &skeyid_e, cbc::key_size(proposal.cipher));
         let cipher = CbcKey::new(proposal.cipher, &encryption_key)
@@ -149,6 +147,11 @@ impl Keys {
     }
 }
 
+/// SKEYID for authentication with a pre-shared key: prf(pre-shared-key, Ni_b | Nr_b) (section 5).
+pub(super) fn pre_shared_skeyid(hash: Hash, key: &[u8], [nonce_i, nonce_r]: [&[u8]; 2]) -> Zeroizing<Vec<u8>> {
+    hash::hmac(hash, key, &[nonce_i, nonce_r])
+}
+
 /// SKEYID_d, SKEYID_a and SKEYID_e (section 5); `spi` is CKY-I | CKY-R.
 fn children(hash: Hash, skeyid: &[u8], shared_secret: &[u8], spi: &[u8]) -> [Zeroizing<Vec<u8>>; 3] {
     let child = |before: &[u8], number| hash::hmac(hash, skeyid, &[before, shared_secret, spi, &[number]]);
@@ -197,11 +200,9 @@ mod tests {
 
     // The values are those of NIST's samples for IKEv1 and, from appendix B on, those that NSS tests itself by.
 
-    /// What [`Keys::derive`] makes of a pre-shared key and two nonces, with whatever else.
     fn skeyid(hash: &str, pre_shared_key: u8, nonces: [&[u8]; 2]) -> Vec<u8> {
-        let proposal = format!("aes128-{hash}-modp2048").parse().unwrap();
-        let cookies = Cookies { initiator: [1; 8], responder: [2; 8] };
-        Keys::derive(&proposal, &[pre_shared_key], nonces, &[3; 32], &cookies).unwrap().skeyid.to_vec()
+        let proposal: IkeProposal = format!("aes128-{hash}-modp2048").parse().unwrap();
+        pre_shared_skeyid(proposal.hash, &[pre_shared_key], nonces).to_vec()
     }
 
     #[test]

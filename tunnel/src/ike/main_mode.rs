@@ -19,8 +19,9 @@ use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
 use super::Config;
+use super::authentication::{Authentication, Candidate};
 use super::error::Error;
-use super::key::Keys;
+use super::key::{self, Keys};
 use super::message::{Chain, Cookies, Header, Payloads};
 use super::nat::{self, Flavour, Nat};
 use super::payload::{Delete, Identity, Notification};
@@ -72,12 +73,16 @@ impl Context<'_> {
 
     fn check_identity(&self, body: &[u8]) -> Result<Identity, Error> {
         let received = Identity::read(body);
-        match &self.config.remote_id {
-            Some(expected) if !expected.is_same(&received) => {
-                Err(Error::InvalidId { expected: expected.clone(), received })
-            }
-            Some(_) | None => Ok(received),
-        }
+        expect(self.config.remote_id.as_ref(), &received)?;
+        Ok(received)
+    }
+}
+
+/// Compares the identity that the peer has proved with the one that it must have, if any.
+fn expect(expected: Option<&Identity>, received: &Identity) -> Result<(), Error> {
+    match expected.filter(|expected| !expected.is_same(received)) {
+        Some(expected) => Err(Error::InvalidId { expected: expected.clone(), received: received.clone() }),
+        None => Ok(()),
     }
 }
 
@@ -90,12 +95,25 @@ struct Agreed {
     dpd: bool,
 }
 
-/// The values of messages 3 and 4 that the hashes cover.
+/// What messages 3 and 4 agreed on.
 struct Exchanged {
-    keys: Keys,
+    /// g^xy.
+    secret: Zeroizing<Vec<u8>>,
+    nonce_i: Vec<u8>,
+    nonce_r: Vec<u8>,
     public_i: Vec<u8>,
     public_r: Vec<u8>,
     nat: Nat,
+}
+
+/// What a message with an identity and its proof leads to.
+struct Proved {
+    keys: Keys,
+    /// The last block of the message.
+    iv: Vec<u8>,
+    peer_id: Identity,
+    authentication: Authentication,
+    initial_contact: bool,
 }
 
 /// What this end waits for.
@@ -105,11 +123,18 @@ enum State {
     /// Initiator: for message 4.
     Ke { agreed: Agreed, pair: Box<KeyPair>, nonce: Vec<u8> },
     /// Initiator: for message 6.
-    Id { agreed: Agreed, exchanged: Box<Exchanged>, iv: Vec<u8> },
+    Id {
+        agreed: Agreed,
+        exchanged: Box<Exchanged>,
+        keys: Box<Keys>,
+        iv: Vec<u8>,
+        by: Authentication,
+        remote_id: Option<Identity>,
+    },
     /// Responder: for message 3.
     InitiatorKe { agreed: Agreed },
-    /// Responder: for message 5.
-    InitiatorId { agreed: Agreed, exchanged: Box<Exchanged>, iv: Vec<u8> },
+    /// Responder: for message 5. Whose key it is written with shows when it is there.
+    InitiatorId { agreed: Agreed, exchanged: Box<Exchanged> },
 }
 
 /// One Main Mode that is not complete.
@@ -132,6 +157,8 @@ pub(super) struct MainMode {
     /// Why it will probably fail: nothing of this was proved.
     pub(super) hint: Option<Error>,
     initial_contact: bool,
+    /// Initiator: what the peer proved itself by before.
+    before: Option<Authentication>,
 }
 
 /// A complete Main Mode.
@@ -145,6 +172,7 @@ pub(super) struct Established {
     pub(super) dpd: bool,
     pub(super) nat: Nat,
     pub(super) peer_id: Identity,
+    pub(super) authentication: Authentication,
     pub(super) initial_contact: bool,
     /// Message 5 and its answer, message 6, of the responder.
     pub(super) answered: Option<Answered>,
@@ -184,6 +212,7 @@ impl MainMode {
         now: Instant,
         id: u32,
         port: Port,
+        before: Option<Authentication>,
         [rekey, initial_contact]: [bool; 2],
     ) -> (Self, Vec<u8>) {
         let cookies = Cookies { initiator: context.cookie(), responder: [0; 8] };
@@ -206,6 +235,7 @@ impl MainMode {
             answered: None,
             hint: None,
             initial_contact,
+            before,
         };
         (begun, message)
     }
@@ -243,6 +273,7 @@ impl MainMode {
             answered: Some(Answered::new(message, response.clone())),
             hint: None,
             initial_contact: false,
+            before: None,
         };
         Ok((begun, response))
     }
@@ -385,49 +416,54 @@ impl MainMode {
             return Err(Error::InvalidKeyInformation("public value (it is ours)"));
         }
         let secret = pair.shared_secret(&public_r).map_err(|_| Error::InvalidKeyInformation("public value"))?;
-        let psk: &Zeroizing<Vec<u8>> = &context.config.pre_shared_key;
-        let keys = Keys::derive(&agreed.proposal, psk, [nonce, nonce_r], &secret, &self.cookies)?;
         let public_i = pair.public_value().to_vec();
         let nat = self.verdict(context.config, &agreed, self.port, &payloads);
-        let exchanged = Box::new(Exchanged { keys, public_i, public_r, nat });
-        let mut iv = exchanged.keys.first_iv(&exchanged.public_i, &exchanged.public_r);
+        let (nonce_i, nonce_r) = (nonce.clone(), nonce_r.to_vec());
+        let exchanged = Box::new(Exchanged { secret, nonce_i, nonce_r, public_i, public_r, nat });
+        let own = context.config.credentials.own(context.config.remote, self.before.as_ref())?;
+        let keys = Box::new(self.keys(&agreed, &exchanged, own)?);
+        let mut iv = keys.first_iv(&exchanged.public_i, &exchanged.public_r);
         let id = context.own_identity();
         let spi = self.cookies.spi();
         let mut chain = Chain::new();
         chain.push(PayloadType::ID, &id);
-        chain.push(PayloadType::HASH, &self.hash(&exchanged, Role::Initiator, &id));
+        chain.push(PayloadType::HASH, &self.hash(&keys, &exchanged, Role::Initiator, &id));
         if self.initial_contact {
             let notification =
                 Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind: NotifyType::INITIAL_CONTACT, data: &[] };
             chain.push(PayloadType::N, &notification.body());
         }
         let header = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0);
-        let message = exchanged.keys.seal(header, &chain, &mut iv);
+        let message = keys.seal(header, &chain, &mut iv);
         // RFC 3947 section 4: "the initiator MUST change ports when sending the ID payload if there is NAT between the hosts",
         // and our NAT-D says that there is one.
         self.port = Port::NatT;
-        self.state = State::Id { agreed, exchanged, iv };
+        self.state = State::Id { agreed, exchanged, keys, iv, by: own.into(), remote_id: own.key.remote_id.clone() };
         Ok(Step::Send(message))
     }
 
     fn message_6(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
-        let State::Id { agreed, exchanged, iv } = &self.state else { return Err(Error::Undecryptable) };
-        let agreed = *agreed;
-        let (plain, last_block) = exchanged.keys.open(iv, body)?;
-        let (peer_id, _) = match self.authenticate(context, exchanged, Role::Responder, header, &plain) {
+        let State::Id { agreed, exchanged, keys, iv, by, remote_id } = &self.state else {
+            return Err(Error::Undecryptable);
+        };
+        let (agreed, nat) = (*agreed, exchanged.nat);
+        let (plain, last_block) = keys.open(iv, body)?;
+        let proved = self.authenticate(context, keys, exchanged, Role::Responder, header, &plain);
+        let peer_id = match proved.and_then(|(peer_id, _)| expect(remote_id.as_ref(), &peer_id).map(|()| peer_id)) {
             Err(error @ Error::InvalidId { .. }) => {
                 let (spi, message_id) = (self.cookies.spi(), message_id(context.rng));
                 let body = Delete::body(ProtocolId::ISAKMP, &spi);
-                let farewell =
-                    exchanged.keys.informational(self.cookies, &last_block, message_id, PayloadType::D, &body);
+                let farewell = keys.informational(self.cookies, &last_block, message_id, PayloadType::D, &body);
                 return Ok(Step::Stranger { error, farewell });
             }
             other => other?,
         };
-        let State::Id { exchanged, .. } = std::mem::replace(&mut self.state, State::Sa) else {
+        let authentication = by.clone();
+        let State::Id { keys, .. } = std::mem::replace(&mut self.state, State::Sa) else {
             return Err(Error::Undecryptable);
         };
-        Ok(Step::Established(Box::new(Self::established(context.config, agreed, *exchanged, last_block, peer_id))))
+        let proved = Proved { keys: *keys, iv: last_block, peer_id, authentication, initial_contact: false };
+        Ok(Step::Established(Box::new(Self::established(context.config, agreed, nat, proved, None))))
     }
 
     fn message_3(
@@ -445,13 +481,11 @@ impl MainMode {
         let pair = KeyPair::generate(agreed.proposal.group, context.rng);
         let secret = pair.shared_secret(&public_i).map_err(|_| Error::InvalidKeyInformation("public value"))?;
         let nonce = context.nonce();
-        let psk: &Zeroizing<Vec<u8>> = &context.config.pre_shared_key;
-        let keys = Keys::derive(&agreed.proposal, psk, [nonce_i, &nonce], &secret, &self.cookies)?;
         let message = self.key_exchange(context, &agreed, port, pair.public_value(), &nonce);
         let nat = self.verdict(context.config, &agreed, port, &payloads);
-        let exchanged = Box::new(Exchanged { keys, public_i, public_r: pair.public_value().to_vec(), nat });
-        let iv = exchanged.keys.first_iv(&exchanged.public_i, &exchanged.public_r);
-        self.state = State::InitiatorId { agreed, exchanged, iv };
+        let (nonce_i, nonce_r, public_r) = (nonce_i.to_vec(), nonce, pair.public_value().to_vec());
+        let exchanged = Box::new(Exchanged { secret, nonce_i, nonce_r, public_i, public_r, nat });
+        self.state = State::InitiatorId { agreed, exchanged };
         Ok(Step::Send(message))
     }
 
@@ -461,60 +495,108 @@ impl MainMode {
         header: &Header,
         [body, message]: [&[u8]; 2],
     ) -> Result<Step, Error> {
-        let State::InitiatorId { agreed, exchanged, iv } = &self.state else { return Err(Error::Undecryptable) };
+        let State::InitiatorId { agreed, exchanged } = &self.state else { return Err(Error::Undecryptable) };
         let agreed = *agreed;
-        let (plain, mut last_block) = exchanged.keys.open(iv, body)?;
-        let (peer_id, initial_contact) = self.authenticate(context, exchanged, Role::Initiator, header, &plain)?;
+        let mut proved = self.find_key(context, &agreed, exchanged, header, body)?;
         let id = context.own_identity();
         let mut chain = Chain::new();
         chain.push(PayloadType::ID, &id);
-        chain.push(PayloadType::HASH, &self.hash(exchanged, Role::Responder, &id));
+        chain.push(PayloadType::HASH, &self.hash(&proved.keys, exchanged, Role::Responder, &id));
         let header = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0);
-        let response = exchanged.keys.seal(header, &chain, &mut last_block);
-        let State::InitiatorId { exchanged, .. } = std::mem::replace(&mut self.state, State::Sa) else {
-            return Err(Error::Undecryptable);
+        let response = proved.keys.seal(header, &chain, &mut proved.iv);
+        let answered = Some(Answered::new(message, response));
+        let nat = exchanged.nat;
+        Ok(Step::Established(Box::new(Self::established(context.config, agreed, nat, proved, answered))))
+    }
+
+    /// The keys of phase 1 for a peer with this pre-shared key.
+    fn keys(&self, agreed: &Agreed, exchanged: &Exchanged, candidate: Candidate<'_>) -> Result<Keys, Error> {
+        let nonces = [&*exchanged.nonce_i, &*exchanged.nonce_r];
+        let skeyid = key::pre_shared_skeyid(agreed.proposal.hash, &candidate.key.key, nonces);
+        Keys::derive(&agreed.proposal, skeyid, &exchanged.secret, &self.cookies)
+    }
+
+    /// Responder: the pre-shared key that message 5 is written with. The identity would tell, but is under that very key
+    /// (RFC 2409 section 5.4).
+    fn find_key(
+        &self,
+        context: &Context<'_>,
+        agreed: &Agreed,
+        exchanged: &Exchanged,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<Proved, Error> {
+        let candidates = context.config.credentials.candidates(context.config.remote);
+        // Every key is tried, so that the time tells neither which one is right nor whether one is.
+        let tried: Vec<_> = candidates
+            .into_iter()
+            .map(|candidate| self.try_key(context, agreed, exchanged, candidate, header, body))
+            .collect();
+        // Of the failures the one that got furthest is told.
+        let rank = |tried: &Result<Proved, Error>| match tried {
+            Ok(_) => 0,
+            Err(Error::InvalidId { .. }) => 1,
+            Err(Error::InvalidHash(_)) => 2,
+            Err(_) => 3,
         };
-        let mut established = Self::established(context.config, agreed, *exchanged, last_block, peer_id);
-        established.initial_contact = initial_contact;
-        established.answered = Some(Answered::new(message, response));
-        Ok(Step::Established(Box::new(established)))
+        tried.into_iter().min_by_key(rank).unwrap_or(Err(Error::Undecryptable))
+    }
+
+    fn try_key(
+        &self,
+        context: &Context<'_>,
+        agreed: &Agreed,
+        exchanged: &Exchanged,
+        candidate: Candidate<'_>,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<Proved, Error> {
+        let keys = self.keys(agreed, exchanged, candidate)?;
+        let first_iv = keys.first_iv(&exchanged.public_i, &exchanged.public_r);
+        let (plain, iv) = keys.open(&first_iv, body)?;
+        let (peer_id, initial_contact) =
+            self.authenticate(context, &keys, exchanged, Role::Initiator, header, &plain)?;
+        expect(candidate.key.remote_id.as_ref(), &peer_id)?;
+        Ok(Proved { keys, iv, peer_id, authentication: candidate.into(), initial_contact })
     }
 
     fn established(
         config: &Config,
         agreed: Agreed,
-        exchanged: Exchanged,
-        last_block: Vec<u8>,
-        peer_id: Identity,
+        nat: Nat,
+        proved: Proved,
+        answered: Option<Answered>,
     ) -> Established {
         Established {
-            keys: exchanged.keys,
-            last_block,
+            keys: proved.keys,
+            last_block: proved.iv,
             proposal: agreed.proposal,
             lifetime: agreed.life.seconds(config.lifetime),
             flavour: agreed.flavour,
             dpd: agreed.dpd,
-            nat: exchanged.nat,
-            peer_id,
-            initial_contact: false,
-            answered: None,
+            nat,
+            peer_id: proved.peer_id,
+            authentication: proved.authentication,
+            initial_contact: proved.initial_contact,
+            answered,
         }
     }
 
     /// HASH_I or HASH_R over the identification body `id` of that role.
-    fn hash(&self, exchanged: &Exchanged, role: Role, id: &[u8]) -> Zeroizing<Vec<u8>> {
+    fn hash(&self, keys: &Keys, exchanged: &Exchanged, role: Role, id: &[u8]) -> Zeroizing<Vec<u8>> {
         let (public, cookies) = ([&exchanged.public_i, &exchanged.public_r], &self.cookies);
         let (public, cookies) = match role {
             Role::Initiator => ([&**public[0], &**public[1]], [&cookies.initiator[..], &cookies.responder[..]]),
             Role::Responder => ([&**public[1], &**public[0]], [&cookies.responder[..], &cookies.initiator[..]]),
         };
-        exchanged.keys.main_mode_hash(public, cookies, &self.sa, id)
+        keys.main_mode_hash(public, cookies, &self.sa, id)
     }
 
     /// Checks the hash and the identity of the peer; returns the identity, and whether it says INITIAL-CONTACT.
     fn authenticate(
         &self,
         context: &Context<'_>,
+        keys: &Keys,
         exchanged: &Exchanged,
         role: Role,
         header: &Header,
@@ -524,7 +606,7 @@ impl MainMode {
         let (Some(id), Some(hash)) = (payloads.first(PayloadType::ID), payloads.first(PayloadType::HASH)) else {
             return Err(Error::Undecryptable);
         };
-        if !hash::eq(hash, &self.hash(exchanged, role, id)) {
+        if !hash::eq(hash, &self.hash(keys, exchanged, role, id)) {
             return Err(Error::InvalidHash(ExchangeType::IDENTITY_PROTECTION));
         }
         let initial_contact = payloads
@@ -534,12 +616,10 @@ impl MainMode {
         Ok((context.check_identity(id)?, initial_contact))
     }
 
-    /// Whether an encrypted Informational message was written with the keys of this exchange; what it says in that case.
+    /// Initiator: whether an encrypted Informational message was written with the keys of this exchange; what it says in that case.
     pub(super) fn open_informational(&self, header: &Header, body: &[u8]) -> Option<NotifyType> {
-        let (State::Id { exchanged, iv, .. } | State::InitiatorId { exchanged, iv, .. }) = &self.state else {
-            return None;
-        };
-        let plain = exchanged.keys.open_informational(iv, header, body).ok()?;
+        let State::Id { keys, iv, .. } = &self.state else { return None };
+        let plain = keys.open_informational(iv, header, body).ok()?;
         let payloads = Payloads::read(header.next_payload, &plain).ok()?;
         payloads
             .first(PayloadType::N)

@@ -134,7 +134,8 @@ impl Ike {
         let initial_contact = self.config.initial_contact && !rekey && !self.contacted;
         let id = self.fresh_id();
         let mut context = Context { config: &self.config, rng: &mut self.rng };
-        let (negotiation, message) = MainMode::initiate(&mut context, now, id, port, [rekey, initial_contact]);
+        let before = self.isakmp.last().map(|sa| sa.authentication.clone());
+        let (negotiation, message) = MainMode::initiate(&mut context, now, id, port, before, [rekey, initial_contact]);
         self.negotiations.push(negotiation);
         self.arm_main_mode(id);
         self.transmit(port, message);
@@ -260,6 +261,7 @@ impl Ike {
             proposal: sa.proposal,
             nat: sa.nat,
             peer_id: sa.peer_id.clone(),
+            authentication: sa.authentication.clone(),
             lifetime: life,
             rekey,
         });

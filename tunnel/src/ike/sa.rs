@@ -6,6 +6,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::Sa;
+use super::authentication::Authentication;
 use super::detection::Sequences;
 use super::key::Keys;
 use super::main_mode::{Established, MainMode, Role};
@@ -47,6 +48,7 @@ pub(super) struct IsakmpSa {
     pub(super) dpd: bool,
     pub(super) nat: Nat,
     pub(super) peer_id: Identity,
+    pub(super) authentication: Authentication,
     pub(super) begun: Instant,
     pub(super) established: Instant,
     pub(super) expires: Instant,
@@ -75,6 +77,7 @@ impl IsakmpSa {
             dpd: established.dpd,
             nat: established.nat,
             peer_id: established.peer_id,
+            authentication: established.authentication,
             begun: negotiation.begun,
             established: now,
             expires: now + established.lifetime,

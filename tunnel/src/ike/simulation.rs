@@ -73,9 +73,12 @@ struct Link {
     lost_packets: [usize; 2],
 }
 
+fn psk(key: &str) -> Arc<Credentials> {
+    Credentials::pre_shared_key(Zeroizing::new(key.as_bytes().to_vec()))
+}
+
 fn config(proposal: &str, esp: &str) -> Config {
-    let mut config =
-        Config::new([192, 0, 2, 1].into(), [192, 0, 2, 2].into(), Zeroizing::new(b"a pre-shared key".to_vec()));
+    let mut config = Config::new([192, 0, 2, 1].into(), [192, 0, 2, 2].into(), psk("a pre-shared key"));
     config.proposals = vec![proposal.parse().unwrap()];
     config.esp_proposals = vec![esp.parse().unwrap()];
     config

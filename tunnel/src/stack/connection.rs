@@ -347,7 +347,7 @@ impl Connection {
 
     fn handle_ike_event(&mut self, now: Instant, event: ike::Event) {
         match event {
-            ike::Event::IsakmpEstablished { proposal, nat, peer_id, lifetime: _, rekey } => {
+            ike::Event::IsakmpEstablished { proposal, nat, peer_id, rekey, .. } => {
                 let nat = match (nat.local, nat.remote) {
                     (false, false) => Nat::None,
                     (true, false) => Nat::Local,

@@ -39,7 +39,11 @@ pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys:
         keepalive: KEEPALIVE_INTERVAL,
         initial_contact: config.ike.initial_contact,
         export_keys,
-        ..ike::Config::new(path.local, path.remote, path.credentials.pre_shared_key.clone())
+        ..ike::Config::new(
+            path.local,
+            path.remote,
+            ike::Credentials::pre_shared_key(path.credentials.pre_shared_key.clone()),
+        )
     }
 }
 

@@ -184,8 +184,9 @@ const PLAIN_KEYS_R: [u8; 64] = hex!(
 const PLAIN_SPIS: [u32; 2] = [0xc41c_996e, 0xcbb4_d8a0];
 
 fn keys() -> Keys {
-    let proposal = "aes256-sha256-modp2048".parse().unwrap();
-    Keys::derive(&proposal, PRE_SHARED_KEY, [&NONCE_I, &NONCE_R], &SECRET, &cookies()).unwrap()
+    let proposal: IkeProposal = "aes256-sha256-modp2048".parse().unwrap();
+    let skeyid = pre_shared_skeyid(proposal.hash, PRE_SHARED_KEY, [&NONCE_I, &NONCE_R]);
+    Keys::derive(&proposal, skeyid, &SECRET, &cookies()).unwrap()
 }
 
 fn cookies() -> Cookies {

@@ -42,7 +42,7 @@ fn the_default_offer_finds_what_the_peer_has() {
         let mut server = mirrored(&fast());
         server.proposals = vec![ike.parse().unwrap()];
         server.esp_proposals = vec![esp.parse().unwrap()];
-        let offer = Config::new(server.remote, server.local, server.pre_shared_key.clone());
+        let offer = Config::new(server.remote, server.local, server.credentials.clone());
         let mut link = Link::new(offer, server, 4);
         link.connect();
         link.run(seconds(2));
