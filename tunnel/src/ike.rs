@@ -11,6 +11,8 @@
 //! [`Ike`] speaks with one peer. It is the initiator after [`Ike::connect`] and answers in any case. After each call the owner
 //! drains [`Ike::poll_transmit`] and [`Ike::poll_event`], and calls [`Ike::handle_timeout`] when [`Ike::poll_timeout`] is due.
 //!
+//! A server has one [`Responder`] in front of the relations with its peers: it makes an [`Ike`] of a peer's message 3.
+//!
 //! Left out: Aggressive Mode (it hands a hash of the pre-shared key to anyone), signatures, XAUTH, IKE fragmentation, and ESP
 //! outside of UDP.
 
@@ -19,7 +21,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
@@ -43,11 +44,14 @@ mod phase2;
 mod proposal;
 mod quick_mode;
 pub mod registry;
+mod relation;
+mod responder;
 mod retransmission;
 mod sa;
 mod selector;
 #[cfg(test)]
 mod simulation;
+mod vendor;
 
 pub use authentication::{Authentication, Credentials, PreSharedKey};
 pub use config::{Config, Dpd, Lifetime};
@@ -55,6 +59,8 @@ pub use error::Error;
 pub use nat::Nat;
 pub use pairs::MAX_PAIRS;
 pub use payload::Identity;
+pub use relation::SpiSpace;
+pub use responder::{Answer, Rate, Reason, Responder, ResponderConfig, ResponderStatistics};
 
 use main_mode::MainMode;
 use message::Header;
@@ -140,6 +146,18 @@ pub enum Event {
         lifetime: Duration,
         /// Whether it replaces another one.
         rekey: bool,
+        /// The peer says that it has no other SA with this end (INITIAL-CONTACT, RFC 2407 section 4.6.3.3). That is a hint, which
+        /// deletes nothing here: behind a NAT several peers may have one identity.
+        initial_contact: bool,
+    },
+    /// The peer says INITIAL-CONTACT after phase 1 is complete.
+    InitialContact,
+    /// A cookie that this end chose, by which the peer's messages are known, is in use or no longer in use.
+    OwnCookie {
+        /// The cookie: the initiator's or the responder's, as this end's role is.
+        cookie: [u8; 8],
+        /// It is in use.
+        alive: bool,
     },
     /// Receive on this SA as well.
     InstallInbound(Sa),
@@ -219,6 +237,8 @@ pub struct Ike {
     complaints: Complaints,
     last_id: u32,
     retransmissions: u64,
+    /// The SA payload that a [`Responder`] admitted this relation with.
+    offer: Option<responder::Digest>,
     timers: Timers<Timer>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -246,6 +266,7 @@ impl Ike {
             complaints: Complaints::default(),
             last_id: 0,
             retransmissions: 0,
+            offer: None,
             timers: Timers::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -410,6 +431,8 @@ impl Ike {
         self.closed = true;
         self.waiting.clear();
         self.timers.clear();
+        let cookies: Vec<_> = self.own_cookies().collect();
+        self.events.extend(cookies.into_iter().map(|cookie| Event::OwnCookie { cookie, alive: false }));
         self.negotiations.clear();
         self.quick_modes.clear();
         self.pairs.clear();
@@ -450,16 +473,6 @@ impl Ike {
                     return message_id;
                 }
                 None => return message_id,
-            }
-        }
-    }
-
-    /// An SPI for this end to receive on; 0 to 255 are reserved (RFC 4303 section 2.1).
-    fn spi(&mut self) -> u32 {
-        loop {
-            let spi = self.rng.next_u32();
-            if spi > 255 && self.pairs.iter().all(|pair| pair.inbound != spi) {
-                return spi;
             }
         }
     }

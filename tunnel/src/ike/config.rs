@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::authentication::Credentials;
 use super::nat::Endpoint;
 use super::payload::Identity;
+use super::relation::SpiSpace;
 use crate::buffer::Port;
 use crate::suite::{EspProposal, IkeProposal, Security};
 
@@ -64,6 +65,8 @@ pub struct Config {
     /// Whether the first Main Mode says INITIAL-CONTACT, so that the peer drops what is left of an earlier connection: of every
     /// connection with the same identity (RFC 3947 section 6).
     pub initial_contact: bool,
+    /// The SPIs that this end chooses.
+    pub spis: SpiSpace,
     /// Whether the keys of phase 1 are handed out in [`Event::Keys`].
     pub export_keys: bool,
 }
@@ -89,6 +92,7 @@ impl Config {
             remote_port_ike: 500,
             remote_port_nat_t: 4500,
             initial_contact: true,
+            spis: SpiSpace::default(),
             export_keys: false,
         }
     }

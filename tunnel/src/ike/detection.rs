@@ -68,7 +68,7 @@ impl Ike {
     /// Asks the peer at once whether it is there, if it takes part in dead peer detection; an answer shows in
     /// [`Self::last_heard`].
     pub fn probe(&mut self, _now: Instant) {
-        if let Some(isakmp) = self.current().filter(|sa| sa.dpd).map(|sa| sa.id) {
+        if let Some(isakmp) = self.current().filter(|sa| sa.abilities.dpd).map(|sa| sa.id) {
             self.ask(isakmp);
         }
     }
@@ -81,7 +81,7 @@ impl Ike {
 
     /// Begins to watch the peer, if it takes part and the configuration does not leave that to the owner.
     pub(super) fn watch(&mut self, now: Instant) {
-        let takes_part = self.current().is_some_and(|sa| sa.dpd) && !self.config.dpd.interval.is_zero();
+        let takes_part = self.current().is_some_and(|sa| sa.abilities.dpd) && !self.config.dpd.interval.is_zero();
         if takes_part && self.timers.deadline(Timer::Dpd).is_none() {
             self.timers.set(Timer::Dpd, now + self.config.dpd.interval);
         }
@@ -89,7 +89,7 @@ impl Ike {
 
     /// The timer of dead peer detection: nothing, a question, or the verdict.
     pub(super) fn detect(&mut self, now: Instant) {
-        let Some(isakmp) = self.current().filter(|sa| sa.dpd).map(|sa| sa.id) else { return };
+        let Some(isakmp) = self.current().filter(|sa| sa.abilities.dpd).map(|sa| sa.id) else { return };
         let (interval, timeout) = (self.config.dpd.interval, self.config.dpd.timeout);
         let heard = self.last_heard.unwrap_or(now);
         // RFC 3706 section 5.4: traffic is proof of life, and nobody asks while there is some.

@@ -9,7 +9,7 @@ use super::message::{Chain, Cookies, Header, Payloads};
 use super::payload::{Delete, Notification};
 use super::proposal::StatedLife;
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
-use super::{Ike, Timer};
+use super::{Event, Ike, Timer};
 use crate::buffer::Port;
 
 /// How long a suspicion that nothing proves may ripen before it is reported: time for a true answer to arrive.
@@ -136,9 +136,7 @@ impl Ike {
     fn handle_notification(&mut self, now: Instant, isakmp: u32, notification: &Notification<'_>) {
         match notification.kind {
             NotifyType::RESPONDER_LIFETIME => self.handle_responder_lifetime(now, isakmp, notification),
-            NotifyType::INITIAL_CONTACT => {
-                self.notice("the peer says that this is its first contact".to_owned());
-            }
+            NotifyType::INITIAL_CONTACT => self.events.push_back(Event::InitialContact),
             NotifyType::CONNECTED | NotifyType::REPLAY_STATUS => {}
             kind if kind.is_error() => self.handle_error(now, isakmp, notification),
             kind => self.notice(format!("the peer reports {}", rfc_name(kind))),

@@ -22,20 +22,18 @@ use super::Config;
 use super::authentication::{Authentication, Candidate};
 use super::error::Error;
 use super::key::{self, Keys};
-use super::message::{Chain, Cookies, Header, Payloads};
-use super::nat::{self, Flavour, Nat};
+use super::message::{Chain, Cookies, HEADER_LENGTH, Header, Payloads};
+use super::nat::{self, Nat};
 use super::payload::{Delete, Identity, Notification};
 use super::proposal::{self, StatedLife};
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
 use super::retransmission::{Answered, Retransmission};
+use super::vendor::Abilities;
 use crate::buffer::Port;
-use crate::crypto::dh::KeyPair;
+use crate::crypto::dh::{self, KeyPair};
 use crate::crypto::hash;
 use crate::suite::IkeProposal;
 use crate::wire::Malformed;
-
-/// The Vendor ID of dead peer detection, version 1.0 (RFC 3706 section 5.1).
-const DPD_VENDOR_ID: [u8; 16] = 0xafca_d713_68a1_f1c9_6b86_96fc_7757_0100_u128.to_be_bytes();
 
 /// Nonces of this end: as long as the longest common key. RFC 2409 section 5: 8 to 256 octets.
 const NONCE_LENGTH: usize = 32;
@@ -86,13 +84,51 @@ fn expect(expected: Option<&Identity>, received: &Identity) -> Result<(), Error>
     }
 }
 
+/// What the responder chose of the proposals of message 1.
+#[derive(Debug, Clone)]
+pub(super) struct Choice {
+    proposal: IkeProposal,
+    life: StatedLife,
+    /// The body of the SA payload of message 2.
+    answer: Vec<u8>,
+}
+
+impl Choice {
+    /// Chooses of the body of the SA payload of message 1.
+    pub(super) fn of(config: &Config, sa: &[u8]) -> Result<Self, Error> {
+        let (proposal, life, answer) = proposal::choose_phase1(&config.proposals, sa)?
+            .ok_or(Error::NoProposalChosen { phase: 1, notification: None })?;
+        Ok(Self { proposal, life, answer })
+    }
+
+    /// The length of the public values of both ends.
+    pub(super) fn public_value_size(&self) -> usize {
+        dh::public_value_size(self.proposal.group)
+    }
+
+    /// Message 2, which is never longer than message 1 with its `request_length`: anybody may have sent that one in the name of
+    /// somebody else. What does not fit are Vendor IDs, the least important first.
+    pub(super) fn message_2(&self, cookies: Cookies, abilities: Abilities, request_length: usize) -> Vec<u8> {
+        let mut chain = Chain::new();
+        chain.push(PayloadType::SA, &self.answer);
+        for vendor_id in abilities.vendor_ids() {
+            let mut longer = chain.clone();
+            longer.push(PayloadType::VID, &vendor_id);
+            if HEADER_LENGTH + longer.octets().len() > request_length {
+                break;
+            }
+            chain = longer;
+        }
+        Header::new(cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain)
+    }
+}
+
 /// What messages 1 and 2 agreed on.
 #[derive(Clone, Copy)]
 struct Agreed {
     proposal: IkeProposal,
     life: StatedLife,
-    flavour: Flavour,
-    dpd: bool,
+    abilities: Abilities,
 }
 
 /// What messages 3 and 4 agreed on.
@@ -168,8 +204,7 @@ pub(super) struct Established {
     pub(super) last_block: Vec<u8>,
     pub(super) proposal: IkeProposal,
     pub(super) lifetime: Duration,
-    pub(super) flavour: Flavour,
-    pub(super) dpd: bool,
+    pub(super) abilities: Abilities,
     pub(super) nat: Nat,
     pub(super) peer_id: Identity,
     pub(super) authentication: Authentication,
@@ -194,17 +229,6 @@ pub(super) fn message_id(rng: &mut StdRng) -> u32 {
     rng.next_u32().max(1)
 }
 
-fn vendor_ids(chain: &mut Chain, flavours: &[Flavour]) {
-    for flavour in flavours {
-        chain.push(PayloadType::VID, &flavour.vendor_id());
-    }
-    chain.push(PayloadType::VID, &DPD_VENDOR_ID);
-}
-
-fn has_dpd(payloads: &Payloads<'_>) -> bool {
-    payloads.all(PayloadType::VID).any(|id| id == DPD_VENDOR_ID)
-}
-
 impl MainMode {
     /// Begins as initiator; returns message 1 as well.
     pub(super) fn initiate(
@@ -219,7 +243,7 @@ impl MainMode {
         let sa = proposal::offer_phase1(&context.config.proposals, context.config.lifetime);
         let mut chain = Chain::new();
         chain.push(PayloadType::SA, &sa);
-        vendor_ids(&mut chain, &Flavour::ALL);
+        Abilities::announce(&mut chain);
         let message = Header::new(cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
         let retransmission = Some(Retransmission::new(now, port, message.clone(), context.rng));
         let begun = Self {
@@ -251,16 +275,27 @@ impl MainMode {
     ) -> Result<(Self, Vec<u8>), Error> {
         let payloads = Payloads::read_plain(header.next_payload, body)?;
         let sa = payloads.single(PayloadType::SA, "SA payload")?;
-        let chosen = proposal::choose_phase1(&context.config.proposals, sa)?;
-        let (proposal, life, answer) = chosen.ok_or(Error::NoProposalChosen { phase: 1, notification: None })?;
-        let flavour = Flavour::of(&payloads).ok_or(Error::NoNatTraversal)?;
-        let agreed = Agreed { proposal, life, flavour, dpd: has_dpd(&payloads) };
+        let choice = Choice::of(context.config, sa)?;
+        let abilities = Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?;
         let cookies = Cookies { initiator: header.cookies.initiator, responder: context.cookie() };
-        let mut chain = Chain::new();
-        chain.push(PayloadType::SA, &answer);
-        vendor_ids(&mut chain, &[flavour]);
-        let response = Header::new(cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
-        let begun = Self {
+        let response = choice.message_2(cookies, abilities, message.len());
+        let mut begun = Self::admit(now, id, port, cookies, sa, &choice, abilities);
+        begun.answered = Some(Answered::new(message, response.clone()));
+        Ok((begun, response))
+    }
+
+    /// Begins as responder that has sent message 2 and waits for message 3; `sa` is the body of the SA payload of message 1.
+    pub(super) fn admit(
+        now: Instant,
+        id: u32,
+        port: Port,
+        cookies: Cookies,
+        sa: &[u8],
+        choice: &Choice,
+        abilities: Abilities,
+    ) -> Self {
+        let agreed = Agreed { proposal: choice.proposal, life: choice.life, abilities };
+        Self {
             id,
             cookies,
             role: Role::Responder,
@@ -270,12 +305,11 @@ impl MainMode {
             sa: sa.to_vec(),
             state: State::InitiatorKe { agreed },
             retransmission: None,
-            answered: Some(Answered::new(message, response.clone())),
+            answered: None,
             hint: None,
             initial_contact: false,
             before: None,
-        };
-        Ok((begun, response))
+        }
     }
 
     /// Whether a message with this header belongs here.
@@ -371,38 +405,32 @@ impl MainMode {
         let answer = payloads.single(PayloadType::SA, "SA payload")?;
         let (proposal, life) = proposal::accept_phase1(&context.config.proposals, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
-        let flavour = Flavour::of(&payloads).ok_or(Error::NoNatTraversal)?;
-        let agreed = Agreed { proposal, life, flavour, dpd: has_dpd(&payloads) };
+        let abilities = Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?;
+        let agreed = Agreed { proposal, life, abilities };
         self.cookies.responder = header.cookies.responder;
         let pair = Box::new(KeyPair::generate(proposal.group, context.rng));
         let nonce = context.nonce();
-        let message = self.key_exchange(context, &agreed, self.port, pair.public_value(), &nonce);
+        let remote = context.config.remote_end(self.port);
+        let nat_d = nat::nat_d_bodies(proposal.hash, &self.cookies, remote, context.rng);
+        let message = self.key_exchange(&agreed, pair.public_value(), &nonce, &nat_d);
         self.state = State::Ke { agreed, pair, nonce };
         Ok(Step::Send(message))
     }
 
     /// Message 3 or 4.
-    fn key_exchange(
-        &self,
-        context: &mut Context<'_>,
-        agreed: &Agreed,
-        port: Port,
-        public: &[u8],
-        nonce: &[u8],
-    ) -> Vec<u8> {
+    fn key_exchange(&self, agreed: &Agreed, public: &[u8], nonce: &[u8], nat_d: &[Vec<u8>; 2]) -> Vec<u8> {
         let mut chain = Chain::new();
         chain.push(PayloadType::KE, public);
         chain.push(PayloadType::NONCE, nonce);
-        let remote = context.config.remote_end(port);
-        for body in nat::nat_d_bodies(agreed.proposal.hash, &self.cookies, remote, context.rng) {
-            chain.push(agreed.flavour.nat_d(), &body);
+        for body in nat_d {
+            chain.push(agreed.abilities.flavour.nat_d(), body);
         }
         Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain)
     }
 
     fn verdict(&self, config: &Config, agreed: &Agreed, port: Port, payloads: &Payloads<'_>) -> Nat {
         let (local, remote) = (config.local_end(port), config.remote_end(port));
-        nat::verdict(agreed.flavour, agreed.proposal.hash, &self.cookies, local, remote, payloads)
+        nat::verdict(agreed.abilities.flavour, agreed.proposal.hash, &self.cookies, local, remote, payloads)
     }
 
     fn message_4(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
@@ -481,7 +509,12 @@ impl MainMode {
         let pair = KeyPair::generate(agreed.proposal.group, context.rng);
         let secret = pair.shared_secret(&public_i).map_err(|_| Error::InvalidKeyInformation("public value"))?;
         let nonce = context.nonce();
-        let message = self.key_exchange(context, &agreed, port, pair.public_value(), &nonce);
+        let remote = context.config.remote_end(port);
+        let nat_d = match nat::parroted(&agreed.abilities, agreed.proposal.hash, &payloads, context.rng) {
+            Some(parroted) => parroted,
+            None => nat::nat_d_bodies(agreed.proposal.hash, &self.cookies, remote, context.rng),
+        };
+        let message = self.key_exchange(&agreed, pair.public_value(), &nonce, &nat_d);
         let nat = self.verdict(context.config, &agreed, port, &payloads);
         let (nonce_i, nonce_r, public_r) = (nonce_i.to_vec(), nonce, pair.public_value().to_vec());
         let exchanged = Box::new(Exchanged { secret, nonce_i, nonce_r, public_i, public_r, nat });
@@ -572,8 +605,7 @@ impl MainMode {
             last_block: proved.iv,
             proposal: agreed.proposal,
             lifetime: agreed.life.seconds(config.lifetime),
-            flavour: agreed.flavour,
-            dpd: agreed.dpd,
+            abilities: agreed.abilities,
             nat,
             peer_id: proved.peer_id,
             authentication: proved.authentication,

@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use super::message::{Cookies, Payloads};
 use super::payload::address_octets;
 use super::registry::{EncapsulationMode, IdType, PayloadType};
+use super::vendor::Abilities;
 use crate::crypto::hash;
 use crate::suite::Hash;
 
@@ -83,7 +84,24 @@ pub(super) fn nat_d_bodies(hash: Hash, cookies: &Cookies, remote: Endpoint, rng:
     [nat_d(hash, cookies, remote), own]
 }
 
-/// What the peer's NAT-D payloads say.
+/// The bodies of our two NAT-D payloads in answer to those of Windows, which sends no ESP to a server that is behind a NAT.
+///
+/// Our end is what the client itself says that it is: behind a Service or a load balancer nothing else would be true for it. The
+/// client's end is a random value, so that it sees a NAT at its own side and agrees to UDP encapsulation.
+pub(super) fn parroted(
+    peer: &Abilities,
+    hash: Hash,
+    payloads: &Payloads<'_>,
+    rng: &mut StdRng,
+) -> Option<[Vec<u8>; 2]> {
+    let named = payloads.all(peer.flavour.nat_d()).next().filter(|_| peer.windows)?;
+    let mut theirs = vec![0; hash::output_size(hash)];
+    rng.fill_bytes(&mut theirs);
+    Some([theirs, named.to_vec()])
+}
+
+/// What the peer's NAT-D payloads say. The order in which they come is not judged: old clients of Apple send their own end first,
+/// and an end with several addresses has several payloads.
 pub(super) fn verdict(
     flavour: Flavour,
     hash: Hash,
@@ -92,10 +110,8 @@ pub(super) fn verdict(
     remote: Endpoint,
     payloads: &Payloads<'_>,
 ) -> Nat {
-    let mut bodies = payloads.all(flavour.nat_d());
-    let (ours, theirs) = (nat_d(hash, cookies, local), nat_d(hash, cookies, remote));
-    let Some(first) = bodies.next() else { return Nat { local: true, remote: true } };
-    Nat { local: !hash::eq(first, &ours), remote: !bodies.any(|body| hash::eq(body, &theirs)) }
+    let says = |end| payloads.all(flavour.nat_d()).any(|body| hash::eq(body, &nat_d(hash, cookies, end)));
+    Nat { local: !says(local), remote: !says(remote) }
 }
 
 /// The body of a NAT-OA payload (RFC 3947 section 5.2).

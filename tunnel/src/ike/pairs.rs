@@ -40,6 +40,7 @@ impl Ike {
             held: None,
         };
         let spi = pair.inbound;
+        self.timers.stop(Timer::Abandoned);
         self.timers.set(Timer::RenewIpsec(spi), now + renewal(life, initiator, &mut self.rng));
         self.timers.set(Timer::ExpireIpsec(spi), pair.expires);
         self.pairs.push(pair);

@@ -7,13 +7,14 @@
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::main_mode::{Context, Established, MainMode, Role, Step};
-use super::message::Header;
+use super::main_mode::{Choice, Context, Established, MainMode, Role, Step};
+use super::message::{Cookies, Header};
 use super::proposal::LEAST_LIFETIME;
 use super::quick_mode::QuickMode;
 use super::registry::ProtocolId;
 use super::retransmission::{Answered, MAX_REPEATS};
 use super::sa::{CROSSING, IsakmpSa, RETRY, grace, postponed, renewal};
+use super::vendor::Abilities;
 use super::{Event, Ike, Keys, Timer};
 use crate::buffer::Port;
 
@@ -136,7 +137,7 @@ impl Ike {
         let mut context = Context { config: &self.config, rng: &mut self.rng };
         let before = self.isakmp.last().map(|sa| sa.authentication.clone());
         let (negotiation, message) = MainMode::initiate(&mut context, now, id, port, before, [rekey, initial_contact]);
-        self.negotiations.push(negotiation);
+        self.begin_negotiation(negotiation);
         self.arm_main_mode(id);
         self.transmit(port, message);
     }
@@ -166,7 +167,7 @@ impl Ike {
         let mut context = Context { config: &self.config, rng: &mut self.rng };
         match MainMode::respond(&mut context, now, id, port, header, parts) {
             Ok((negotiation, response)) => {
-                self.negotiations.push(negotiation);
+                self.begin_negotiation(negotiation);
                 self.timers.set(Timer::MainMode(id), now + HALF_OPEN);
                 self.transmit(port, response);
             }
@@ -179,6 +180,27 @@ impl Ike {
         }
     }
 
+    /// Takes over a Main Mode of the peer whose messages 1 and 2 were exchanged without this relation; `sa` is the body of the SA
+    /// payload of message 1.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        port: Port,
+        cookies: Cookies,
+        sa: &[u8],
+        choice: &Choice,
+        abilities: Abilities,
+    ) {
+        let id = self.fresh_id();
+        self.begin_negotiation(MainMode::admit(now, id, port, cookies, sa, choice, abilities));
+        self.timers.set(Timer::MainMode(id), now + HALF_OPEN);
+    }
+
+    fn begin_negotiation(&mut self, negotiation: MainMode) {
+        self.report_cookie(negotiation.cookies, negotiation.role, true);
+        self.negotiations.push(negotiation);
+    }
+
     /// Sets the timer of one of our Main Modes to the next repetition of its message, or to its end.
     fn arm_main_mode(&mut self, id: u32) {
         let negotiation = self.negotiations.iter().find(|negotiation| negotiation.id == id);
@@ -189,7 +211,14 @@ impl Ike {
         }
     }
 
+    /// Forgets a Main Mode that did not complete.
     fn drop_negotiation(&mut self, id: u32) -> Option<MainMode> {
+        let negotiation = self.take_negotiation(id)?;
+        self.report_cookie(negotiation.cookies, negotiation.role, false);
+        Some(negotiation)
+    }
+
+    fn take_negotiation(&mut self, id: u32) -> Option<MainMode> {
         self.timers.stop(Timer::MainMode(id));
         self.timers.stop(Timer::Hint(id));
         let index = self.negotiations.iter().position(|negotiation| negotiation.id == id)?;
@@ -240,12 +269,29 @@ impl Ike {
 
     /// A Main Mode is complete.
     fn main_mode_established(&mut self, now: Instant, id: u32, established: Established) {
-        let Some(negotiation) = self.drop_negotiation(id) else { return };
-        if established.initial_contact {
-            self.notice("the peer says that this is its first contact".to_owned());
-        }
+        let Some(negotiation) = self.take_negotiation(id) else { return };
         let rekey = negotiation.rekey || !self.isakmp.is_empty();
-        let mut sa = IsakmpSa::new(now, id, &negotiation, established);
+        let initial_contact = established.initial_contact;
+        let sa = IsakmpSa::new(now, id, &negotiation, established);
+        self.events.push_back(Event::IsakmpEstablished {
+            proposal: sa.proposal,
+            nat: sa.nat,
+            peer_id: sa.peer_id.clone(),
+            authentication: sa.authentication.clone(),
+            lifetime: sa.expires.saturating_duration_since(now),
+            rekey,
+            initial_contact,
+        });
+        if self.config.export_keys {
+            let encryption_key = sa.keys.encryption_key();
+            self.events.push_back(Event::Keys(Keys { initiator_cookie: sa.cookies.initiator, encryption_key }));
+        }
+        self.add_isakmp(now, sa);
+    }
+
+    /// Takes a new ISAKMP SA into use.
+    pub(super) fn add_isakmp(&mut self, now: Instant, mut sa: IsakmpSa) {
+        let id = sa.id;
         sa.superseded = !self.supersede_isakmp(now, &sa);
         let life = sa.expires.saturating_duration_since(now);
         let leads = sa.role == Role::Initiator;
@@ -257,18 +303,6 @@ impl Ike {
         }
         self.floated |= sa.port == Port::NatT;
         self.contacted = true;
-        self.events.push_back(Event::IsakmpEstablished {
-            proposal: sa.proposal,
-            nat: sa.nat,
-            peer_id: sa.peer_id.clone(),
-            authentication: sa.authentication.clone(),
-            lifetime: life,
-            rekey,
-        });
-        if self.config.export_keys {
-            let encryption_key = sa.keys.encryption_key();
-            self.events.push_back(Event::Keys(Keys { initiator_cookie: sa.cookies.initiator, encryption_key }));
-        }
         if self.isakmp.len() >= MAX_ISAKMP
             && let Some(oldest) = self.isakmp.first().map(|sa| sa.id)
         {
@@ -341,7 +375,10 @@ impl Ike {
         if tell && let Some(spi) = self.isakmp.iter().find(|sa| sa.id == id).map(|sa| sa.cookies.spi()) {
             self.inform_delete(id, ProtocolId::ISAKMP, &spi);
         }
-        self.isakmp.retain(|sa| sa.id != id);
+        if let Some(index) = self.isakmp.iter().position(|sa| sa.id == id) {
+            let gone = self.isakmp.remove(index);
+            self.report_cookie(gone.cookies, gone.role, false);
+        }
         self.timers.stop(Timer::RenewIsakmp(id));
         self.timers.stop(Timer::ExpireIsakmp(id));
         // What was under way under its protection begins again under another.

@@ -85,7 +85,7 @@ impl QuickMode {
         replaces: Option<u32>,
     ) -> (Self, Vec<u8>) {
         let config = context.config;
-        let mode = sa.flavour.udp_transport();
+        let mode = sa.abilities.flavour.udp_transport();
         let offer = proposal::offer_phase2(&config.esp_proposals, config.esp_lifetime, mode, spi);
         let nonce = context.nonce();
         // All proposals of one offer have the same group (RFC 2409 section 5.5).
@@ -100,8 +100,8 @@ impl QuickMode {
         for id in selector::offer(config) {
             chain.push(PayloadType::ID, &id);
         }
-        chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.local));
-        chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
+        chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.local));
+        chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
         let hash = sa.keys.hash(&[&message_id.to_be_bytes(), chain.octets()]);
         let mut iv = sa.keys.exchange_iv(&sa.last_block, message_id);
         let header = Header::new(sa.cookies, ExchangeType::QUICK_MODE, message_id);
@@ -154,7 +154,7 @@ impl QuickMode {
         let config = context.config;
         let offer = request.single(PayloadType::SA, "SA payload")?;
         let (chosen, answer) =
-            proposal::choose_phase2(&config.esp_proposals, &[sa.flavour.udp_transport()], offer, spi)?
+            proposal::choose_phase2(&config.esp_proposals, &[sa.abilities.flavour.udp_transport()], offer, spi)?
                 .ok_or(Error::NoProposalChosen { phase: 2, notification: None })?;
         selector::judge(request, Role::Responder)?;
         let nonce = context.nonce();
@@ -172,8 +172,8 @@ impl QuickMode {
             chain.push(PayloadType::ID, id);
         }
         // RFC 3947 section 5.2: for the responder the initiator is at the address that it sees.
-        chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
-        chain.push(sa.flavour.nat_oa(), &nat::nat_oa_body(config.local));
+        chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
+        chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.local));
         Ok(Answer { chain, nonce, chosen, secret })
     }
 
@@ -306,7 +306,7 @@ fn notifications<'a>(payloads: &Payloads<'a>) -> impl Iterator<Item = Notificati
 /// What the responder chose, and for how long.
 fn accept(config: &Config, sa: &IsakmpSa, payloads: &Payloads<'_>) -> Result<(ChosenEsp, Lifetime), Error> {
     let answer = payloads.single(PayloadType::SA, "SA payload")?;
-    let chosen = proposal::accept_phase2(&config.esp_proposals, sa.flavour.udp_transport(), answer)
+    let chosen = proposal::accept_phase2(&config.esp_proposals, sa.abilities.flavour.udp_transport(), answer)
         .map_err(|reason| Error::NotOffered { phase: 2, reason })?;
     selector::judge(payloads, Role::Initiator)?;
     let mut lifetime = chosen.life.shorten(config.esp_lifetime);

@@ -11,9 +11,10 @@ use super::detection::Sequences;
 use super::key::Keys;
 use super::main_mode::{Established, MainMode, Role};
 use super::message::Cookies;
-use super::nat::{Flavour, Nat};
+use super::nat::Nat;
 use super::payload::Identity;
 use super::retransmission::Answered;
+use super::vendor::Abilities;
 use crate::buffer::Port;
 use crate::suite::IkeProposal;
 
@@ -44,8 +45,7 @@ pub(super) struct IsakmpSa {
     /// Where messages of this end begin.
     pub(super) port: Port,
     pub(super) proposal: IkeProposal,
-    pub(super) flavour: Flavour,
-    pub(super) dpd: bool,
+    pub(super) abilities: Abilities,
     pub(super) nat: Nat,
     pub(super) peer_id: Identity,
     pub(super) authentication: Authentication,
@@ -73,8 +73,7 @@ impl IsakmpSa {
             last_block: established.last_block,
             port: negotiation.port,
             proposal: established.proposal,
-            flavour: established.flavour,
-            dpd: established.dpd,
+            abilities: established.abilities,
             nat: established.nat,
             peer_id: established.peer_id,
             authentication: established.authentication,

@@ -1,6 +1,7 @@
 //! Two [`Ike`] over a link with virtual time, loss, duplication, delay and reordering.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -17,6 +18,7 @@ mod identity;
 mod liveness;
 mod nat;
 mod renewal;
+mod responder;
 mod selectors;
 
 const CLIENT: usize = 0;
@@ -53,7 +55,15 @@ impl Peer {
 
 type Filter = Box<dyn FnMut(usize, &Header, &mut Vec<u8>) -> bool>;
 
+/// What a server has in front of its peers, and those that it has admitted and that have no ISAKMP SA yet.
+struct Front {
+    responder: Responder,
+    newcomers: Vec<Ike>,
+}
+
 struct Link {
+    /// The server is a [`Responder`] at first, and the peer of that number what came of it.
+    front: Option<Front>,
     peers: [Peer; 2],
     start: Instant,
     now: Instant,
@@ -96,6 +106,7 @@ impl Link {
     fn new(client: Config, server: Config, seed: u64) -> Self {
         let start = Instant::now();
         Self {
+            front: None,
             peers: [Peer::new(client, seed), Peer::new(server, seed ^ 0xffff)],
             start,
             now: start,
@@ -126,12 +137,77 @@ impl Link {
         link
     }
 
+    /// The same, but the server knows no peer before message 3.
+    fn fronted(config: &Config, seed: u64) -> Self {
+        let mut link = Self::pair(config, seed);
+        let usual = ResponderConfig::new(mirrored(config));
+        let responder = Responder::new(usual, StdRng::seed_from_u64(seed ^ 0xff_ffff));
+        link.front = Some(Front { responder, newcomers: Vec::new() });
+        link
+    }
+
+    /// Where the client's messages come from, and where they go to.
+    fn ends(&self, port: Port) -> [SocketAddr; 2] {
+        let config = &self.peers[CLIENT].ike.config;
+        [config.local_end(port), config.remote_end(port)].map(|end| SocketAddr::new(end.address, end.port))
+    }
+
+    /// Hands a message over as an owner of many relations does.
+    fn deliver(&mut self, to: usize, port: Port, message: &[u8]) {
+        let (now, [client, server]) = (self.now, self.ends(port));
+        let Some(front) = self.front.as_mut().filter(|_| to == SERVER) else {
+            return self.peers[to].ike.handle_message(now, port, message);
+        };
+        let cookies = Header::read(message).map(|(header, _)| header.cookies);
+        let knows = |ike: &Ike| {
+            cookies.is_ok_and(|known| ike.own_cookies().any(|own| own == known.initiator || own == known.responder))
+        };
+        if knows(&self.peers[SERVER].ike) {
+            return self.peers[SERVER].ike.handle_message(now, port, message);
+        }
+        if let Some(newcomer) = front.newcomers.iter_mut().find(|newcomer| knows(newcomer)) {
+            return newcomer.handle_message(now, port, message);
+        }
+        match front.responder.handle_message(now, port, server, client, message) {
+            Answer::Ignored(_) => {}
+            Answer::Reply(reply) => self.peers[SERVER].ike.transmit(port, reply),
+            Answer::Admitted(mut ike) => {
+                ike.handle_message(now, port, message);
+                front.newcomers.push(*ike);
+            }
+        }
+    }
+
+    /// Moves those that have their ISAKMP SA behind the front, and forgets those that come to nothing.
+    fn tend_front(&mut self) {
+        let [client, _] = self.ends(Port::NatT);
+        let Some(front) = &mut self.front else { return };
+        let server = &mut self.peers[SERVER].ike;
+        let (arrived, waiting) = std::mem::take(&mut front.newcomers).into_iter().partition(Ike::is_established);
+        front.newcomers = waiting;
+        for mut newcomer in arrived {
+            front.responder.handle_established(&newcomer);
+            newcomer.set_remote(Port::NatT, client);
+            if server.is_idle() {
+                newcomer.transmits.extend(server.transmits.drain(..));
+                *server = newcomer;
+            } else {
+                server.absorb(self.now, newcomer);
+            }
+        }
+        for newcomer in &mut front.newcomers {
+            server.transmits.append(&mut newcomer.transmits);
+        }
+        front.newcomers.retain(|newcomer| !newcomer.is_idle());
+    }
+
     fn connect(&mut self) {
         self.peers[CLIENT].ike.connect(self.now);
         self.drain();
     }
 
     fn drain(&mut self) {
+        self.tend_front();
         for from in [CLIENT, SERVER] {
             while let Some(transmit) = self.peers[from].ike.poll_transmit() {
                 let Transmit::Message { port, mut message } = transmit else {
@@ -195,12 +271,16 @@ impl Link {
             let delivery = self.under_way.iter().map(|(at, ..)| *at).min();
             let timeouts = self.peers.iter().filter_map(|peer| peer.ike.poll_timeout()).min();
             let traffic = self.traffic.map(|_| self.next_traffic);
-            let next = [delivery, timeouts, traffic].into_iter().flatten().min().filter(|next| *next <= end);
+            let newcomers = self.front.iter().flat_map(|front| &front.newcomers).filter_map(Ike::poll_timeout).min();
+            let next = [delivery, timeouts, newcomers, traffic].into_iter().flatten().min().filter(|next| *next <= end);
             let Some(next) = next else { break };
             self.now = self.now.max(next);
             if let Some(index) = self.under_way.iter().position(|(at, ..)| *at <= self.now) {
                 let (_, to, port, message) = self.under_way.remove(index);
-                self.peers[to].ike.handle_message(self.now, port, &message);
+                self.deliver(to, port, &message);
+            }
+            for newcomer in self.front.iter_mut().flat_map(|front| &mut front.newcomers) {
+                newcomer.handle_timeout(self.now);
             }
             for peer in &mut self.peers {
                 if peer.ike.poll_timeout().is_some_and(|at| at <= self.now) {

@@ -385,6 +385,8 @@ impl Connection {
             ike::Event::DeadPeer => self.fail(verdict::dead_peer(now.saturating_duration_since(self.life.last()))),
             ike::Event::PeerDeletedIsakmp => self.fail(verdict::sas_deleted()),
             ike::Event::Keys(keys) => self.step(Step::Keys(keys::of_isakmp(&keys))),
+            // There is one peer, which is found without its cookies, and whatever it forgets it has to begin anew itself.
+            ike::Event::OwnCookie { .. } | ike::Event::InitialContact => {}
             ike::Event::Notice(notice) => tracing::debug!(notice, "ike"),
         }
     }

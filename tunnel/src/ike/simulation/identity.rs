@@ -142,7 +142,7 @@ fn initial_contact_is_said_once() {
     let mut link = Link::connected(&config, 35);
     link.run(seconds(2000));
     assert!(link.peers[SERVER].count(is_isakmp) >= 3);
-    let said = |event: &Event| matches!(event, Event::Notice(text) if text.contains("first contact"));
+    let said = |event: &Event| matches!(event, Event::IsakmpEstablished { initial_contact: true, .. });
     assert_eq!(link.peers[SERVER].count(said), 1);
 }
 
