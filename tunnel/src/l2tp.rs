@@ -1,4 +1,5 @@
-//! L2TPv2, RFC 2661: the LAC (L2TP Access Concentrator) of one control connection that carries one session.
+//! L2TPv2, RFC 2661: the LAC (L2TP Access Concentrator) of one control connection that carries one session, and the LNS (L2TP
+//! Network Server) of all control connections of one peer with many sessions.
 //!
 //! ```text
 //!   UDP payload ── message   header of control and data messages            section 3.1
@@ -6,13 +7,14 @@
 //!                    └ channel  reliable delivery of control messages       section 5.8, appendix A
 //!                        └ avp  attribute value pairs, hiding               section 4
 //!                            ├ control   states of the control connection   section 7.2
-//!                            ├ session   states of an incoming call         section 7.4.1
-//!                            └ lac       both of them driven together       sections 5 to 7
+//!                            ├ session   states of an incoming call         section 7.4
+//!                            ├ lac       both of them driven together       sections 5 to 7
+//!                            └ lns       the same at the other end          sections 5 to 7
 //! ```
 //!
-//! Left out: outgoing calls (an OCRQ is refused with a CDN), proxy LCP and proxy authentication (this LAC has no caller
-//! of its own to speak for), and the tie breaker, which a LAC that keeps one tunnel does not need: a tunnel that the peer
-//! wants to open is refused.
+//! Left out: outgoing calls (an OCRQ is refused with a CDN), proxy LCP and proxy authentication (the LAC has no caller of its
+//! own to speak for, and the LNS lets every caller prove who it is), and the tie breaker, which a LAC that keeps one tunnel
+//! does not need: a tunnel that the peer wants to open is refused, and the LNS opens none.
 //!
 //! Nothing here encrypts: messages come from, and go to, an IPsec SA (RFC 3193).
 
@@ -28,7 +30,9 @@ mod authentication;
 mod config;
 mod data;
 mod ending;
+mod introduction;
 mod lac;
+mod lns;
 
 #[cfg(test)]
 mod scripted;
@@ -38,3 +42,4 @@ pub use config::{Config, Event, NotEstablished, Peer};
 pub use ending::CloseReason;
 pub use error::{Authentication, Error};
 pub use lac::Lac;
+pub use lns::{Call, Lns, LnsConfig, LnsEvent};

@@ -3,7 +3,12 @@
 use md5::{Digest, Md5};
 use subtle::ConstantTimeEq;
 
-use super::message::MessageType;
+use super::avp::Attribute;
+use super::error::{Authentication, Error};
+use super::message::{Message, MessageType};
+
+/// The length of a Challenge of ours, that of its response.
+pub(super) const CHALLENGE: usize = 16;
 
 /// The length of a Challenge Response.
 const RESPONSE: usize = 16;
@@ -16,8 +21,31 @@ pub fn response(message: MessageType, secret: &[u8], challenge: &[u8]) -> [u8; R
 }
 
 /// Whether `received` is the response that `message` must carry; takes the same time wherever they differ.
-pub(super) fn verify(message: MessageType, secret: &[u8], challenge: &[u8], received: &[u8]) -> bool {
+fn verify(message: MessageType, secret: &[u8], challenge: &[u8], received: &[u8]) -> bool {
     response(message, secret, challenge).as_slice().ct_eq(received).into()
+}
+
+/// Whether `message` answers our `challenge`, which is sent where there is a secret.
+pub(super) fn check(message: &Message, secret: Option<&[u8]>, challenge: &[u8]) -> Result<(), Error> {
+    let Some(secret) = secret else { return Ok(()) };
+    let response = message.value(Attribute::CHALLENGE_RESPONSE);
+    let response = response.ok_or(Error::TunnelAuthenticationFailed(Authentication::ResponseMissing))?;
+    if verify(message.message_type, secret, challenge, response) {
+        Ok(())
+    } else {
+        Err(Error::TunnelAuthenticationFailed(Authentication::ResponseWrong))
+    }
+}
+
+/// The response to the Challenge of `message`, if it has one, for the message `carrier`, which follows it.
+pub(super) fn answer(
+    message: &Message,
+    carrier: MessageType,
+    secret: Option<&[u8]>,
+) -> Result<Option<[u8; RESPONSE]>, Error> {
+    let Some(challenge) = message.value(Attribute::CHALLENGE) else { return Ok(None) };
+    let secret = secret.ok_or(Error::TunnelAuthenticationFailed(Authentication::SecretMissing))?;
+    Ok(Some(response(carrier, secret, challenge)))
 }
 
 #[cfg(test)]

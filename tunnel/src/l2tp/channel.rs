@@ -222,13 +222,19 @@ impl Channel {
                 self.restart_timer(now);
             }
         }
-        if std::mem::take(&mut self.acknowledge) {
-            // "Ns is not incremented after a ZLB message is sent": it holds the number of the next new message.
-            let ns = self.front_ns.wrapping_add(count(self.ever_sent));
-            let (tunnel_id, session_id) = (self.tunnel_id, SessionId::default());
-            let header = ControlHeader { tunnel_id, session_id, ns, nr: self.next_received };
-            self.push_datagram(header.encode(&[]));
+        if self.acknowledge {
+            self.acknowledge();
         }
+    }
+
+    /// Acknowledges by a ZLB what has come, whatever else will be sent.
+    pub fn acknowledge(&mut self) {
+        self.acknowledge = false;
+        // "Ns is not incremented after a ZLB message is sent": it holds the number of the next new message.
+        let ns = self.front_ns.wrapping_add(count(self.ever_sent));
+        let (tunnel_id, session_id) = (self.tunnel_id, SessionId::default());
+        let header = ControlHeader { tunnel_id, session_id, ns, nr: self.next_received };
+        self.push_datagram(header.encode(&[]));
     }
 
     /// Retransmits when it is time to.

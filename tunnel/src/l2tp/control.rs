@@ -1,14 +1,15 @@
-//! The states of a control connection (RFC 2661 section 7.2.1), as far as its originator goes through them: this LAC never
-//! accepts an SCCRQ, so `wait-ctl-conn` does not exist.
+//! The states of a control connection (RFC 2661 section 7.2.1), as its originator and as its recipient goes through them.
 
 /// Where the control connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// No control connection.
     Idle,
-    /// SCCRQ was sent.
+    /// The originator has sent SCCRQ.
     WaitCtlReply,
-    /// SCCRP was accepted.
+    /// The recipient has sent SCCRP.
+    WaitCtlConn,
+    /// SCCRP or SCCCN was accepted.
     Established,
 }
 
@@ -17,14 +18,20 @@ pub enum State {
 pub enum Event {
     /// Local open request.
     Open,
-    /// Receive SCCRQ; never acceptable here.
-    Sccrq,
+    /// Receive SCCRQ, acceptable.
+    SccrqAcceptable,
+    /// Receive SCCRQ, not acceptable.
+    SccrqNotAcceptable,
+    /// Receive SCCRQ, lose tie-breaker.
+    SccrqLoseTie,
     /// Receive SCCRP, acceptable.
     SccrpAcceptable,
     /// Receive SCCRP, not acceptable.
     SccrpNotAcceptable,
-    /// Receive SCCCN.
-    Scccn,
+    /// Receive SCCCN, acceptable.
+    ScccnAcceptable,
+    /// Receive SCCCN, not acceptable.
+    ScccnNotAcceptable,
     /// Receive StopCCN.
     StopCcn,
     /// Administrative close of the tunnel.
@@ -38,10 +45,14 @@ pub enum Action {
     Nothing,
     /// Send SCCRQ.
     SendSccrq,
+    /// Send SCCRP.
+    SendSccrp,
     /// Send SCCCN, and tell waiting sessions that the tunnel is open.
     SendScccn,
     /// Tell waiting sessions that the tunnel is open.
     TunnelOpen,
+    /// Clean up, and take the SCCRQ as one that comes in the idle state.
+    RequeueSccrq,
     /// Send StopCCN, clean up.
     SendStopCcn,
     /// Clean up.
@@ -53,25 +64,51 @@ impl State {
     pub fn on(self, event: Event) -> (Action, Self) {
         match (self, event) {
             (Self::Idle, Event::Open) => (Action::SendSccrq, Self::WaitCtlReply),
-            (Self::Idle, Event::Sccrq) => (Action::SendStopCcn, Self::Idle),
+            (Self::Idle, Event::SccrqAcceptable) => (Action::SendSccrp, Self::WaitCtlConn),
+            (Self::Idle, Event::SccrqNotAcceptable) => (Action::SendStopCcn, Self::Idle),
             (Self::Idle, Event::SccrpAcceptable | Event::SccrpNotAcceptable) => (Action::SendStopCcn, Self::Idle),
-            (Self::Idle, Event::Scccn) => (Action::CleanUp, Self::Idle),
+            (Self::Idle, Event::ScccnAcceptable | Event::ScccnNotAcceptable) => (Action::CleanUp, Self::Idle),
             (Self::WaitCtlReply, Event::SccrpAcceptable) => (Action::SendScccn, Self::Established),
             (Self::WaitCtlReply, Event::SccrpNotAcceptable) => (Action::SendStopCcn, Self::Idle),
-            // Not in the table: without a tie breaker there is no tie, and an SCCRQ inside this tunnel is out of sequence.
-            (Self::WaitCtlReply, Event::Sccrq) => (Action::SendStopCcn, Self::Idle),
-            (Self::WaitCtlReply, Event::Scccn) => (Action::SendStopCcn, Self::Idle),
-            (Self::Established, Event::Open) => (Action::TunnelOpen, Self::Established),
-            (Self::Established, Event::Close) => (Action::SendStopCcn, Self::Idle),
-            (Self::Established, Event::Sccrq | Event::SccrpAcceptable | Event::SccrpNotAcceptable | Event::Scccn) => {
+            (Self::WaitCtlReply, Event::SccrqLoseTie) => (Action::RequeueSccrq, Self::Idle),
+            (Self::WaitCtlReply, Event::ScccnAcceptable | Event::ScccnNotAcceptable) => {
                 (Action::SendStopCcn, Self::Idle)
             }
-            (Self::Idle | Self::WaitCtlReply | Self::Established, Event::StopCcn) => (Action::CleanUp, Self::Idle),
-            // Not in the table: the StopCCN names the tunnel by the ID that the SCCRQ assigned.
-            (Self::WaitCtlReply, Event::Close) => (Action::SendStopCcn, Self::Idle),
-            // Not in the table: nothing to close, and an open request that is under way already.
+            (Self::WaitCtlConn, Event::ScccnAcceptable) => (Action::TunnelOpen, Self::Established),
+            (Self::WaitCtlConn, Event::ScccnNotAcceptable) => (Action::SendStopCcn, Self::Idle),
+            (
+                Self::WaitCtlConn,
+                Event::SccrpAcceptable
+                | Event::SccrpNotAcceptable
+                | Event::SccrqAcceptable
+                | Event::SccrqNotAcceptable
+                | Event::SccrqLoseTie,
+            ) => (Action::SendStopCcn, Self::Idle),
+            (Self::Established, Event::Open) => (Action::TunnelOpen, Self::Established),
+            (Self::Established, Event::Close) => (Action::SendStopCcn, Self::Idle),
+            (
+                Self::Established,
+                Event::SccrqAcceptable
+                | Event::SccrqNotAcceptable
+                | Event::SccrqLoseTie
+                | Event::SccrpAcceptable
+                | Event::SccrpNotAcceptable
+                | Event::ScccnAcceptable
+                | Event::ScccnNotAcceptable,
+            ) => (Action::SendStopCcn, Self::Idle),
+            (Self::Idle | Self::WaitCtlReply | Self::WaitCtlConn | Self::Established, Event::StopCcn) => {
+                (Action::CleanUp, Self::Idle)
+            }
+            // Not in the table: an SCCRQ inside of the tunnel that is being opened is out of sequence.
+            (Self::WaitCtlReply, Event::SccrqNotAcceptable) => (Action::SendStopCcn, Self::Idle),
+            // Not in the table: the peer's SCCRQ has lost the tie, or there is none and it makes another tunnel.
+            (Self::WaitCtlReply, Event::SccrqAcceptable) => (Action::Nothing, Self::WaitCtlReply),
+            // Not in the table: the StopCCN names the tunnel by the ID that the SCCRQ or the SCCRP assigned.
+            (Self::WaitCtlReply | Self::WaitCtlConn, Event::Close) => (Action::SendStopCcn, Self::Idle),
+            // Not in the table: nothing to close, nothing to tie with, and an open request that is under way already.
             (Self::Idle, Event::Close) => (Action::CleanUp, Self::Idle),
-            (Self::WaitCtlReply, Event::Open) => (Action::Nothing, Self::WaitCtlReply),
+            (Self::Idle, Event::SccrqLoseTie) => (Action::Nothing, Self::Idle),
+            (Self::WaitCtlReply | Self::WaitCtlConn, Event::Open) => (Action::Nothing, self),
         }
     }
 }
@@ -80,10 +117,10 @@ impl State {
 mod tests {
     use super::*;
 
-    /// RFC 2661 section 7.2.1 as it stands there, without the rows of the recipient (an SCCRQ that is acceptable, wait-ctl-conn)
-    /// and of the tie breaker.
-    const ROWS: [(&str, &str, &str, &str); 12] = [
+    /// RFC 2661 section 7.2.1 as it stands there.
+    const ROWS: [(&str, &str, &str, &str); 16] = [
         ("idle", "Local Open request", "Send SCCRQ", "wait-ctl-reply"),
+        ("idle", "Receive SCCRQ, acceptable", "Send SCCRP", "wait-ctl-conn"),
         ("idle", "Receive SCCRQ, not acceptable", "Send StopCCN, Clean up", "idle"),
         ("idle", "Receive SCCRP", "Send StopCCN Clean up", "idle"),
         ("idle", "Receive SCCCN", "Clean up", "idle"),
@@ -94,45 +131,60 @@ mod tests {
             "established",
         ),
         ("wait-ctl-reply", "Receive SCCRP, not acceptable", "Send StopCCN, Clean up", "idle"),
+        ("wait-ctl-reply", "Receive SCCRQ, lose tie-breaker", "Clean up, Re-queue SCCRQ for idle state", "idle"),
         ("wait-ctl-reply", "Receive SCCCN", "Send StopCCN Clean up", "idle"),
+        ("wait-ctl-conn", "Receive SCCCN, acceptable", "Send tunnel-open event to waiting sessions", "established"),
+        ("wait-ctl-conn", "Receive SCCCN, not acceptable", "Send StopCCN, Clean up", "idle"),
+        ("wait-ctl-conn", "Receive SCCRP, SCCRQ", "Send StopCCN, Clean up", "idle"),
         ("established", "Local Open request (new call)", "Send tunnel-open event to waiting sessions", "established"),
         ("established", "Admin Tunnel Close", "Send StopCCN Clean up", "idle"),
         ("established", "Receive SCCRQ, SCCRP, SCCCN", "Send StopCCN Clean up", "idle"),
-        ("idle wait-ctl-reply, established", "Receive StopCCN", "Clean up", "idle"),
-        // Ours: without a tie breaker there is no tie, and an SCCRQ inside this tunnel is out of sequence.
-        ("wait-ctl-reply", "Receive SCCRQ, not acceptable", "Send StopCCN, Clean up", "idle"),
+        ("idle wait-ctl-reply, wait-ctl-conn, established", "Receive StopCCN", "Clean up", "idle"),
     ];
 
     /// What the RFC leaves out.
-    const OURS: [(State, Event, Action, State); 3] = [
+    const OURS: [(State, Event, Action, State); 8] = [
+        (State::WaitCtlReply, Event::SccrqNotAcceptable, Action::SendStopCcn, State::Idle),
+        (State::WaitCtlReply, Event::SccrqAcceptable, Action::Nothing, State::WaitCtlReply),
         (State::WaitCtlReply, Event::Close, Action::SendStopCcn, State::Idle),
+        (State::WaitCtlConn, Event::Close, Action::SendStopCcn, State::Idle),
         (State::Idle, Event::Close, Action::CleanUp, State::Idle),
+        (State::Idle, Event::SccrqLoseTie, Action::Nothing, State::Idle),
         (State::WaitCtlReply, Event::Open, Action::Nothing, State::WaitCtlReply),
+        (State::WaitCtlConn, Event::Open, Action::Nothing, State::WaitCtlConn),
     ];
 
     fn states(text: &str) -> Vec<State> {
         let state = |name| match name {
             "idle" => State::Idle,
             "wait-ctl-reply" => State::WaitCtlReply,
+            "wait-ctl-conn" => State::WaitCtlConn,
             "established" => State::Established,
             _ => panic!("{name}"),
         };
         text.split([',', ' ']).filter(|name| !name.is_empty()).map(state).collect()
     }
 
-    fn events(text: &str) -> &'static [Event] {
+    const SCCRQ: &[Event] = &[Event::SccrqAcceptable, Event::SccrqNotAcceptable, Event::SccrqLoseTie];
+    const SCCRP: &[Event] = &[Event::SccrpAcceptable, Event::SccrpNotAcceptable];
+    const SCCCN: &[Event] = &[Event::ScccnAcceptable, Event::ScccnNotAcceptable];
+
+    fn events(text: &str) -> Vec<Event> {
         match text {
-            "Local Open request" | "Local Open request (new call)" => &[Event::Open],
-            "Receive SCCRQ, not acceptable" => &[Event::Sccrq],
-            "Receive SCCRP" => &[Event::SccrpAcceptable, Event::SccrpNotAcceptable],
-            "Receive SCCRP, acceptable" => &[Event::SccrpAcceptable],
-            "Receive SCCRP, not acceptable" => &[Event::SccrpNotAcceptable],
-            "Receive SCCCN" => &[Event::Scccn],
-            "Receive SCCRQ, SCCRP, SCCCN" => {
-                &[Event::Sccrq, Event::SccrpAcceptable, Event::SccrpNotAcceptable, Event::Scccn]
-            }
-            "Receive StopCCN" => &[Event::StopCcn],
-            "Admin Tunnel Close" => &[Event::Close],
+            "Local Open request" | "Local Open request (new call)" => vec![Event::Open],
+            "Receive SCCRQ, acceptable" => vec![Event::SccrqAcceptable],
+            "Receive SCCRQ, not acceptable" => vec![Event::SccrqNotAcceptable],
+            "Receive SCCRQ, lose tie-breaker" => vec![Event::SccrqLoseTie],
+            "Receive SCCRP" => SCCRP.to_vec(),
+            "Receive SCCRP, acceptable" => vec![Event::SccrpAcceptable],
+            "Receive SCCRP, not acceptable" => vec![Event::SccrpNotAcceptable],
+            "Receive SCCCN" => SCCCN.to_vec(),
+            "Receive SCCCN, acceptable" => vec![Event::ScccnAcceptable],
+            "Receive SCCCN, not acceptable" => vec![Event::ScccnNotAcceptable],
+            "Receive SCCRP, SCCRQ" => [SCCRP, SCCRQ].concat(),
+            "Receive SCCRQ, SCCRP, SCCCN" => [SCCRQ, SCCRP, SCCCN].concat(),
+            "Receive StopCCN" => vec![Event::StopCcn],
+            "Admin Tunnel Close" => vec![Event::Close],
             _ => panic!("{text}"),
         }
     }
@@ -140,6 +192,8 @@ mod tests {
     fn action(text: &str) -> Action {
         match text {
             "Send SCCRQ" => Action::SendSccrq,
+            "Send SCCRP" => Action::SendSccrp,
+            "Clean up, Re-queue SCCRQ for idle state" => Action::RequeueSccrq,
             "Send StopCCN, Clean up" | "Send StopCCN Clean up" => Action::SendStopCcn,
             "Clean up" => Action::CleanUp,
             "Send SCCCN, Send tunnel-open event to waiting sessions" => Action::SendScccn,
@@ -161,6 +215,6 @@ mod tests {
         }
         let cells: std::collections::BTreeSet<_> =
             rows.iter().map(|(state, event, ..)| format!("{state:?} {event:?}")).collect();
-        assert_eq!((cells.len(), rows.len()), (21, 21), "3 states and 7 events");
+        assert_eq!((cells.len(), rows.len()), (40, 40), "4 states and 10 events");
     }
 }

@@ -6,13 +6,20 @@
 pub(super) struct Sequence {
     /// Whether the session was set up with Sequencing Required.
     required: bool,
-    /// Whether the LNS sends sequence numbers, which a LAC follows.
+    /// Whether this end is the LAC, which follows the LNS.
+    follows: bool,
+    /// Whether the LNS sends sequence numbers.
     enabled: bool,
     next_sent: u16,
     next_received: Option<u16>,
 }
 
 impl Sequence {
+    /// The state of a LAC; that of an LNS, which controls the numbers and asks for none, is the default.
+    pub(super) fn of_lac() -> Self {
+        Self { follows: true, ..Self::default() }
+    }
+
     /// Sequence numbers must "be present at all times", whatever the LNS does.
     pub(super) fn require(&mut self) {
         self.required = true;
@@ -35,7 +42,7 @@ impl Sequence {
     /// Whether a received data message is to be used. The numbers pick up where they left off when the LNS switches them off
     /// and on again.
     pub(super) fn accept(&mut self, ns: Option<u16>) -> bool {
-        self.enabled = ns.is_some();
+        self.enabled = self.follows && ns.is_some();
         let Some(ns) = ns else { return true };
         // A number within the preceding 32768 is old, as on the control channel (section 5.8).
         let fresh = self.next_received.is_none_or(|next| ns.wrapping_sub(next) < 0x8000);
@@ -52,7 +59,7 @@ mod tests {
 
     #[test]
     fn numbers_wrap_and_old_ones_are_told_from_new_ones() {
-        let mut sequence = Sequence { next_sent: 0xffff, ..Sequence::default() };
+        let mut sequence = Sequence { next_sent: 0xffff, ..Sequence::of_lac() };
         assert!(sequence.accept(Some(0xfffe)));
         assert_eq!([sequence.next(), sequence.next()], [Some(0xffff), Some(0)]);
         assert!(sequence.accept(Some(1)));

@@ -3,7 +3,7 @@
 
 use super::avp::Attribute;
 use super::error::Error;
-use super::message::Message;
+use super::message::{Body, ControlHeader, Message, MessageType, SessionId, TunnelId};
 use super::outcome::{CdnResult, ErrorCode, Outcome, StopCcnResult};
 
 /// Version 1, revision 0: the value of the Protocol Version AVP.
@@ -79,6 +79,27 @@ impl Ending {
             },
         }
     }
+}
+
+/// A StopCCN for the tunnel that this end calls `ours`.
+pub(super) fn stop_ccn_body(ours: TunnelId, outcome: &Outcome) -> Body {
+    Body::new(MessageType::STOPCCN)
+        .u16(Attribute::ASSIGNED_TUNNEL_ID, ours.0)
+        .bytes(Attribute::RESULT_CODE, &outcome.encode())
+}
+
+/// A CDN for the session that this end calls `ours`; `body` is a new one, which may hide.
+pub(super) fn cdn_body(body: Body, ours: SessionId, outcome: &Outcome) -> Body {
+    body.bytes(Attribute::RESULT_CODE, &outcome.encode()).u16(Attribute::ASSIGNED_SESSION_ID, ours.0)
+}
+
+/// The most refusals of tunnels that wait to be sent; the peer asks again for others.
+pub(super) const MAX_REFUSALS: usize = 4;
+
+/// The StopCCN that answers an SCCRQ of which nothing is kept. A peer that does not hear it asks again.
+pub(super) fn refuse_tunnel(peer: TunnelId, ours: TunnelId, outcome: &Outcome) -> Vec<u8> {
+    let header = ControlHeader { tunnel_id: peer, session_id: SessionId::default(), ns: 0, nr: 1 };
+    header.encode(&stop_ccn_body(ours, outcome).into_octets())
 }
 
 /// What the peer's StopCCN says.

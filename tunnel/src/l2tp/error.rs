@@ -1,9 +1,9 @@
-//! Why the LAC failed, split by what a person would do about it.
+//! Why a tunnel or a session failed, split by what a person would do about it.
 
 use std::fmt;
 
-use super::avp::Attribute;
-use super::message::MessageType;
+use super::avp::{Attribute, Fault};
+use super::message::{MessageError, MessageType};
 use super::outcome::{CdnResult, ErrorCode, StopCcnResult};
 use crate::wire::Malformed;
 
@@ -11,17 +11,17 @@ use crate::wire::Malformed;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Authentication {
     /// The peer has not answered our Challenge: it knows no secret for us.
-    #[error("the LNS did not answer the challenge; it has no tunnel secret for this host name")]
+    #[error("the peer did not answer the challenge; it has no tunnel secret for this host name")]
     ResponseMissing,
     /// The peer's answer is wrong: another secret.
-    #[error("the LNS answered the challenge with another tunnel secret")]
+    #[error("the peer answered the challenge with another tunnel secret")]
     ResponseWrong,
     /// The peer sent a Challenge, and no secret is configured.
-    #[error("the LNS demands a tunnel secret, and none is configured")]
+    #[error("the peer demands a tunnel secret, and none is configured")]
     SecretMissing,
 }
 
-/// Why the LAC failed.
+/// Why a tunnel or a session failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -32,7 +32,7 @@ pub enum Error {
         to: MessageType,
     },
     /// The peer closed the control connection.
-    #[error("the LNS closed the control connection: {}", Words { description: result.description(), code: result.0, meaning: Meaning::of(*result, *error), text })]
+    #[error("the peer closed the control connection: {}", Words { description: result.description(), code: result.0, meaning: Meaning::of(*result, *error), text })]
     StopCcn {
         /// Its Result Code; zero where it sent none.
         result: StopCcnResult,
@@ -42,7 +42,7 @@ pub enum Error {
         text: String,
     },
     /// The peer refused or ended the session.
-    #[error("the LNS disconnected the call: {}", Words { description: result.description(), code: result.0, meaning: Meaning::general(*error), text })]
+    #[error("the peer disconnected the call: {}", Words { description: result.description(), code: result.0, meaning: Meaning::general(*error), text })]
     Cdn {
         /// Its Result Code; zero where it sent none.
         result: CdnResult,
@@ -55,7 +55,7 @@ pub enum Error {
     #[error("tunnel authentication failed: {0}")]
     TunnelAuthenticationFailed(Authentication),
     /// The peer speaks another version of the protocol.
-    #[error("the LNS speaks version {version} of L2TP and not 1")]
+    #[error("the peer speaks version {version} of L2TP and not 1")]
     UnsupportedVersion {
         /// The Ver of its Protocol Version AVP.
         version: u8,
@@ -95,6 +95,20 @@ pub enum Error {
     /// The peer sent a message that has no place in the state that it came in.
     #[error("unexpected {0}")]
     UnexpectedMessage(MessageType),
+}
+
+impl From<MessageError> for Error {
+    fn from(error: MessageError) -> Self {
+        match error {
+            MessageError::Malformed(malformed) => Self::Malformed(malformed),
+            MessageError::UnknownType(message) => Self::UnknownMessage(message),
+            MessageError::Avp { message, vendor, attribute, fault } => match fault {
+                Fault::Unrecognized => Self::MandatoryAvp { message, vendor, attribute },
+                Fault::Unopened => Self::HiddenAvp { message, attribute },
+                Fault::WrongLength => Self::InvalidAvp { message, attribute },
+            },
+        }
+    }
 }
 
 /// What an Error Code says.

@@ -12,23 +12,21 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
-use super::avp::Attribute;
+use super::authentication::CHALLENGE;
 use super::channel::{Channel, Exhausted, Retransmission};
 use super::config::{Config, Event, NotEstablished};
 use super::control;
 use super::data::Sequence;
-use super::ending::{CloseReason, Ending};
+use super::ending::{CloseReason, Ending, cdn_body, stop_ccn_body};
+use super::introduction::FRAMING_SYNC;
 use super::message::{
     Body, DATA_HEADER, DataHeader, Hiding, MessageType, Packet, SEQUENCED_DATA_HEADER, SessionId, TunnelId,
 };
-use super::session;
+use super::session::lac as session;
 use crate::timer::Timers;
 
 /// How many control messages the peer may send ahead: more than one tunnel with one session ever has on its way.
 const RECEIVE_WINDOW: u16 = 8;
-
-/// The length of a Challenge, that of its response.
-const CHALLENGE: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -101,9 +99,9 @@ impl Lac {
             peer_session_id: SessionId::default(),
             challenge,
             challenge_response: None,
-            framing_type: establishment::FRAMING_SYNC,
+            framing_type: FRAMING_SYNC,
             hides: false,
-            sequence: Sequence::default(),
+            sequence: Sequence::of_lac(),
             timers: Timers::default(),
             last_received: None,
             hello_sent: None,
@@ -225,7 +223,8 @@ impl Lac {
         tracing::debug!(from = ?self.control, ?event, to = ?next, "control connection");
         self.control = next;
         match action {
-            control::Action::Nothing => {}
+            // An SCCRQ is never accepted here.
+            control::Action::Nothing | control::Action::SendSccrp | control::Action::RequeueSccrq => {}
             control::Action::SendSccrq => {
                 self.send_sccrq();
                 self.arm_answer(now);
@@ -236,10 +235,7 @@ impl Lac {
             }
             control::Action::TunnelOpen => self.on_session(now, session::Event::TunnelOpen, ending),
             control::Action::SendStopCcn => {
-                let body = Body::new(MessageType::STOPCCN)
-                    .u16(Attribute::ASSIGNED_TUNNEL_ID, self.tunnel_id.0)
-                    .bytes(Attribute::RESULT_CODE, &ending.stop_ccn().encode());
-                self.send(SessionId::default(), body);
+                self.send(SessionId::default(), stop_ccn_body(self.tunnel_id, &ending.stop_ccn()));
                 self.channel.hasten(now);
                 let closed_due = self.end(ending);
                 self.phase = Phase::Closing { closed_due };
@@ -276,10 +272,7 @@ impl Lac {
                 self.arm_hello(now);
             }
             session::Action::SendCdn => {
-                let body = self
-                    .body(MessageType::CDN)
-                    .bytes(Attribute::RESULT_CODE, &ending.cdn().encode())
-                    .u16(Attribute::ASSIGNED_SESSION_ID, self.session_id.0);
+                let body = cdn_body(self.body(MessageType::CDN), self.session_id, &ending.cdn());
                 self.send(self.peer_session_id, body);
                 self.on_control(now, control::Event::Close, ending);
             }
@@ -312,12 +305,7 @@ impl Lac {
     /// Starts a message whose values are hidden if those of the LNS are.
     fn body(&mut self, message: MessageType) -> Body {
         let secret = self.config.secret.as_ref().filter(|_| self.hides);
-        let hiding = secret.map(|secret| {
-            let mut random_vector = [0; 16];
-            self.rng.fill_bytes(&mut random_vector);
-            Hiding { secret: secret.clone(), random_vector }
-        });
-        Body::new(message).hide(hiding)
+        Body::new(message).hide(Hiding::new(secret, &mut self.rng))
     }
 
     fn send(&mut self, session_id: SessionId, body: Body) {

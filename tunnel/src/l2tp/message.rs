@@ -11,6 +11,7 @@
 //!   +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! ```
 
+use rand::Rng;
 use zeroize::Zeroizing;
 
 use super::avp::{self, Attribute, Avps, Fault, Strictness};
@@ -190,6 +191,16 @@ pub enum MessageError {
     },
 }
 
+impl MessageError {
+    /// Whether the message belongs to one session, which is all that ends because of it.
+    pub(super) fn is_of_session(&self) -> bool {
+        match self {
+            Self::Malformed(_) | Self::UnknownType(_) => false,
+            Self::Avp { message, .. } => message.is_of_session(),
+        }
+    }
+}
+
 /// The body of a control message that came in: its type, and those of its AVPs that are recognized, opened where hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -201,6 +212,10 @@ pub struct Message {
 impl Message {
     /// Reads the body of a control message that is no ZLB.
     pub fn read(body: &[u8], secret: Option<&[u8]>) -> Result<Self, MessageError> {
+        Self::read_with(body, secret, Strictness::Refuse)
+    }
+
+    fn read_with(body: &[u8], secret: Option<&[u8]>, strictness: Strictness) -> Result<Self, MessageError> {
         let mut reader = Reader::new(body);
         // Section 4.4.1: "MUST be the first AVP in a message", not hidden, and always 8 octets long.
         let flags = reader.u16("Message Type AVP")?;
@@ -218,7 +233,7 @@ impl Message {
         }
         let strictness = match message_type {
             MessageType::STOPCCN | MessageType::CDN => Strictness::Tolerate,
-            _ => Strictness::Refuse,
+            _ => strictness,
         };
         let avps = avp::read_all(reader.rest(), secret, strictness).map_err(|error| match error {
             avp::ReadError::Malformed(malformed) => MessageError::Malformed(malformed),
@@ -227,6 +242,11 @@ impl Message {
             }
         })?;
         Ok(Self { message_type, avps })
+    }
+
+    /// Reads a message that is refused in any case: for the ID that the refusal is addressed to.
+    pub(super) fn read_for_refusal(body: &[u8], secret: Option<&[u8]>) -> Result<Self, MessageError> {
+        Self::read_with(body, secret, Strictness::Tolerate)
     }
 
     /// Whether the sender has hidden a value.
@@ -257,6 +277,16 @@ pub struct Hiding {
     pub secret: Zeroizing<Vec<u8>>,
     /// The Random Vector of the message.
     pub random_vector: [u8; 16],
+}
+
+impl Hiding {
+    /// For one message of an end that has a secret.
+    pub(super) fn new(secret: Option<&Zeroizing<Vec<u8>>>, rng: &mut impl Rng) -> Option<Self> {
+        let secret = secret?.clone();
+        let mut random_vector = [0; 16];
+        rng.fill_bytes(&mut random_vector);
+        Some(Self { secret, random_vector })
+    }
 }
 
 /// The body of a control message that goes out. The M bit of each AVP is the one that the RFC sets for it.

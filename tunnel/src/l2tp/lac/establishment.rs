@@ -4,65 +4,28 @@
 use super::Lac;
 use crate::l2tp::authentication;
 use crate::l2tp::avp::Attribute;
-use crate::l2tp::channel::DEFAULT_WINDOW;
 use crate::l2tp::config::Peer;
-use crate::l2tp::ending::PROTOCOL_VERSION;
-use crate::l2tp::error::{Authentication, Error};
-use crate::l2tp::message::{Body, Message, MessageType, SessionId, TunnelId};
-use crate::l2tp::outcome::printable;
-use crate::l2tp::session;
-
-/// Asynchronous and synchronous framing: bits A and S of the Framing Capabilities.
-const FRAMING_ASYNC: u32 = 2;
-pub(super) const FRAMING_SYNC: u32 = 1;
+use crate::l2tp::error::Error;
+use crate::l2tp::introduction::{FRAMING_ASYNC, FRAMING_SYNC, Introduction};
+use crate::l2tp::message::{Body, Message, MessageType, SessionId};
+use crate::l2tp::session::lac as session;
 
 /// What ICCN says about a line that does not exist: fast enough that no LNS shapes by it.
 const CONNECT_SPEED: u32 = 100_000_000;
 
-/// The name that a LAC without one goes by: the Host Name AVP "MUST be at least 1 octet".
-const ANONYMOUS: &[u8] = b"anonymous";
-
 impl Lac {
     pub(super) fn accept_sccrp(&mut self, message: &Message) -> Result<Peer, Error> {
-        let invalid = |attribute| Error::InvalidAvp { message: MessageType::SCCRP, attribute };
-        let missing = |attribute| move || invalid(attribute);
-        let id = message.u16(Attribute::ASSIGNED_TUNNEL_ID).filter(|&id| id != 0);
-        let id = id.ok_or_else(missing(Attribute::ASSIGNED_TUNNEL_ID))?;
         // From here on even a refusal can be addressed.
-        self.channel.set_tunnel_id(TunnelId(id));
-        let version = message.u16(Attribute::PROTOCOL_VERSION).ok_or_else(missing(Attribute::PROTOCOL_VERSION))?;
-        let [version, _revision] = version.to_be_bytes();
-        if u16::from_be_bytes([version, 0]) != PROTOCOL_VERSION {
-            return Err(Error::UnsupportedVersion { version });
-        }
-        let framing = message.u32(Attribute::FRAMING_CAPABILITIES);
-        let framing = framing.ok_or_else(missing(Attribute::FRAMING_CAPABILITIES))?;
-        let host_name = message.value(Attribute::HOST_NAME).ok_or_else(missing(Attribute::HOST_NAME))?;
-        let window = message.u16(Attribute::RECEIVE_WINDOW_SIZE).unwrap_or(DEFAULT_WINDOW);
-        if window == 0 {
-            return Err(invalid(Attribute::RECEIVE_WINDOW_SIZE));
-        }
-        let challenge = message.value(Attribute::CHALLENGE);
-        if let Some(secret) = &self.config.secret {
-            let response = message.value(Attribute::CHALLENGE_RESPONSE);
-            let response = response.ok_or(Error::TunnelAuthenticationFailed(Authentication::ResponseMissing))?;
-            if !authentication::verify(MessageType::SCCRP, secret, &self.challenge, response) {
-                return Err(Error::TunnelAuthenticationFailed(Authentication::ResponseWrong));
-            }
-            let answer = |challenge| authentication::response(MessageType::SCCCN, secret, challenge);
-            self.challenge_response = challenge.map(answer);
-        } else if challenge.is_some() {
-            return Err(Error::TunnelAuthenticationFailed(Authentication::SecretMissing));
-        }
+        self.channel.set_tunnel_id(Introduction::tunnel_id(message)?);
+        let Introduction { framing, window, peer } = Introduction::read(message)?;
+        let secret = self.config.secret.as_ref().map(|secret| secret.as_slice());
+        authentication::check(message, secret, &self.challenge)?;
+        self.challenge_response = authentication::answer(message, MessageType::SCCCN, secret)?;
         self.channel.set_peer_window(window);
         // "A peer MUST NOT request [a] call with a Framing Type AVP specifying a value not advertised".
         self.framing_type =
             if framing & (FRAMING_SYNC | FRAMING_ASYNC) == FRAMING_ASYNC { FRAMING_ASYNC } else { FRAMING_SYNC };
-        Ok(Peer {
-            host_name: printable(host_name),
-            vendor_name: message.value(Attribute::VENDOR_NAME).map(printable),
-            firmware_revision: message.u16(Attribute::FIRMWARE_REVISION),
-        })
+        Ok(peer)
     }
 
     pub(super) fn accept_icrp(&mut self, message: &Message) -> Result<(), Error> {
@@ -81,16 +44,9 @@ impl Lac {
     }
 
     pub(super) fn send_sccrq(&mut self) {
-        let host_name = match self.config.host_name.as_bytes() {
-            [] => ANONYMOUS,
-            name => name,
-        };
-        let body = Body::new(MessageType::SCCRQ)
-            .u16(Attribute::PROTOCOL_VERSION, PROTOCOL_VERSION)
-            .bytes(Attribute::HOST_NAME, host_name)
-            .u32(Attribute::FRAMING_CAPABILITIES, FRAMING_ASYNC | FRAMING_SYNC)
-            .u16(Attribute::ASSIGNED_TUNNEL_ID, self.tunnel_id.0)
-            .u16(Attribute::RECEIVE_WINDOW_SIZE, self.channel.receive_window());
+        let window = self.channel.receive_window();
+        let body = Body::new(MessageType::SCCRQ);
+        let body = Introduction::write(body, &self.config.host_name, self.tunnel_id, window);
         let body = match self.config.secret {
             Some(_) => body.bytes(Attribute::CHALLENGE, &self.challenge),
             None => body,

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use super::{Lac, Phase, Timer};
 use crate::l2tp::channel::Retransmission;
 use crate::l2tp::config::Event;
+use crate::l2tp::control;
 use crate::l2tp::ending::Ending;
 use crate::l2tp::error::Error;
 use crate::l2tp::message::{Body, MessageType, SessionId};
-use crate::l2tp::{control, session};
+use crate::l2tp::session::lac as session;
 
 /// How much longer than a retransmission cycle an acknowledged request may stay without its answer.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);

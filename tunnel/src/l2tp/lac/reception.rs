@@ -6,19 +6,17 @@ use std::time::Instant;
 use rand::RngExt;
 
 use super::{Lac, Phase};
-use crate::l2tp::avp::{Attribute, Fault};
+use crate::l2tp::avp::Attribute;
 use crate::l2tp::config::Event;
-use crate::l2tp::ending::{Ending, cdn, stop_ccn};
+use crate::l2tp::control;
+use crate::l2tp::ending::{Ending, MAX_REFUSALS, cdn, cdn_body, refuse_tunnel, stop_ccn};
 use crate::l2tp::error::Error;
 use crate::l2tp::message::{Body, ControlHeader, Message, MessageError, MessageType, SessionId, TunnelId};
 use crate::l2tp::outcome::{CdnResult, Outcome, StopCcnResult};
-use crate::l2tp::{control, session};
+use crate::l2tp::session::lac as session;
 
 /// While so many messages wait for an acknowledgment, requests of the peer are not answered: its answers to ours come first.
 const MAX_BACKLOG: usize = 8;
-
-/// The most refusals of tunnels that wait to be sent; the peer asks again for others.
-const MAX_REFUSALS: usize = 4;
 
 impl Lac {
     pub(super) fn handle_control(&mut self, now: Instant, header: &ControlHeader, body: &[u8]) {
@@ -55,11 +53,8 @@ impl Lac {
         let peer = message.u16(Attribute::ASSIGNED_TUNNEL_ID).filter(|&id| id != 0);
         if let Some(peer) = peer.filter(|_| self.refusals.len() < MAX_REFUSALS) {
             let outcome = Outcome { result: StopCcnResult::NOT_AUTHORIZED.0, error: None, text: String::new() };
-            let body = Body::new(MessageType::STOPCCN)
-                .u16(Attribute::ASSIGNED_TUNNEL_ID, self.rng.random_range(1..=u16::MAX))
-                .bytes(Attribute::RESULT_CODE, &outcome.encode());
-            let header = ControlHeader { tunnel_id: TunnelId(peer), session_id: SessionId::default(), ns: 0, nr: 1 };
-            self.refusals.push_back(header.encode(&body.into_octets()));
+            let ours = TunnelId(self.rng.random_range(1..=u16::MAX));
+            self.refusals.push_back(refuse_tunnel(TunnelId(peer), ours, &outcome));
         }
         true
     }
@@ -81,7 +76,7 @@ impl Lac {
         let unexpected = Ending::Failed(Error::UnexpectedMessage(message_type));
         let of_session = session_id == self.session_id;
         match message_type {
-            MessageType::SCCRQ => self.on_control(now, control::Event::Sccrq, unexpected),
+            MessageType::SCCRQ => self.on_control(now, control::Event::SccrqNotAcceptable, unexpected),
             MessageType::SCCRP if self.control == control::State::WaitCtlReply => match self.accept_sccrp(message) {
                 Ok(peer) => {
                     self.events.push_back(Event::ControlEstablished(peer));
@@ -90,7 +85,7 @@ impl Lac {
                 Err(error) => self.on_control(now, control::Event::SccrpNotAcceptable, Ending::Failed(error)),
             },
             MessageType::SCCRP => self.on_control(now, control::Event::SccrpNotAcceptable, unexpected),
-            MessageType::SCCCN => self.on_control(now, control::Event::Scccn, unexpected),
+            MessageType::SCCCN => self.on_control(now, control::Event::ScccnNotAcceptable, unexpected),
             MessageType::STOPCCN => {
                 self.learn_tunnel_id(message);
                 self.on_control(now, control::Event::StopCcn, Ending::Failed(stop_ccn(message)));
@@ -140,18 +135,7 @@ impl Lac {
         if self.phase != Phase::Open {
             return;
         }
-        let (of_session, error) = match error {
-            MessageError::Malformed(malformed) => (false, Error::Malformed(malformed)),
-            MessageError::UnknownType(message) => (false, Error::UnknownMessage(message)),
-            MessageError::Avp { message, vendor, attribute, fault } => (
-                message.is_of_session(),
-                match fault {
-                    Fault::Unrecognized => Error::MandatoryAvp { message, vendor, attribute },
-                    Fault::Unopened => Error::HiddenAvp { message, attribute },
-                    Fault::WrongLength => Error::InvalidAvp { message, attribute },
-                },
-            ),
-        };
+        let (of_session, error) = (error.is_of_session(), Error::from(error));
         if of_session && session_id == self.session_id {
             self.on_session(now, session::Event::Close, Ending::Failed(error));
         } else if of_session {
@@ -181,10 +165,7 @@ impl Lac {
                     break id;
                 }
             };
-            let body = Body::new(MessageType::CDN)
-                .bytes(Attribute::RESULT_CODE, &outcome.encode())
-                .u16(Attribute::ASSIGNED_SESSION_ID, refused.0);
-            self.send(SessionId(id), body);
+            self.send(SessionId(id), cdn_body(Body::new(MessageType::CDN), refused, &outcome));
         }
     }
 }

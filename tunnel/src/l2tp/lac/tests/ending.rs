@@ -10,7 +10,7 @@ fn a_stop_ccn_is_told_with_its_codes_and_text() {
     assert_eq!(error, Error::StopCcn { result, error: Some(code), text: "full?".into() });
     assert_eq!(
         error.to_string(),
-        "the LNS closed the control connection: general error (result 2, error 7: try another LNS), \"full?\""
+        "the peer closed the control connection: general error (result 2, error 7: try another LNS), \"full?\""
     );
 }
 

@@ -1,0 +1,72 @@
+//! What both ends say about themselves in SCCRQ and SCCRP (RFC 2661 sections 4.4.3, 6.1 and 6.2).
+
+use super::avp::Attribute;
+use super::channel::DEFAULT_WINDOW;
+use super::config::Peer;
+use super::ending::PROTOCOL_VERSION;
+use super::error::Error;
+use super::message::{Body, Message, TunnelId};
+use super::outcome::printable;
+
+/// Asynchronous and synchronous framing: bits A and S of the Framing Capabilities.
+pub(super) const FRAMING_ASYNC: u32 = 2;
+pub(super) const FRAMING_SYNC: u32 = 1;
+
+/// The name that an end without one goes by: the Host Name AVP "MUST be at least 1 octet".
+const ANONYMOUS: &[u8] = b"anonymous";
+
+/// What an SCCRQ or SCCRP says about its sender.
+#[derive(Debug)]
+pub(super) struct Introduction {
+    /// The Framing Capabilities.
+    pub(super) framing: u32,
+    /// The Receive Window Size, which is not zero.
+    pub(super) window: u16,
+    pub(super) peer: Peer,
+}
+
+impl Introduction {
+    /// Reads everything but the Assigned Tunnel ID, without which no refusal can be addressed.
+    pub(super) fn read(message: &Message) -> Result<Self, Error> {
+        let invalid = |attribute| Error::InvalidAvp { message: message.message_type, attribute };
+        let missing = |attribute| move || invalid(attribute);
+        let version = message.u16(Attribute::PROTOCOL_VERSION).ok_or_else(missing(Attribute::PROTOCOL_VERSION))?;
+        let [version, _revision] = version.to_be_bytes();
+        if u16::from_be_bytes([version, 0]) != PROTOCOL_VERSION {
+            return Err(Error::UnsupportedVersion { version });
+        }
+        let framing = message.u32(Attribute::FRAMING_CAPABILITIES);
+        let framing = framing.ok_or_else(missing(Attribute::FRAMING_CAPABILITIES))?;
+        let host_name = message.value(Attribute::HOST_NAME).ok_or_else(missing(Attribute::HOST_NAME))?;
+        let window = message.u16(Attribute::RECEIVE_WINDOW_SIZE).unwrap_or(DEFAULT_WINDOW);
+        if window == 0 {
+            return Err(invalid(Attribute::RECEIVE_WINDOW_SIZE));
+        }
+        let peer = Peer {
+            host_name: printable(host_name),
+            vendor_name: message.value(Attribute::VENDOR_NAME).map(printable),
+            firmware_revision: message.u16(Attribute::FIRMWARE_REVISION),
+        };
+        Ok(Self { framing, window, peer })
+    }
+
+    /// Reads the Assigned Tunnel ID.
+    pub(super) fn tunnel_id(message: &Message) -> Result<TunnelId, Error> {
+        let attribute = Attribute::ASSIGNED_TUNNEL_ID;
+        let id = message.u16(attribute).filter(|&id| id != 0);
+        id.map(TunnelId).ok_or(Error::InvalidAvp { message: message.message_type, attribute })
+    }
+
+    /// Appends what this end says about itself.
+    pub(super) fn write(body: Body, host_name: &str, tunnel_id: TunnelId, window: u16) -> Body {
+        let host_name = match host_name.as_bytes() {
+            [] => ANONYMOUS,
+            name => name,
+        };
+        body.u16(Attribute::PROTOCOL_VERSION, PROTOCOL_VERSION)
+            .bytes(Attribute::HOST_NAME, host_name)
+            .u32(Attribute::FRAMING_CAPABILITIES, FRAMING_ASYNC | FRAMING_SYNC)
+            .u16(Attribute::ASSIGNED_TUNNEL_ID, tunnel_id.0)
+            .u16(Attribute::RECEIVE_WINDOW_SIZE, window)
+    }
+}
