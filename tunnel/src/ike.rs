@@ -59,7 +59,7 @@ pub use error::Error;
 pub use nat::Nat;
 pub use pairs::MAX_PAIRS;
 pub use payload::Identity;
-pub use relation::SpiSpace;
+pub use relation::{SpiSpace, cookies};
 pub use responder::{Answer, Rate, Reason, Responder, ResponderConfig, ResponderStatistics};
 
 use main_mode::MainMode;

@@ -17,7 +17,7 @@ mod path;
 mod probe;
 mod recovery;
 mod reporting;
-//SERVER pub mod server;
+pub mod server;
 mod settings;
 mod verdict;
 

@@ -32,6 +32,12 @@ impl SpiSpace {
     }
 }
 
+/// The initiator's and the responder's cookie of an ISAKMP message (RFC 2408 section 3.1), without any look at the rest of it.
+pub fn cookies(message: &[u8]) -> Option<[[u8; 8]; 2]> {
+    let (initiator, rest) = message.split_first_chunk()?;
+    Some([*initiator, *rest.first_chunk()?])
+}
+
 impl Cookies {
     /// The one that this end chose.
     pub(super) fn own(&self, role: Role) -> [u8; 8] {

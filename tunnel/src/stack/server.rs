@@ -41,6 +41,7 @@ use crate::buffer::{DatagramBatch, PacketBatch, Port, Way};
 use crate::config::server::Server as Config;
 use crate::esp;
 use crate::ike::{self, Answer, Responder};
+use crate::l2tp::LnsConfig;
 use crate::report::{Layer, Reason, RejectedRevision, Report, State, UserReport};
 use crate::users::Users;
 use peer::{Context, Origin, Peer, Step};
@@ -100,12 +101,23 @@ pub enum Event {
     Closed,
 }
 
+/// Whether the server is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Serving,
+    /// Goodbyes are being said, until the given time.
+    Closing(Instant),
+    Closed,
+}
+
 /// All peers of one process.
 pub struct Server {
     config: Box<Config>,
     secrets: Secrets,
     rng: StdRng,
     responder: Responder,
+    /// What each LNS is made with.
+    lns: Arc<LnsConfig>,
     slots: Slots,
     /// Whose exchange a cookie of ours belongs to.
     cookies: HashMap<[u8; 8], u32>,
@@ -122,7 +134,7 @@ pub struct Server {
     clock: (Instant, u64),
     path_mtu: u16,
     export_keys: bool,
-    closing: Option<Instant>,
+    life: Life,
     replies: VecDeque<(Port, Way, Vec<u8>)>,
     transmits: DatagramBatch,
     packets: PacketBatch,
@@ -143,6 +155,7 @@ impl Server {
         let most = usize::try_from(config.limits.sessions).unwrap_or(usize::MAX).saturating_add(SPARE_PEERS);
         Self {
             report: Report::of_server(config.revision.clone(), config.radius.is_some()),
+            lns: Arc::new(settings::lns(&config, secrets.tunnel.clone())),
             config: Box::new(config),
             secrets,
             rng,
@@ -158,7 +171,7 @@ impl Server {
             clock: (now, unix),
             path_mtu: USUAL_MTU,
             export_keys: false,
-            closing: None,
+            life: Life::Serving,
             replies: VecDeque::new(),
             transmits: DatagramBatch::new(),
             packets: PacketBatch::new(),
@@ -200,6 +213,7 @@ impl Server {
         if let Some(slot) = ike::cookies(message).and_then(|cookies| self.slot_of(cookies)) {
             return self.with(now, slot, |peer, context| peer.handle_isakmp(context, port, remote, message));
         }
+        self.responder.set_half_open(self.slots.half_open());
         match self.responder.handle_message(now, port, local, remote, message) {
             Answer::Ignored(_) => {}
             Answer::Reply(reply) => {
@@ -207,7 +221,7 @@ impl Server {
                     self.replies.push_back((port, Way { local: Some(local.ip()), remote }, reply));
                 }
             }
-            Answer::Admitted(ike) if self.closing.is_none() => {
+            Answer::Admitted(ike) if self.life == Life::Serving => {
                 let origin = Origin {
                     slot: 0,
                     ike: *ike,
@@ -245,7 +259,7 @@ impl Server {
         let mut context = Context {
             now,
             config: &self.config,
-            tunnel_secret: self.secrets.tunnel.as_ref(),
+            lns: &self.lns,
             rng: &mut self.rng,
             next_session: &mut self.next_session,
             counters: &mut self.counters,
@@ -264,14 +278,20 @@ impl Server {
         let mut context = Context {
             now,
             config: &self.config,
-            tunnel_secret: self.secrets.tunnel.as_ref(),
+            lns: &self.lns,
             rng: &mut self.rng,
             next_session: &mut self.next_session,
             counters: &mut self.counters,
         };
         let received = peer.handle_esp(&mut context, spi, remote, packet);
         match received {
-            Some((session, packet)) => self.deliver(now, slot, session, packet),
+            Some((session, packet)) => {
+                let news = peer.has_news();
+                self.deliver(now, slot, session, packet);
+                if news {
+                    self.settle(now, slot);
+                }
+            }
             None => self.settle(now, slot),
         }
     }
@@ -282,7 +302,7 @@ impl Server {
         let mut context = Context {
             now,
             config: &self.config,
-            tunnel_secret: self.secrets.tunnel.as_ref(),
+            lns: &self.lns,
             rng: &mut self.rng,
             next_session: &mut self.next_session,
             counters: &mut self.counters,
@@ -310,6 +330,7 @@ impl Server {
                 }
             }
             Step::Established { initial_contact } => self.established(now, slot, initial_contact),
+            Step::InitialContact => self.probe_others(now, slot),
             Step::Authenticate { session, request } => self.authenticate(now, slot, session, request),
             Step::Up { session } => self.session_up(slot, session),
             Step::Ended { session, cause } => self.session_ended(slot, &session, cause),
@@ -328,11 +349,19 @@ impl Server {
             }
             return self.with(now, known, |peer, context| peer.absorb(context, newer));
         }
+        if let Some(peer) = self.slots.get(slot) {
+            peer.prove(&mut self.responder);
+        }
         if initial_contact {
-            // Only a hint: behind a NAT many have the same name (RFC 3947 section 6). Those that are gone do not answer.
-            for other in self.slots.of_same_source(slot).take(MAX_PROBED).collect::<Vec<_>>() {
-                self.with(now, other, |peer, context| peer.probe(context));
-            }
+            self.probe_others(now, slot);
+        }
+    }
+
+    /// A peer says that it begins anew. Only a hint: behind a NAT many have the same name (RFC 3947 section 6). Those that are
+    /// gone do not answer.
+    fn probe_others(&mut self, now: Instant, slot: u32) {
+        for other in self.slots.of_same_source(slot).take(MAX_PROBED).collect::<Vec<_>>() {
+            self.with(now, other, |peer, context| peer.probe(context));
         }
     }
 
@@ -360,15 +389,16 @@ impl Server {
 
     /// When [`Server::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.slots.next_due().into_iter().chain(self.closing).min()
+        let closing = if let Life::Closing(at) = self.life { Some(at) } else { None };
+        self.slots.next_due().into_iter().chain(closing).min()
     }
 
     /// Ends every session and every peer in order; [`Event::Closed`] follows within two seconds.
     pub fn close(&mut self, now: Instant) {
-        if self.closing.is_some() {
+        if self.life != Life::Serving {
             return;
         }
-        self.closing = Some(now + CLOSE_LIMIT);
+        self.life = Life::Closing(now + CLOSE_LIMIT);
         for slot in self.slots.all() {
             self.with(now, slot, |peer, context| peer.close(context, EndCause::Stopping));
         }
@@ -376,8 +406,8 @@ impl Server {
     }
 
     fn finish(&mut self, now: Instant) {
-        if self.closing.is_some_and(|at| at <= now || self.slots.is_empty()) {
-            self.closing = None;
+        if matches!(self.life, Life::Closing(at) if at <= now || self.slots.is_empty()) {
+            self.life = Life::Closed;
             self.event(Event::Closed);
         }
     }

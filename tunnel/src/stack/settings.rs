@@ -17,6 +17,11 @@ use crate::{esp, ike, l2tp, ppp};
 /// NAT keepalives keep mappings of 30 seconds and more open (RFC 3948 section 4).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
+/// The most L2TP control connections of one peer of a server: a client that begins anew leaves its old one behind.
+const MAX_TUNNELS: usize = 4;
+/// The most calls of one peer of a server; clients have one.
+const MAX_CALLS: usize = 16;
+
 /// The proposals of phase 2; with a fresh exchange in `pfs` if one is named.
 pub(super) fn esp_proposals(config: &Config, pfs: Option<Group>) -> Vec<EspProposal> {
     let mut proposals = config.esp_proposals();
@@ -127,6 +132,17 @@ pub(super) fn responder(
         export_keys,
         ..ike::Config::new(unknown, unknown, Arc::clone(credentials))
     })
+}
+
+/// The control connections of a peer of a server.
+pub(super) fn lns(config: &Server, secret: Option<Zeroizing<Vec<u8>>>) -> l2tp::LnsConfig {
+    l2tp::LnsConfig {
+        host_name: config.l2tp.host_name.clone(),
+        secret,
+        hello: Duration::from_secs(config.l2tp.hello_seconds.into()),
+        max_tunnels: MAX_TUNNELS,
+        max_calls: MAX_CALLS,
+    }
 }
 
 /// The link of a client, as the server has it.

@@ -50,9 +50,7 @@ impl Server {
                 }
             },
             Verdict::Reject(refusal) => self.refuse(now, slot, session, &refusal),
-            Verdict::Challenge { packet } => {
-                self.with(now, slot, |peer, context| peer.challenge(context, session, &packet));
-            }
+            Verdict::Challenge { .. } => self.refuse(now, slot, session, &Refusal::new(Cause::RadiusReject)),
         }
     }
 

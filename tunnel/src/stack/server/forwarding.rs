@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::{Server, packet};
 use crate::buffer::PacketBatch;
-use crate::dhcp;
 use crate::stack::mss;
 
 impl Server {
@@ -31,19 +30,6 @@ impl Server {
         };
         let local = self.config.addresses.local;
         let Some(session) = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(id)) else { return };
-        // A client may ask for settings by broadcast before it has taken its address for good.
-        if let Some(answer) = session.admitted.as_ref().and_then(|admitted| {
-            let settings = dhcp::Settings {
-                local,
-                client: admitted.address,
-                dns: &self.config.addresses.dns,
-                domain: self.config.addresses.domain.as_deref(),
-                routes: &self.config.addresses.routes,
-            };
-            dhcp::answer(packet, &settings)
-        }) {
-            return self.send_to(id, &answer, None);
-        }
         if !session.may_send_from(source) {
             return self.counters.drop_packet("source");
         }

@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 
 use super::super::datapath::{Datapath, Refused};
 use super::super::keys::{self, KeyRow};
-use super::super::life::{Life, Source, Verdict};
+use super::super::life::{Life, Source};
 use super::super::settings;
 use super::session::{EndCause, Session, SessionInfo};
 use super::Counters;
@@ -49,6 +49,8 @@ pub(super) enum Step {
     Cookie { cookie: [u8; 8], alive: bool },
     /// Phase 1 is up.
     Established { initial_contact: bool },
+    /// The peer says that it has no other SA with this end.
+    InitialContact,
     /// Somebody wants in.
     Authenticate { session: u64, request: Request },
     /// The link of a session is up.
@@ -63,7 +65,7 @@ pub(super) enum Step {
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
     pub(super) config: &'a Config,
-    pub(super) tunnel_secret: Option<&'a zeroize::Zeroizing<Vec<u8>>>,
+    pub(super) lns: &'a Arc<l2tp::LnsConfig>,
     pub(super) rng: &'a mut StdRng,
     pub(super) next_session: &'a mut u64,
     pub(super) counters: &'a mut Counters,
@@ -109,6 +111,8 @@ pub(super) struct Peer {
     clock: Instant,
     steps: VecDeque<Step>,
     last_frames: VecDeque<Vec<u8>>,
+    /// Something else than a packet has come through since the owner last looked.
+    news: bool,
     scratch: Vec<u8>,
 }
 
@@ -137,11 +141,6 @@ impl Peer {
         let [interval, timeout] = [config.ike.dpd.interval_seconds, config.ike.dpd.timeout_seconds]
             .map(|seconds| Duration::from_secs(seconds.into()));
         let limits = esp::Lifetime { packets: config.esp.lifetime_packets, octets: config.esp.lifetime_bytes };
-        let lns = l2tp::LnsConfig {
-            secret: context.tunnel_secret.cloned(),
-            hello: Duration::from_secs(config.l2tp.hello_seconds.into()),
-            ..l2tp::LnsConfig::new(config.l2tp.host_name.clone())
-        };
         let mut endpoints = [None; 2];
         if let Some(place) = endpoints.get_mut(index(port)) {
             *place = Some(remote);
@@ -150,7 +149,7 @@ impl Peer {
             slot,
             ike,
             datapath: Datapath::new(limits, settings::split(context.rng)),
-            lns: Lns::new(lns, settings::split(context.rng)),
+            lns: Lns::new(Arc::clone(context.lns), settings::split(context.rng)),
             sessions: Vec::new(),
             phase: Phase::HalfOpen(now + HALF_OPEN_LIMIT),
             life: Life::new(interval, timeout, now),
@@ -164,6 +163,7 @@ impl Peer {
             clock: now,
             steps: VecDeque::new(),
             last_frames: VecDeque::new(),
+            news: true,
             scratch: Vec::new(),
         }
     }
@@ -231,6 +231,11 @@ impl Peer {
         self.ike.set_credentials(credentials);
     }
 
+    /// Tells the responder that peers like this one are real.
+    pub(super) fn prove(&self, responder: &mut ike::Responder) {
+        responder.handle_established(&self.ike);
+    }
+
     /// Makes the ISAKMP SA that has just been established with `other` a renewal of this relation.
     pub(super) fn absorb(&mut self, context: &mut Context<'_>, other: Self) {
         self.follow(Port::NatT, other.endpoint(Port::NatT));
@@ -295,14 +300,13 @@ impl Peer {
         let session = self.sessions.iter_mut().find(|session| session.call == call)?;
         session.ppp.handle_activity(now);
         let received = session.ppp.handle_frame(now, frame).map(|packet| (session.id, packet));
-        if received.is_none() || self.ike_or_lns_has_news() {
-            self.pump(context);
-        }
+        self.pump(context);
         received
     }
 
-    fn ike_or_lns_has_news(&self) -> bool {
-        self.ike.has_events() || self.lns.has_events()
+    /// Whether the owner has to look at it after a packet.
+    pub(super) fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -354,6 +358,7 @@ impl Peer {
     /// Carries events from layer to layer until none is left.
     pub(super) fn pump(&mut self, context: &mut Context<'_>) {
         self.clock = context.now;
+        let mut busy = false;
         loop {
             if self.datapath.take_rekey_request() {
                 self.ike.rekey_ipsec(context.now);
@@ -366,8 +371,12 @@ impl Peer {
             } else {
                 break;
             }
+            busy = true;
         }
-        self.follow_mtu();
+        if busy {
+            self.news = true;
+            self.follow_mtu();
+        }
     }
 
     fn poll_ppp_event(&mut self) -> Option<(usize, ppp::Event)> {
@@ -388,6 +397,7 @@ impl Peer {
                 }
                 self.step(Step::Established { initial_contact });
             }
+            ike::Event::InitialContact => self.step(Step::InitialContact),
             ike::Event::InstallInbound(sa) => {
                 self.export_esp(&sa);
                 if let Err(error) = self.datapath.install_inbound(&sa) {
@@ -436,12 +446,16 @@ impl Peer {
             }
             LnsEvent::CallOpened { call, calling_number, .. } => self.begin_session(context, call, calling_number),
             LnsEvent::CallClosed { call, error } => {
-                let cause = if error.is_some_and(|error| !error.is_said_by_the_peer()) {
-                    EndCause::Failed
-                } else {
-                    EndCause::PeerClosed
+                let cause = match error {
+                    None | Some(l2tp::Error::Cdn { .. } | l2tp::Error::StopCcn { .. }) => EndCause::PeerClosed,
+                    Some(l2tp::Error::NoResponse { .. }) => EndCause::DeadPeer,
+                    Some(_) => EndCause::Failed,
                 };
                 self.end_session_of(context, call, cause);
+            }
+            LnsEvent::HelloLost { tunnel } => {
+                // Something else of the peer is alive, and its sessions have an opinion of their own.
+                tracing::debug!(slot = self.slot, tunnel = tunnel.0, "the peer does not acknowledge a Hello");
             }
             LnsEvent::TunnelClosed { tunnel, error } => {
                 tracing::debug!(slot = self.slot, tunnel = tunnel.0, error = error.map(|e| e.to_string()), "L2TP tunnel is gone");

@@ -1,0 +1,488 @@
+//! Our own clients against the server, all of them behind one NAT and with one inner address, in virtual time.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::aaa::Cause;
+use crate::config;
+use crate::stack::{Credentials, Event as ClientEvent, Path, Tunnel};
+use crate::users::User;
+
+/// The address of the NAT that every client is behind.
+const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// The address that every client has by itself.
+const INNER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
+const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 60);
+const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+const PSK: &[u8] = b"a pre-shared key";
+
+struct Client {
+    tunnel: Tunnel,
+    password: &'static str,
+    user: &'static str,
+    psk: &'static [u8],
+    /// Its ports on the NAT towards 500 and 4500.
+    ports: [u16; 2],
+    address: Option<Ipv4Addr>,
+    received: Vec<Vec<u8>>,
+}
+
+impl Client {
+    fn remote(&self, port: Port) -> SocketAddr {
+        let [ike, nat_t] = self.ports;
+        SocketAddr::new(NAT.into(), if port == Port::Ike { ike } else { nat_t })
+    }
+}
+
+struct Town {
+    now: Instant,
+    server: Server,
+    clients: Vec<Client>,
+    events: Vec<Event>,
+    device: Vec<Vec<u8>>,
+    /// Datagrams to the server are lost while this is false.
+    open: bool,
+}
+
+fn seed(number: u8) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new([number; 32])
+}
+
+fn config(change: impl FnOnce(&mut serde_json::Value)) -> Config {
+    let mut json = serde_json::json!({
+        "mode": "Server",
+        "credentials": {"preSharedKeys": [{"file": {"path": "psk"}}]},
+        "ike": {"proposals": ["aes128-sha1-ecp256"]},
+        "esp": {"proposals": ["aes128-sha256"]},
+        "users": [
+            {"name": "alice", "password": {"path": "alice"}},
+            {"name": "bob", "password": {"path": "bob"}, "address": "10.99.0.77"},
+            {"name": "oslo", "password": {"path": "oslo"}, "networks": ["10.20.0.0/16"]},
+        ],
+        "addresses": {"local": LOCAL, "pools": ["10.99.0.0/24"], "dns": ["10.96.0.10"]},
+        "forwarding": {"networks": ["10.96.0.0/12"]},
+    });
+    change(&mut json);
+    config::parse_server(&json.to_string()).unwrap()
+}
+
+fn secrets(config: &Config) -> Secrets {
+    let password = |user: &config::server::User| Some(Zeroizing::new(format!("{}'s password", user.name)));
+    Secrets {
+        ike: ike::Credentials::pre_shared_key(Zeroizing::new(PSK.to_vec())),
+        tunnel: None,
+        users: Users::new(config.users.iter().map(|user| User::new(user, password(user))).collect()),
+    }
+}
+
+impl Town {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut serde_json::Value)) -> Self {
+        let (config, now) = (config(change), Instant::now());
+        let secrets = secrets(&config);
+        let server = Server::new(config, secrets, seed(7), now, 1_700_000_000);
+        Self { now, server, clients: Vec::new(), events: Vec::new(), device: Vec::new(), open: true }
+    }
+
+    fn apply(&mut self, change: impl FnOnce(&mut serde_json::Value)) {
+        let config = config(change);
+        let secrets = secrets(&config);
+        self.server.apply(self.now, config, secrets);
+        self.run(Duration::ZERO);
+    }
+
+    /// A client that dials; returns its number.
+    fn dial(&mut self, user: &'static str, password: &'static str) -> usize {
+        self.dial_with(user, password, PSK)
+    }
+
+    fn dial_with(&mut self, user: &'static str, password: &'static str, psk: &'static [u8]) -> usize {
+        let number = u8::try_from(self.clients.len()).unwrap();
+        let text = serde_json::json!({
+            "peers": [{"address": "192.0.2.60"}],
+            "credentials":
+                {"preSharedKey": {"path": "psk"}, "username": {"path": "user"}, "password": {"path": "password"}},
+            "ike": {"proposals": ["aes128-sha1-ecp256"]},
+            "esp": {"proposals": ["aes128-sha256"]},
+        });
+        let tunnel = Tunnel::new(&config::parse(&text.to_string()).unwrap(), seed(100 + number));
+        let base = 20_000 + 10 * u16::from(number);
+        let ports = [base, base + 1];
+        self.clients.push(Client { tunnel, password, user, psk, ports, address: None, received: Vec::new() });
+        self.clients.last_mut().unwrap().tunnel.start();
+        self.run(Duration::from_secs(10));
+        usize::from(number)
+    }
+
+    /// Lets time pass for all.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.settle();
+            let clients = self.clients.iter().filter_map(|client| client.tunnel.poll_timeout());
+            let due = clients.chain(self.server.poll_timeout()).min();
+            let Some(due) = due.filter(|due| *due <= end) else { break };
+            self.now = self.now.max(due);
+            self.server.handle_timeout(self.now);
+            for client in &mut self.clients {
+                client.tunnel.handle_timeout(self.now);
+            }
+        }
+        self.now = end;
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut busy = self.settle_server();
+            for number in 0..self.clients.len() {
+                busy |= self.settle_client(number);
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn settle_server(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(event) = self.server.poll_event() {
+            busy = true;
+            self.events.push(event);
+        }
+        self.device.extend(self.server.packets().iter().map(<[u8]>::to_vec));
+        self.server.packets().clear();
+        let mut datagrams = VecDeque::new();
+        while !self.server.transmits().is_empty() {
+            for run in self.server.transmits().runs() {
+                for octets in run.octets.chunks(run.segment) {
+                    datagrams.push_back((run.port, run.way.remote, octets.to_vec()));
+                }
+            }
+            self.server.transmits().clear();
+        }
+        for (port, remote, mut octets) in datagrams {
+            busy = true;
+            let now = self.now;
+            for client in self.clients.iter_mut().filter(|client| client.remote(port) == remote) {
+                let server = SocketAddr::new(SERVER.into(), 4500);
+                client.tunnel.handle_datagram(now, port, server, &mut octets);
+            }
+        }
+        busy
+    }
+
+    fn settle_client(&mut self, number: usize) -> bool {
+        let now = self.now;
+        let client = &mut self.clients[number];
+        let mut busy = false;
+        while let Some(event) = client.tunnel.poll_event() {
+            busy = true;
+            match event {
+                ClientEvent::Dial { .. } => {
+                    let credentials = Credentials {
+                        pre_shared_key: Zeroizing::new(client.psk.to_vec()),
+                        username: Zeroizing::new(client.user.to_owned()),
+                        password: Zeroizing::new(client.password.to_owned()),
+                        tunnel_secret: None,
+                    };
+                    let path = Path {
+                        credentials,
+                        local: INNER.into(),
+                        local_ike_port: 500,
+                        local_nat_t_port: 4500,
+                        remote: SERVER.into(),
+                        mtu: 1_500,
+                    };
+                    client.tunnel.handle_path(now, Ok(path));
+                }
+                ClientEvent::Up(link) => client.address = Some(link.address),
+                ClientEvent::Down => client.address = None,
+                _ => {}
+            }
+        }
+        client.received.extend(client.tunnel.packets().iter().map(<[u8]>::to_vec));
+        client.tunnel.packets().clear();
+        let mut datagrams = VecDeque::new();
+        while !client.tunnel.transmits().is_empty() {
+            for run in client.tunnel.transmits().runs() {
+                for octets in run.octets.chunks(run.segment) {
+                    datagrams.push_back((run.port, octets.to_vec()));
+                }
+            }
+            client.tunnel.transmits().clear();
+        }
+        for (port, mut octets) in datagrams {
+            busy = true;
+            if self.open {
+                let remote = self.clients[number].remote(port);
+                let local = SocketAddr::new(SERVER.into(), if port == Port::Ike { 500 } else { 4500 });
+                self.server.handle_datagram(now, port, local, remote, &mut octets);
+            }
+        }
+        busy
+    }
+
+    fn address(&self, number: usize) -> Ipv4Addr {
+        let layers = &self.clients[number].tunnel.report().layers;
+        self.clients[number].address.unwrap_or_else(|| panic!("{layers:#?}"))
+    }
+
+    /// A client sends a packet of `length` octets.
+    fn send(&mut self, number: usize, packet: &[u8]) {
+        let mut batch = PacketBatch::new();
+        assert!(batch.push(packet));
+        self.clients[number].tunnel.handle_packets(self.now, &batch);
+        self.settle();
+    }
+
+    /// A packet comes out of the server's device.
+    fn from_device(&mut self, packet: &[u8]) {
+        let mut batch = PacketBatch::new();
+        assert!(batch.push(packet));
+        self.server.handle_packets(self.now, &batch);
+        self.settle();
+    }
+
+    fn sessions(&self) -> usize {
+        self.server.sessions().count()
+    }
+
+    fn ended(&self) -> Vec<EndCause> {
+        self.server.counters().ended.keys().copied().collect()
+    }
+
+    fn refused(&self) -> Vec<Cause> {
+        self.server.counters().refused_users.keys().copied().collect()
+    }
+}
+
+fn packet(from: Ipv4Addr, to: Ipv4Addr, length: usize) -> Vec<u8> {
+    let [high, low] = u16::try_from(length).unwrap().to_be_bytes();
+    let mut packet = vec![0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0];
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.resize(length, 0x5a);
+    packet
+}
+
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+#[test]
+fn a_client_dials_in_and_packets_go_both_ways() {
+    let mut town = Town::new();
+    let alice = town.dial("alice", "alice's password");
+    let address = town.address(alice);
+    assert!(town.events.iter().any(|event| matches!(event, Event::Up(info) if info.address == address)));
+    town.send(alice, &packet(address, SERVICE, 100));
+    assert_eq!(town.device, [packet(address, SERVICE, 100)]);
+    town.from_device(&packet(SERVICE, address, 200));
+    assert_eq!(town.clients[alice].received, [packet(SERVICE, address, 200)]);
+    assert_eq!(town.server.report().sessions, Some(1));
+    let info = town.server.sessions().next().unwrap();
+    assert_eq!((info.traffic.rx_octets, info.traffic.tx_octets), (100, 200));
+}
+
+#[test]
+fn many_clients_behind_one_nat_with_one_inner_address_are_all_served() {
+    let mut town = Town::with(|json| json["limits"] = serde_json::json!({"sessionsPerUser": 0}));
+    let clients: Vec<usize> = (0..12).map(|_| town.dial("alice", "alice's password")).collect();
+    let addresses: Vec<Ipv4Addr> = clients.iter().map(|client| town.address(*client)).collect();
+    for (client, address) in clients.iter().zip(&addresses) {
+        town.send(*client, &packet(*address, SERVICE, 100));
+        town.from_device(&packet(SERVICE, *address, 50));
+    }
+    for (client, address) in clients.iter().zip(&addresses) {
+        assert_eq!(town.clients[*client].received, [packet(SERVICE, *address, 50)]);
+    }
+    assert_eq!(town.device.len(), 12);
+    assert_eq!(town.sessions(), 12);
+}
+
+#[test]
+fn nobody_sends_in_the_name_of_another_or_to_where_nothing_is_forwarded() {
+    let mut town = Town::new();
+    let alice = town.dial("alice", "alice's password");
+    let address = town.address(alice);
+    town.send(alice, &packet([10, 99, 0, 200].into(), SERVICE, 100));
+    town.send(alice, &packet(address, [203, 0, 113, 1].into(), 100));
+    assert_eq!(town.device.len(), 0);
+    let dropped = &town.server.counters().dropped;
+    assert_eq!((dropped.get("source"), dropped.get("not_forwarded")), (Some(&1), Some(&1)));
+    town.send(alice, &packet(address, LOCAL, 100));
+    assert_eq!(town.device.len(), 1, "the server itself is always reached");
+}
+
+#[test]
+fn clients_reach_each_other_and_networks_behind_sites() {
+    let mut town = Town::new();
+    let (alice, oslo) = (town.dial("alice", "alice's password"), town.dial("oslo", "oslo's password"));
+    let address = town.address(alice);
+    let host = [10, 20, 4, 11].into();
+    town.send(alice, &packet(address, host, 100));
+    assert_eq!(town.clients[oslo].received, [packet(address, host, 100)]);
+    town.send(oslo, &packet(host, address, 90));
+    assert_eq!(town.clients[alice].received, [packet(host, address, 90)]);
+    town.from_device(&packet(SERVICE, host, 80));
+    assert_eq!(town.clients[oslo].received.len(), 2);
+    assert_eq!(town.device.len(), 0);
+}
+
+#[test]
+fn a_user_sends_only_to_where_it_may() {
+    let mut town = Town::with(|json| json["users"][0]["destinations"] = serde_json::json!(["10.96.0.10/32"]));
+    let alice = town.dial("alice", "alice's password");
+    let address = town.address(alice);
+    town.send(alice, &packet(address, SERVICE, 100));
+    town.send(alice, &packet(address, [10, 96, 0, 11].into(), 100));
+    assert_eq!(town.device.len(), 1);
+    assert_eq!(town.server.counters().dropped.get("destination"), Some(&1));
+}
+
+#[test]
+fn a_wrong_password_and_a_wrong_key_are_refused_and_counted() {
+    let mut town = Town::new();
+    town.dial("alice", "a guess");
+    town.dial("mallory", "a guess");
+    town.run(Duration::from_secs(10));
+    assert_eq!(town.sessions(), 0);
+    assert_eq!(town.refused(), [Cause::UnknownUser, Cause::WrongPassword]);
+    let report = &town.server.report().users;
+    assert_eq!(report.len(), 1, "names that nobody has are not kept");
+    assert_eq!((report[0].name.as_str(), report[0].accepted, report[0].result.as_str()), ("alice", false, "wrong_password"));
+    let phase1 = town.server.counters().phase1;
+    town.dial_with("alice", "alice's password", b"another key");
+    assert_eq!((town.sessions(), town.server.counters().phase1), (0, phase1));
+}
+
+#[test]
+fn a_user_who_comes_again_replaces_the_session_or_is_refused() {
+    for (on_limit, ended, refused) in
+        [("Replace", vec![EndCause::Replaced], vec![]), ("Refuse", vec![], vec![Cause::TooManySessions])]
+    {
+        let mut town = Town::with(|json| json["limits"] = serde_json::json!({"onLimit": on_limit}));
+        town.dial("bob", "bob's password");
+        assert_eq!(town.address(0), Ipv4Addr::new(10, 99, 0, 77));
+        // The first one does not hear of it: its network is gone.
+        town.clients[0].ports = [1, 2];
+        town.dial("bob", "bob's password");
+        let causes: Vec<EndCause> = town.ended().into_iter().filter(|cause| *cause == EndCause::Replaced).collect();
+        assert_eq!((causes, town.refused()), (ended, refused), "{on_limit}");
+        if on_limit == "Replace" {
+            assert_eq!(town.address(1), Ipv4Addr::new(10, 99, 0, 77));
+        }
+    }
+}
+
+#[test]
+fn sessions_that_are_idle_or_last_too_long_end() {
+    for (limit, cause) in [("idleSeconds", EndCause::Idle), ("totalSeconds", EndCause::Total)] {
+        let mut town = Town::with(|json| json["limits"] = serde_json::json!({limit: 40}));
+        let alice = town.dial("alice", "alice's password");
+        let address = town.address(alice);
+        town.run(Duration::from_secs(20));
+        town.send(alice, &packet(address, SERVICE, 100));
+        town.run(Duration::from_secs(25));
+        assert_eq!(town.ended().contains(&cause), cause == EndCause::Total, "{limit}");
+        town.run(Duration::from_secs(16));
+        assert!(town.ended().contains(&cause), "{limit}");
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_is_noticed_and_its_address_is_free_again() {
+    let mut town = Town::new();
+    town.dial("bob", "bob's password");
+    town.open = false;
+    town.run(Duration::from_secs(60));
+    assert_eq!((town.sessions(), town.ended()), (0, vec![EndCause::DeadPeer]));
+    assert_eq!(town.server.peers(), (0, 0));
+    town.open = true;
+    town.run(Duration::from_secs(60));
+    assert_eq!(town.address(0), Ipv4Addr::new(10, 99, 0, 77), "it dials again");
+}
+
+#[test]
+fn a_client_that_moves_is_followed_on_its_first_authentic_packet() {
+    let mut town = Town::new();
+    let alice = town.dial("alice", "alice's password");
+    let address = town.address(alice);
+    town.clients[alice].ports = [30_000, 30_001];
+    town.send(alice, &packet(address, SERVICE, 100));
+    town.from_device(&packet(SERVICE, address, 100));
+    assert_eq!(town.clients[alice].received.len(), 1);
+    assert_eq!(town.server.sessions().next().unwrap().peer.port(), 30_001);
+}
+
+#[test]
+fn users_who_may_not_stay_go_when_the_configuration_says_so_and_others_stay() {
+    let mut town = Town::new();
+    town.dial("alice", "alice's password");
+    town.dial("bob", "bob's password");
+    town.apply(|json| json["users"][0]["suspended"] = true.into());
+    assert_eq!((town.sessions(), town.ended()), (1, vec![EndCause::Revoked]));
+    town.run(Duration::from_secs(120));
+    assert!(town.refused().contains(&Cause::Suspended));
+    let users: Vec<(String, bool)> =
+        town.server.report().users.iter().map(|user| (user.name.clone(), user.accepted)).collect();
+    assert_eq!(users, [("alice".to_owned(), false), ("bob".to_owned(), true)]);
+}
+
+#[test]
+fn the_server_ends_with_every_goodbye() {
+    let mut town = Town::new();
+    town.dial("alice", "alice's password");
+    town.server.close(town.now);
+    town.run(Duration::from_secs(2));
+    assert!(town.events.iter().any(|event| matches!(event, Event::Closed)));
+    assert_eq!(town.server.peers(), (0, 0));
+    assert_eq!(town.ended(), [EndCause::Stopping]);
+    assert_eq!(town.clients[0].address, None, "the client has heard");
+}
+
+#[test]
+fn both_phases_are_renewed_for_hours_without_a_new_session() {
+    let mut town = Town::with(|json| {
+        json["ike"]["lifetimeSeconds"] = 1_800.into();
+        json["esp"]["lifetimeSeconds"] = 600.into();
+    });
+    let alice = town.dial("alice", "alice's password");
+    let address = town.address(alice);
+    for _ in 0..400 {
+        town.run(Duration::from_secs(30));
+        town.send(alice, &packet(address, SERVICE, 100));
+        town.from_device(&packet(SERVICE, address, 100));
+    }
+    assert_eq!((town.device.len(), town.clients[alice].received.len()), (400, 400));
+    assert_eq!((town.sessions(), town.ended()), (1, vec![]));
+    assert_eq!(town.server.peers(), (0, 1), "a renewal of phase 1 makes no peer");
+}
+
+#[test]
+fn a_packet_that_does_not_fit_is_cut_or_its_sender_hears_what_fits() {
+    let mut town = Town::new();
+    let alice = town.dial("alice", "alice's password");
+    let address = town.address(alice);
+    town.from_device(&packet(SERVICE, address, 1_500));
+    assert_eq!(town.clients[alice].received.len(), 2);
+    let mut whole = packet(SERVICE, address, 1_500);
+    whole[6] = 0x40;
+    town.from_device(&whole);
+    assert_eq!(town.clients[alice].received.len(), 2);
+    let answer = town.device.last().unwrap();
+    assert_eq!((&answer[12..20], answer[20], answer[21]), (&[10, 99, 0, 1, 10, 96, 0, 10][..], 3, 4));
+}
+
+#[test]
+fn only_so_many_peers_come_from_one_place() {
+    let mut town =
+        Town::with(|json| json["limits"] = serde_json::json!({"peersPerSource": 2, "sessionsPerUser": 0}));
+    for _ in 0..3 {
+        town.dial("alice", "alice's password");
+    }
+    assert_eq!(town.sessions(), 2);
+    assert!(town.server.counters().refused_peers.contains_key("source_limit"));
+}
