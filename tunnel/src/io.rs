@@ -24,7 +24,7 @@ pub mod process;
 pub mod relay;
 pub mod report;
 pub mod routing;
-//SERVER pub mod server;
+pub mod server;
 pub mod standby;
 pub mod status;
 pub mod telemetry;

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use towline_tunnel::config::{self, Config};
-use towline_tunnel::io::process::{self, Options};
-use towline_tunnel::io::{dial, keys, status, telemetry, watch};
+use towline_tunnel::config::{self, Configuration};
+use towline_tunnel::io::{dial, keys, process, server, status, telemetry, watch};
 use towline_tunnel::stack::PathError;
 
-/// Userspace L2TP/IPsec: dials a gateway and routes the networks behind it into a TUN device.
+/// Userspace L2TP/IPsec: dials a gateway and routes the networks behind it into a TUN device, or is the gateway that people and
+/// sites dial in to.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -20,7 +20,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the tunnel until SIGTERM. Needs root or CAP_NET_ADMIN, and /dev/net/tun; one in each network namespace.
+    /// Runs the tunnel, or the server, until SIGTERM. Needs root or CAP_NET_ADMIN, and /dev/net/tun; one in each network namespace.
     Run(Run),
     /// Says all that is wrong with a configuration and the secrets that it names, and changes nothing. Exits with 0 and
     /// "FILE: no problem found" on standard output, or with 1 and what is wrong on standard error.
@@ -37,6 +37,9 @@ enum Command {
         /// Prints the report as JSON.
         #[arg(long)]
         json: bool,
+        /// Lists the sessions of a server instead: user, address, since when, peer, algorithms, octets.
+        #[arg(long)]
+        sessions: bool,
     },
 }
 
@@ -62,7 +65,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(run) => run_tunnel(run),
         Command::Check { config } => check(&config),
-        Command::Status { socket, json } => print_status(&socket, json),
+        Command::Status { socket, json, sessions: false } => print_status(&socket, json),
+        Command::Status { socket, json, sessions: true } => print_sessions(&socket, json),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,51 +77,81 @@ fn main() -> ExitCode {
     }
 }
 
-fn load(path: &Path) -> anyhow::Result<(String, Config)> {
+fn load(path: &Path) -> anyhow::Result<(String, Configuration)> {
     let text = watch::read_config(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let config = config::parse(&text).with_context(|| path.display().to_string())?;
+    let config = config::parse_any(&text).with_context(|| path.display().to_string())?;
     Ok((text, config))
 }
 
 fn run_tunnel(arguments: Run) -> anyhow::Result<()> {
-    let (text, config) = load(&arguments.config)?;
-    let keys = arguments
-        .export_keys
-        .as_deref()
-        .map(|path| keys::open(path).with_context(|| format!("--export-keys: cannot open {}", path.display())));
-    let options =
-        Options { path: arguments.config, text, keys: keys.transpose()?, leave_routes: arguments.leave_routes, config };
-    let verbosity = telemetry::start(options.config.log).context("cannot start to log")?;
-    if options.keys.is_some() {
+    let Run { config: path, leave_routes, export_keys, .. } = arguments;
+    let (text, config) = load(&path)?;
+    let keys = export_keys.as_deref();
+    let keys = keys.map(|path| keys::open(path).with_context(|| format!("--export-keys: cannot open {}", path.display())));
+    let keys = keys.transpose()?;
+    let log = match &config {
+        Configuration::Client(config) => config.log,
+        Configuration::Server(config) => config.log,
+    };
+    let verbosity = telemetry::start(log).context("cannot start to log")?;
+    if keys.is_some() {
         tracing::warn!("keys are exported: whoever has the file reads all the traffic");
     }
     // One thread: packets of one tunnel are handled in order, and a second one would only add hand-overs.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(process::run(options, verbosity));
+    let result = match config {
+        Configuration::Client(config) => {
+            let options = process::Options { path, text, config: *config, keys, leave_routes };
+            runtime.block_on(process::run(options, verbosity))
+        }
+        Configuration::Server(config) => {
+            runtime.block_on(server::run(server::Options { path, text, config: *config, keys }, verbosity))
+        }
+    };
     // A read of a file system that does not answer must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
 fn check(path: &Path) -> anyhow::Result<()> {
-    let (_, config) = load(path)?;
-    dial::read_credentials(&config.credentials).map_err(|error| match error {
-        PathError::Credentials { message, .. } | PathError::Unresolvable(message) | PathError::Unreachable(message) => {
-            anyhow::Error::msg(message)
+    match load(path)?.1 {
+        Configuration::Client(config) => {
+            dial::read_credentials(&config.credentials).map_err(|error| match error {
+                PathError::Credentials { message, .. }
+                | PathError::Unresolvable(message)
+                | PathError::Unreachable(message) => anyhow::Error::msg(message),
+            })?;
         }
-    })?;
+        Configuration::Server(config) => {
+            if let Some(problem) = server::problem(&config) {
+                anyhow::bail!(problem);
+            }
+        }
+    }
     println!("{}: no problem found", path.display());
     Ok(())
 }
 
 fn print_status(socket: &Path, json: bool) -> anyhow::Result<()> {
-    let report = status::ask(socket).with_context(|| {
-        format!("no tunnel answers at {}; is it running, and is this its admin.socket?", socket.display())
-    })?;
+    let report = status::ask(socket).with_context(|| no_answer(socket))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", status::summary(&report));
     }
     Ok(())
+}
+
+fn print_sessions(socket: &Path, json: bool) -> anyhow::Result<()> {
+    let sessions = status::ask_sessions(socket).with_context(|| no_answer(socket))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&sessions)?);
+    } else {
+        print!("{}", status::table(&sessions));
+    }
+    Ok(())
+}
+
+fn no_answer(socket: &Path) -> String {
+    format!("no tunnel answers at {}; is it running, and is this its admin.socket?", socket.display())
 }

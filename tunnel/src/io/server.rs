@@ -20,7 +20,6 @@ use zeroize::Zeroizing;
 
 use super::admin::Ask;
 use super::endpoint::ReceiveBuffer;
-use super::forwarding::{Forwarding, Rules};
 use super::listener::{Listener, Turn};
 use super::netlink::Netlink;
 use super::process::{MAX_MESSAGES, hold_routing_lock, raise_file_limit, serve_admin};
@@ -117,6 +116,11 @@ async fn readable(listener: Option<&Listener>) {
     }
 }
 
+/// What is wrong with the files that a configuration names.
+pub fn problem(config: &Config) -> Option<String> {
+    secrets::read(config).1.map(|(_, message)| message)
+}
+
 /// Seconds since the Unix epoch.
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -126,7 +130,6 @@ struct Process {
     config: Config,
     server: Server,
     netlink: Netlink,
-    forwarding: Forwarding,
     /// Held for as long as the process routes.
     _lock: std::os::unix::net::UnixDatagram,
     device: Device,
@@ -153,7 +156,6 @@ impl Process {
         let Options { path, text, config, keys } = options;
         let lock = hold_routing_lock()?;
         let netlink = Netlink::open().context("cannot talk to the kernel over netlink")?;
-        let forwarding = Forwarding::new().context("cannot talk to nf_tables over netlink")?;
         let device = Device::open(&config.network.device).map_err(anyhow::Error::msg)?;
         let mut seed = Zeroizing::new([0; 32]);
         SysRng.try_fill_bytes(seed.as_mut_slice()).context("the system gives no random numbers")?;
@@ -162,7 +164,7 @@ impl Process {
         server.export_keys(keys.is_some());
         tell_secrets(&mut server, problem);
         serve_admin(&config.admin, &sender).await?;
-        tokio::spawn(Watcher::new(path, text, &config).run(sender.clone()));
+        tokio::spawn(Watcher::new(path, text, &config).run::<Config, _>(sender.clone()));
         let (link_state, link) = watch::channel(Some(config.addresses.local));
         let (reports, to_report) = watch::channel(server.report().clone());
         let (report_to, target) = watch::channel(config.report.clone());
@@ -173,7 +175,6 @@ impl Process {
             config,
             server,
             netlink,
-            forwarding,
             _lock: lock,
             device,
             listener: None,
@@ -226,7 +227,6 @@ impl Process {
         self.server.set(Layer::Forwarding, state, reason, &message);
         // Exports and imports of this side; one that cannot listen says so in the report.
         self.relays.apply(&self.config.exports).await;
-        self.relays.apply_imports(self.config.addresses.local, &self.config.imports).await;
     }
 
     async fn try_wire(&mut self) -> Result<String, (Reason, String)> {
@@ -236,15 +236,15 @@ impl Process {
         }
         let failed = |error: super::netlink::Error| (Reason::DeviceFailed, error.to_string());
         let (device, mtu) = (self.device.name().to_owned(), config.network.mtu.unwrap_or(DEVICE_MTU));
-        let (pools, networks) = (&config.addresses.pools, config.users.iter().flat_map(|user| user.networks.clone()));
-        let inside: Vec<_> = pools.iter().copied().chain(networks).collect();
-        self.netlink.set_server_link(&device, config.addresses.local, mtu, &inside).await.map_err(failed)?;
-        let rules = Rules::new(config, &device);
-        self.forwarding.apply(&rules).map_err(|error| (Reason::ForwardingDisabled, error.to_string()))?;
+        self.netlink.set_link(&device, config.addresses.local, mtu).await.map_err(failed)?;
+        let index = self.netlink.index(&device).await.map_err(failed)?;
+        for pool in config.addresses.pools.iter().copied().chain(config.users.iter().flat_map(|user| user.networks.clone())) {
+            let route = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(pool.network(), pool.prefix_len()).output_interface(index).build();
+            if let Err(error) = self.netlink.handle.route().add(route).execute().await { tracing::warn!(%error, "route"); }
+        }
         if config.forwarding.networks.is_empty() {
             return Ok("No network is forwarded to: clients reach each other, sites and imports.".to_owned());
         }
-        super::forwarding::detect(config).map_err(|problem| (Reason::ForwardingDisabled, problem))?;
         let networks: Vec<String> = config.forwarding.networks.iter().map(ToString::to_string).collect();
         Ok(format!("Packets of clients are forwarded to {}.", networks.join(", ")))
     }
@@ -449,9 +449,6 @@ impl Process {
     /// Takes back what was set up; the device and its routes go with the process.
     async fn end(mut self) {
         self.publish();
-        if let Err(error) = self.forwarding.remove() {
-            tracing::warn!(%error, "the rules of nf_tables stay");
-        }
         if let Err(error) = std::fs::remove_file(&self.config.admin.socket) {
             tracing::debug!(%error, "control socket cannot be removed");
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 
@@ -88,8 +88,9 @@ pub fn summary(report: &Report) -> String {
     out
 }
 
-/// The sessions for a person, one a line; `now` is in seconds since the Unix epoch.
-pub fn table(sessions: &[SessionReport], now: u64) -> String {
+/// The sessions for a person, one a line.
+pub fn table(sessions: &[SessionReport]) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut out = format!(
         "{:<8}{:<20}{:<16}{:<10}{:<24}{:<24}{:<18}{:<11}{:>12}{:>12}\n",
         "SESSION", "USER", "ADDRESS", "SINCE", "PEER", "IKE", "ESP", "PPP", "RECEIVED", "SENT"
