@@ -44,7 +44,7 @@ fi
 
 cp -r /mnt/etc/. /etc/
 chmod 600 /etc/ppp/*-secrets
-[ -e /etc/ppp/ip-up ] && chmod +x /etc/ppp/ip-up
+for script in /etc/ppp/ip-up /etc/ppp/ip-down; do [ -e $script ] && chmod +x $script; done
 # Loaded now: a client's first packet may come before charon has made the kernel load them.
 /run/modprobe -a esp4 authenc echainiv seqiv cbc gcm des_generic sha512_generic xfrm_user l2tp_ppp ppp_async ppp_mppe ppp_deflate bsd_comp sch_netem
 start_daemons() {

@@ -14,6 +14,7 @@ pub mod preflight;
 pub mod process;
 pub mod product;
 pub mod release;
+pub mod server;
 pub mod site;
 pub mod tool;
 pub mod tunnel;

@@ -1,9 +1,10 @@
 //! Foreign L2TP/IPsec peers: guests with strongSwan, xl2tpd and pppd on a Linux kernel of their own, and SoftEther.
 
 mod guest;
+pub mod pki;
 mod softether;
 
-pub use guest::{Exchanges, Guest, INNER, Lac, Lns, PppAuth, end_kept, is_kept};
+pub use guest::{Exchanges, Guest, GuestPings, INNER, Lac, Lns, PppAuth, end_kept, is_kept};
 pub use softether::SoftEther;
 
 /// The Debian packages that guests need.
@@ -18,6 +19,7 @@ pub const GUEST_PACKAGES: &[&str] = &[
     "libcharon-extra-plugins",
     "libstrongswan-extra-plugins",
     "libstrongswan-standard-plugins",
+    "openssl",
     "ppp",
     "strongswan",
     "strongswan-swanctl",

@@ -15,8 +15,8 @@ use crate::{cluster, package, peer, tool};
 /// Free disk in MiB: for everything from its sources, and for a run whose programs are built.
 const DISK: (u64, u64) = (16_384, 4_096);
 
-/// Free memory in MiB for two guests, whose memory is a file of a tmpfs.
-const GUEST_MEMORY: u64 = 512;
+/// Free memory in MiB for three guests, whose memory is a file of a tmpfs.
+const GUEST_MEMORY: u64 = 640;
 
 /// The longest path of a checkout: Unix sockets below it have 107 characters at most.
 const LONGEST_PATH: usize = 50;
@@ -24,8 +24,8 @@ const LONGEST_PATH: usize = 50;
 /// Packages for building the product.
 pub const BUILD_PACKAGES: &[&str] = &["cmake", "g++", "gcc", "libc6-dev"];
 
-/// Packages of tests that make network namespaces.
-pub const NAMESPACE_PACKAGES: &[&str] = &["iproute2", "util-linux"];
+/// Packages of tests that make network namespaces and certificates.
+pub const NAMESPACE_PACKAGES: &[&str] = &["iproute2", "openssl", "util-linux"];
 
 /// What a command does that a machine may not be able to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

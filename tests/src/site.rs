@@ -4,8 +4,14 @@
 //!   wan  192.0.2.0/24     router 192.0.2.1, which is 203.0.113.1 too
 //!    └ nat 192.0.2.2 ── masquerade ── 198.51.100.1
 //!                                      └ lan  198.51.100.0/24
+//!                                          └ router 198.51.100.31 ── masquerade ── 192.168.1.1
+//!                                                                                   └ home  192.168.1.0/24
 //! ```
+//!
+//! There may be several homes, all with the same addresses.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +21,8 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::netns::{self, Bridge, Namespace};
-use crate::process::{Process, run};
+use crate::peer::INNER;
+use crate::process::{Process, run, wait_until};
 use crate::tool;
 
 /// Which network a host is in.
@@ -62,9 +69,43 @@ impl Site {
         lan.attach(&nat, "in", "198.51.100.1/24")?;
         nat.default_route("192.0.2.1")?;
         nat.sysctl("net.ipv4.ip_forward", "1")?;
-        let rules = "table ip nat { chain post { type nat hook postrouting priority 100; oifname \"out\" masquerade random; }; }";
-        run(nat.exec("nft").arg(rules))?;
+        masquerade(&nat)?;
         Ok(Self { wan, lan, nat, _router: router })
+    }
+
+    /// A home in the network behind the NAT: a network behind a NAT of its own, whose outer address is `outer`, as
+    /// `198.51.100.31`.
+    pub fn home(&self, outer: &str) -> Result<Home> {
+        let (bridge, router) = (Bridge::new()?, Namespace::new("home")?);
+        self.lan.attach(&router, "out", &format!("{outer}/24"))?;
+        bridge.attach(&router, "in", &format!("{}/24", Home::ROUTER))?;
+        router.default_route(Side::Lan.router())?;
+        router.sysctl("net.ipv4.ip_forward", "1")?;
+        masquerade(&router)?;
+        Ok(Home { bridge, _router: router })
+    }
+
+    /// A network behind `server`, on its interface `inside`, and a host there.
+    pub fn inside(&self, server: &Namespace, page: &str) -> Result<Inside> {
+        let (bridge, host) = (Bridge::new()?, Namespace::new("inside")?);
+        bridge.attach(server, "inside", "10.20.4.1/24")?;
+        bridge.attach(&host, "eth0", &format!("{INNER}/24"))?;
+        host.ip(&["address", "add", &format!("{}/32", Inside::OTHER), "dev", "lo"])?;
+        server.ip(&["route", "add", &format!("{}/32", Inside::OTHER), "via", INNER])?;
+        host.default_route(Inside::SERVER)?;
+        let folder = tool::target().join("peers").join(format!("{}-web", host.name()));
+        fs::create_dir_all(folder.join("cgi-bin"))?;
+        fs::write(folder.join("index.html"), format!("{page}\n"))?;
+        let from = folder.join("cgi-bin/from");
+        fs::write(&from, "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\necho \"$REMOTE_ADDR\"\n")?;
+        fs::set_permissions(&from, fs::Permissions::from_mode(0o755))?;
+        let mut httpd = host.exec("busybox");
+        httpd.args(["httpd", "-f", "-p", "80", "-h"]).arg(&folder);
+        let web = Process::spawn(httpd, folder.with_extension("log"))?;
+        wait_until("the web server", Duration::from_secs(10), || {
+            run(host.exec("curl").args(["-sS", "--max-time", "2"]).arg(format!("http://{INNER}/"))).is_ok()
+        })?;
+        Ok(Inside { host, _web: web, _bridge: bridge })
     }
 
     /// A host: a namespace with `address` on its interface `eth0`.
@@ -89,6 +130,42 @@ impl Site {
     }
 }
 
+/// A network behind a NAT behind the NAT.
+#[derive(Debug)]
+pub struct Home {
+    /// The network, 192.168.1.0/24.
+    pub bridge: Bridge,
+    _router: Namespace,
+}
+
+impl Home {
+    /// The default gateway of its hosts.
+    pub const ROUTER: &str = "192.168.1.1";
+}
+
+/// A host behind a server: [`INNER`], with a web page, and a page `cgi-bin/from` that says who asks.
+#[derive(Debug)]
+pub struct Inside {
+    /// The host.
+    pub host: Namespace,
+    _web: Process,
+    _bridge: Bridge,
+}
+
+impl Inside {
+    /// The server's address there.
+    pub const SERVER: &str = "10.20.4.1";
+    /// Another address of the host, in another network.
+    pub const OTHER: &str = "10.20.6.11";
+}
+
+/// Hides what goes out through the interface `out` behind its address, with ports of its own choice.
+fn masquerade(router: &Namespace) -> Result<()> {
+    let rules =
+        "table ip nat { chain post { type nat hook postrouting priority 100; oifname \"out\" masquerade random; }; }";
+    run(router.exec("nft").arg(rules)).map(drop)
+}
+
 /// The kernel's buffer for a capture in KiB: the traffic of a whole node goes through `any`, in bursts.
 const CAPTURE_BUFFER: &str = "65536";
 
@@ -103,7 +180,7 @@ impl Capture {
     /// Captures `interface` of `namespace`; `any` is all of them.
     pub fn start(namespace: &Namespace, interface: &str, name: &str) -> Result<Self> {
         let folder = tool::target().join("peers");
-        std::fs::create_dir_all(&folder)?;
+        fs::create_dir_all(&folder)?;
         let file = folder.join(format!("{}-{name}.pcap", namespace.name()));
         let mut command = namespace.exec("tcpdump");
         command.args(["-i", interface, "-B", CAPTURE_BUFFER, "--immediate-mode", "-U", "-n", "-s", "0"]);

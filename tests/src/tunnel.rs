@@ -49,11 +49,7 @@ impl Tunnel {
         arguments: &[&str],
         resolv_conf: Option<&Path>,
     ) -> Result<Self> {
-        let folder = tool::target().join("peers").join(host.name());
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        fs::create_dir_all(&folder)?;
+        let folder = new_folder(host)?;
         for (field, value) in [("preSharedKey", &lns.psk), ("username", &lns.user), ("password", &lns.password)] {
             config["credentials"][field] = json!({"path": folder.join(field)});
             fs::write(folder.join(field), value)?;
@@ -62,6 +58,17 @@ impl Tunnel {
             config["credentials"]["tunnelSecret"] = json!({"path": folder.join("tunnelSecret")});
             fs::write(folder.join("tunnelSecret"), secret)?;
         }
+        Self::spawn(host, folder, config, arguments, resolv_conf)
+    }
+
+    /// Starts the process with its files in `folder`.
+    pub(crate) fn spawn(
+        host: &Namespace,
+        folder: PathBuf,
+        mut config: Value,
+        arguments: &[&str],
+        resolv_conf: Option<&Path>,
+    ) -> Result<Self> {
         config["admin"]["socket"] = json!(folder.join("control.sock"));
         let file = folder.join("config.json");
         fs::write(&file, config.to_string())?;
@@ -88,7 +95,7 @@ impl Tunnel {
         Ok(fs::rename(new, self.folder.join("config.json"))?)
     }
 
-    /// Replaces a secret: `preSharedKey`, `username` or `password`.
+    /// Replaces a secret by the name of its file: `preSharedKey`, `username` or `password` of a client.
     pub fn change_secret(&self, name: &str, value: &str) -> Result<()> {
         Ok(fs::write(self.folder.join(name), value)?)
     }
@@ -163,6 +170,16 @@ impl Tunnel {
     }
 }
 
+/// The folder of the files of the process in `host`, empty.
+pub(crate) fn new_folder(host: &Namespace) -> Result<PathBuf> {
+    let folder = tool::target().join("peers").join(host.name());
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
 /// The page behind the gateway, fetched from `host`.
 pub fn fetch_page(host: &Namespace) -> Result<String> {
     let page = run(host.exec("curl").args(["-sS", "--max-time", "20"]).arg(format!("http://{INNER}/")))?;
@@ -202,12 +219,12 @@ impl Pings {
 }
 
 /// The sequence numbers of the answers in what ping wrote.
-fn answers(output: &str) -> Vec<u32> {
+pub(crate) fn answers(output: &str) -> Vec<u32> {
     let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok();
     output.lines().filter(|line| line.contains(" bytes from ")).filter_map(number).collect()
 }
 
-fn check_sequence(answers: &[u32]) -> Result<usize> {
+pub(crate) fn check_sequence(answers: &[u32]) -> Result<usize> {
     let last = answers.iter().copied().max().unwrap_or(0);
     let lost: Vec<_> = (1..=last).filter(|number| !answers.contains(number)).collect();
     ensure!(

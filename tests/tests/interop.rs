@@ -8,6 +8,7 @@ mod interop {
     mod failure;
     mod lifetime;
     mod recovery;
+    mod server;
     mod softether;
     mod transfer;
     mod world;

@@ -1,5 +1,7 @@
 //! A guest: user-mode Linux with kernel ESP, L2TP and PPP, and strongSwan, xl2tpd and pppd of this machine's file system.
 
+mod configuration;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,11 @@ use serde::{Deserialize, Serialize};
 use crate::netns::Bridge;
 use crate::process::{Identity, Process, run, wait_until};
 use crate::tool;
+use crate::tunnel::{answers, check_sequence};
+
+use self::configuration::Files;
+
+pub use self::configuration::{Lac, Lns, PppAuth};
 
 /// The address behind every LNS guest: it answers pings and serves a web page.
 pub const INNER: &str = "10.20.4.11";
@@ -24,98 +31,6 @@ pub const INNER: &str = "10.20.4.11";
 const BOOT: Duration = Duration::from_secs(90);
 /// How long a command in a guest may take.
 const COMMAND: Duration = Duration::from_secs(60);
-
-/// PPP authentication that a guest insists on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PppAuth {
-    /// MS-CHAPv2.
-    MsChapV2,
-    /// CHAP with MD5.
-    Chap,
-    /// PAP.
-    Pap,
-}
-
-impl PppAuth {
-    fn options(self, demand: bool) -> &'static [&'static str] {
-        match (self, demand) {
-            (Self::MsChapV2, true) => {
-                &["require-mschap-v2", "refuse-mschap", "refuse-chap", "refuse-pap", "refuse-eap"]
-            }
-            (Self::Chap, true) => &["require-chap", "refuse-mschap", "refuse-mschap-v2", "refuse-pap", "refuse-eap"],
-            (Self::Pap, true) => &["require-pap", "refuse-mschap", "refuse-mschap-v2", "refuse-chap", "refuse-eap"],
-            (Self::MsChapV2, false) => &["noauth", "refuse-mschap", "refuse-chap", "refuse-pap", "refuse-eap"],
-            (Self::Chap, false) => &["noauth", "refuse-mschap", "refuse-mschap-v2", "refuse-pap", "refuse-eap"],
-            (Self::Pap, false) => &["noauth", "refuse-mschap", "refuse-mschap-v2", "refuse-chap", "refuse-eap"],
-        }
-    }
-}
-
-/// A gateway: what it accepts.
-#[derive(Debug, Clone)]
-pub struct Lns {
-    /// The pre-shared key.
-    pub psk: String,
-    /// Proposals in strongSwan's notation, comma-separated.
-    pub ike: String,
-    /// Those of phase 2, likewise.
-    pub esp: String,
-    /// Lifetimes in seconds.
-    pub ike_life: u32,
-    /// That of phase 2.
-    pub esp_life: u32,
-    /// Whether the gateway begins rekeys itself, at 80 % of the lifetimes.
-    pub rekey: bool,
-    /// Seconds between DPD messages; zero for none.
-    pub dpd: u32,
-    /// Whether it claims to be behind a NAT.
-    pub force_encapsulation: bool,
-    /// The PPP authentication that it insists on.
-    pub auth: PppAuth,
-    /// Its only user.
-    pub user: String,
-    /// The password of that user.
-    pub password: String,
-    /// Whether pppd offers compression (CCP), which is refused.
-    pub compression: bool,
-    /// The secret of L2TP tunnel authentication.
-    pub tunnel_secret: Option<String>,
-    /// Whether xl2tpd has only one address to give; it refuses further calls.
-    pub single_address: bool,
-    /// What its web page says.
-    pub page: String,
-}
-
-impl Default for Lns {
-    fn default() -> Self {
-        Self {
-            psk: "test-preshared-key".to_owned(),
-            ike: "aes256-sha256-modp2048".to_owned(),
-            esp: "aes256-sha256".to_owned(),
-            ike_life: 10_800,
-            esp_life: 3_600,
-            rekey: false,
-            dpd: 0,
-            force_encapsulation: false,
-            auth: PppAuth::MsChapV2,
-            user: "alice".to_owned(),
-            password: "wonderland".to_owned(),
-            compression: false,
-            tunnel_secret: None,
-            single_address: false,
-            page: "the page behind the gateway".to_owned(),
-        }
-    }
-}
-
-/// A foreign client, to tell faults of the harness from faults of ours.
-#[derive(Debug, Clone)]
-pub struct Lac {
-    /// The gateway's address.
-    pub server: String,
-    /// The rest is as the gateway has it.
-    pub like: Lns,
-}
 
 /// A running guest.
 #[derive(Debug)]
@@ -203,7 +118,8 @@ impl Guest {
         let mut files = Files::default();
         files.ipsec(&lac.like, address, Some(&lac.server));
         files.lac(lac);
-        Self::boot(bridge, name, address, router, ("", ""), &files)
+        let behind = lac.behind.as_deref().unwrap_or_default();
+        Self::boot(bridge, name, address, router, (behind, &lac.like.page), &files)
     }
 
     fn boot(
@@ -331,10 +247,45 @@ impl Guest {
 
     /// (Client guests.) Brings the session up; returns what PPP agreed on.
     pub fn dial(&self) -> Result<String> {
-        self.exec("swanctl --initiate --child l2tp --timeout 20 > /mnt/initiate.log 2>&1 || { tail -15 /mnt/initiate.log; exit 1; }")?;
+        self.dial_ipsec()?;
         self.exec(
             "echo 'c lns' > /run/xl2tpd/l2tp-control; for i in $(seq 300); do [ -e /mnt/ppp-up ] && { cat /mnt/ppp-up; exit 0; }; sleep 0.1; done; tail -5 /mnt/l2tp.log /mnt/pppd.log; exit 1",
         )
+    }
+
+    /// (Client guests.) Brings the SAs up, and no more.
+    pub fn dial_ipsec(&self) -> Result<()> {
+        let initiate = "swanctl --initiate --child l2tp --timeout 20 > /mnt/initiate.log 2>&1";
+        self.exec(&format!("{initiate} || {{ tail -15 /mnt/initiate.log; exit 1; }}")).map(drop)
+    }
+
+    /// (Client guests.) Ends the session in order: the L2TP tunnel first, then the SAs.
+    pub fn hang_up(&self) -> Result<()> {
+        let gone = "for i in $(seq 100); do ip link show type ppp | grep -q ppp || break; sleep 0.1; done";
+        self.exec(&format!("echo 'd lns' > /run/xl2tpd/l2tp-control; {gone}"))?;
+        self.exec("swanctl --terminate --ike l2tp --timeout 10").map(drop)
+    }
+
+    /// (Client guests.) Whether PPP is up.
+    pub fn is_up(&self) -> bool {
+        self.folder.join("ppp-up").exists()
+    }
+
+    /// (Client guests.) The page at `address`, fetched through the link.
+    pub fn fetch(&self, address: &str) -> Result<String> {
+        Ok(self.exec(&format!("curl -sS --max-time 10 http://{address}/"))?.trim().to_owned())
+    }
+
+    /// Whether `address` answers one of three pings.
+    pub fn pings(&self, address: &str) -> bool {
+        self.exec(&format!("ping -n -c 3 -i 0.3 -W 1 {address} | grep -q 'bytes from'")).is_ok()
+    }
+
+    /// Pings `address` five times a second from here on.
+    pub fn start_pings(&self, address: &str) -> Result<GuestPings<'_>> {
+        let log = format!("ping-{}.log", self.next.fetch_add(1, Ordering::Relaxed));
+        self.exec(&format!("ping -n -i 0.2 {address} > /mnt/{log} 2>&1 & echo $! > /run/{log}.pid"))?;
+        Ok(GuestPings { guest: self, log })
     }
 
     /// Ends the guest at once, as a power cut would.
@@ -345,6 +296,29 @@ impl Guest {
     /// Leaves the guest running when this process ends. [`is_kept`] finds it, [`end_kept`] ends it.
     pub fn keep(self) {
         std::mem::forget(self);
+    }
+}
+
+/// Five pings a second out of a guest, each of which must be answered.
+#[derive(Debug)]
+pub struct GuestPings<'a> {
+    guest: &'a Guest,
+    log: String,
+}
+
+impl GuestPings<'_> {
+    /// How many answers there are so far.
+    pub fn answered(&self) -> usize {
+        answers(&fs::read_to_string(self.guest.folder.join(&self.log)).unwrap_or_default()).len()
+    }
+
+    /// Waits for another second of answers and ends. Fails when one before the last answer is missing or came twice: one that
+    /// is under way when ping ends is not lost. Returns how many there were.
+    pub fn finish(self) -> Result<usize> {
+        let enough = self.answered() + 5;
+        wait_until("answers to a guest's pings", Duration::from_secs(30), || self.answered() >= enough)?;
+        self.guest.exec(&format!("kill -INT $(cat /run/{}.pid)", self.log))?;
+        check_sequence(&answers(&fs::read_to_string(self.guest.folder.join(&self.log))?))
     }
 }
 
@@ -390,163 +364,4 @@ fn xstate() -> Result<Option<PathBuf>> {
         fs::rename(unfinished, &library)?;
     }
     Ok(Some(library))
-}
-
-/// Configuration files, by their path below `/etc`.
-#[derive(Default)]
-struct Files(Vec<(&'static str, String)>);
-
-impl Files {
-    fn write(&self, folder: &Path) -> Result<()> {
-        for (path, text) in &self.0 {
-            let path = folder.join(path);
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            fs::write(path, text)?;
-        }
-        Ok(())
-    }
-
-    /// One transport-mode connection: of a gateway, or of a client of `server`.
-    fn ipsec(&mut self, lns: &Lns, address: &str, server: Option<&str>) {
-        let rekeys = lns.rekey || server.is_some();
-        let at = |life: u32| if rekeys { life / 5 * 4 } else { 0 };
-        let (local, remote) = if server.is_some() {
-            ("dynamic[udp/1701]", "dynamic[udp/1701]")
-        } else {
-            ("dynamic[udp/1701]", "dynamic[udp]")
-        };
-        self.0.push((
-            "swanctl/swanctl.conf",
-            format!(
-                "connections {{ l2tp {{
-                  version = 1
-                  aggressive = no
-                  local_addrs = {address}
-                  remote_addrs = {peer}
-                  proposals = {ike}
-                  encap = {encap}
-                  reauth_time = {reauth}
-                  rekey_time = 0
-                  over_time = {over}
-                  rand_time = 0
-                  dpd_delay = {dpd}
-                  dpd_timeout = {dpd_timeout}
-                  unique = never
-                  local {{
-                    auth = psk
-                  }}
-                  remote {{
-                    auth = psk
-                  }}
-                  children {{ l2tp {{
-                    mode = transport
-                    local_ts = {local}
-                    remote_ts = {remote}
-                    esp_proposals = {esp}
-                    life_time = {esp_life}
-                    rekey_time = {esp_rekey}
-                    rand_time = 0
-                  }} }}
-                }} }}
-                secrets {{ ike-any {{
-                  secret = \"{psk}\"
-                }} }}
-",
-                peer = server.unwrap_or("%any"),
-                ike = lns.ike,
-                encap = if lns.force_encapsulation { "yes" } else { "no" },
-                reauth = at(lns.ike_life),
-                over = lns.ike_life / 5,
-                dpd = lns.dpd,
-                dpd_timeout = lns.dpd * 3,
-                esp = lns.esp,
-                esp_life = lns.esp_life,
-                esp_rekey = at(lns.esp_life),
-                psk = lns.psk,
-            ),
-        ));
-        self.0.push((
-            "strongswan.conf",
-            // swanctl needs no cryptography here, and some plugins wait for a random number generator that starts late.
-            "swanctl {
-              load = random pem
-            }
-            charon {
-              load_modular = no
-              load = random nonce aes rc2 sha1 sha2 md5 hmac gmp openssl gcm ctr x509 pubkey pkcs1 pkcs8 pem constraints revocation kernel-netlink socket-default updown vici
-              install_routes = no
-              filelog { main {
-                path = /mnt/charon.log
-                time_format = %H:%M:%S
-                flush_line = yes
-                default = 1
-              } }
-            }
-"
-            .to_owned(),
-        ));
-    }
-
-    fn ppp(&mut self, lns: &Lns, demand: bool, more: &[&str]) {
-        let mut options: Vec<&str> = lns.auth.options(demand).to_vec();
-        options.extend([
-            "mtu 1400",
-            "mru 1400",
-            "lcp-echo-interval 10",
-            "lcp-echo-failure 3",
-            "nodefaultroute",
-            "noipv6",
-        ]);
-        // The plugin for L2TP switches off what is not asked for.
-        options.extend(if lns.compression { ["deflate 15,15", "bsdcomp 15,15"].as_slice() } else { &["noccp"] });
-        options.extend(["debug", "logfile /mnt/pppd.log"]);
-        options.extend(more);
-        self.0.push(("ppp/options.l2tp", options.join("\n") + "\n"));
-        self.0.push(("ppp/options", String::new()));
-        let secrets = format!("\"{}\" * \"{}\" *\n", lns.user, lns.password);
-        self.0.push(("ppp/chap-secrets", secrets.clone()));
-        self.0.push(("ppp/pap-secrets", secrets));
-        let secret = lns.tunnel_secret.as_ref().map(|secret| format!("* * {secret}\n")).unwrap_or_default();
-        self.0.push(("xl2tpd/l2tp-secrets", secret));
-    }
-
-    fn lns(&mut self, lns: &Lns) {
-        self.ppp(lns, true, &["name lns", "ms-dns 10.20.4.11", "ms-dns 10.20.4.12"]);
-        let challenge = if lns.tunnel_secret.is_some() { "yes" } else { "no" };
-        let pool = if lns.single_address { "10.20.5.10-10.20.5.10" } else { "10.20.5.10-10.20.5.99" };
-        self.0.push((
-            "xl2tpd/xl2tpd.conf",
-            format!(
-                "[global]\nport = 1701\naccess control = no\nauth file = /etc/xl2tpd/l2tp-secrets\ndebug tunnel = yes\ndebug state = yes\n\
-                 [lns default]\nip range = {pool}\nlocal ip = 10.20.5.1\nrequire authentication = yes\nname = lns\nlength bit = yes\n\
-                 challenge = {challenge}\npppoptfile = /etc/ppp/options.l2tp\n"
-            ),
-        ));
-    }
-
-    fn lac(&mut self, lac: &Lac) {
-        let user = format!("name {}", lac.like.user);
-        self.ppp(
-            &lac.like,
-            false,
-            &["noipdefault", "ipcp-accept-local", "ipcp-accept-remote", "usepeerdns", "remotename lns", &user],
-        );
-        let challenge = if lac.like.tunnel_secret.is_some() { "yes" } else { "no" };
-        self.0.push((
-            "xl2tpd/xl2tpd.conf",
-            format!(
-                "[global]\nport = 1701\naccess control = no\nauth file = /etc/xl2tpd/l2tp-secrets\ndebug tunnel = yes\ndebug state = yes\n\
-                 [lac lns]\nlns = {}\nlength bit = yes\nrequire authentication = no\nchallenge = {challenge}\n\
-                 pppoptfile = /etc/ppp/options.l2tp\n",
-                lac.server
-            ),
-        ));
-        self.0.push((
-            "ppp/ip-up",
-            "#!/bin/sh\nip route add 10.20.4.0/24 dev $1\necho local=$4 remote=$5 dns=$DNS1,$DNS2 > /mnt/ppp-up.part\nmv /mnt/ppp-up.part /mnt/ppp-up\n"
-                .to_owned(),
-        ));
-    }
 }

@@ -1,0 +1,12 @@
+//! The tunnel process as the server: foreign clients dial in, strongSwan, xl2tpd and pppd on a Linux kernel of their own.
+
+mod agreement;
+mod capture;
+mod certificate;
+mod lifetime;
+mod nat;
+mod policy;
+mod recovery;
+mod refusal;
+mod site;
+mod world;
