@@ -9,11 +9,13 @@
 //! | [`cbc`] | AES and triple DES in CBC mode, single DES for MS-CHAPv2 | 2451, 3602, 2759 |
 //! | [`dh`] | MODP and ECP groups | 2409, 3526, 5903 |
 //! | [`aead`] | AES-GCM | 4106 |
+//! | [`signature`] | RSA and ECDSA, of IKE and of certificates | 2409, 4754, 8017 |
 
 pub mod aead;
 pub mod cbc;
 pub mod dh;
 pub mod hash;
+pub mod signature;
 
 /// A key that the algorithm does not take: of the wrong length, or one that the RFC refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +31,11 @@ pub struct InvalidLength;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the public value is not valid in the group")]
 pub struct InvalidPublicValue;
+
+/// A signature that was not made with the key over the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the signature does not match")]
+pub struct InvalidSignature;
 
 /// An authentication tag that does not belong to the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
