@@ -1,12 +1,13 @@
 //! PPP (RFC 1661), in the role of the client that dials in and in that of the server that is dialled: LCP, then PAP or CHAP,
-//! then IPCP.
+//! then IPCP and IPV6CP.
 //!
 //! ```text
 //!   frame ── packet       protocols, control packets, options        RFC 1661 sections 2, 5, 6
 //!            └ negotiation  one control protocol                     section 4.6
 //!                ├ automaton  states and events                      section 4.1
 //!                ├ lcp        the link                               RFC 1661 section 6, 1570, 1662, 1990
-//!                └ ipcp       addresses and name servers             RFC 1332, 1877
+//!                ├ ipcp       addresses and name servers             RFC 1332, 1877
+//!                └ ipv6cp     interface identifiers                  RFC 5072
 //!            ├ authentication  of the client, by both ends           section 3.5
 //!            │   ├ pap              the password itself              RFC 1334
 //!            │   ├ chap, challenge  proof of who the client is       RFC 1994
@@ -31,6 +32,7 @@ mod config;
 mod echo;
 mod event;
 mod ipcp;
+mod ipv6cp;
 mod lcp;
 mod negotiation;
 mod pap;
@@ -50,6 +52,7 @@ use crate::aaa;
 use authentication::{Authentication, Authenticator, Outcome, Peer};
 use echo::Echo;
 use ipcp::Ipcp;
+use ipv6cp::Ipv6cp;
 use lcp::Lcp;
 use negotiation::{ControlProtocol, Negotiate as _, Signal};
 use packet::{CONTROL_HEADER, Code, DEFAULT_MRU, HEADER, Packet, Protocol};
@@ -62,9 +65,9 @@ const ESTABLISHMENT_LIMIT: Duration = Duration::from_secs(60);
 /// Events that wait for the owner, who takes them after each call; no call causes more than a few.
 const MAX_EVENTS: usize = 16;
 
-/// The packet cannot be sent: IPCP is not open.
+/// The packet cannot be sent: the network control protocol of its version is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("IPCP is not open")]
+#[error("the network control protocol is not open")]
 pub struct NotOpened;
 
 /// The phases (RFC 1661 section 3.2).
@@ -87,6 +90,9 @@ pub struct Ppp {
     state: State,
     lcp: ControlProtocol<Lcp>,
     ipcp: ControlProtocol<Ipcp>,
+    ipv6cp: Option<Box<ControlProtocol<Ipv6cp>>>,
+    /// Whether IPV6CP is open and both ends have an identifier.
+    ipv6_up: bool,
     authentication: Option<Authentication>,
     /// Whether the owner owes an answer to [`Event::Authenticate`], be it one that has no use any more.
     asked: bool,
@@ -100,7 +106,10 @@ impl Ppp {
     /// A link that is dead until [`Ppp::open`].
     pub fn new(config: Config, mut rng: StdRng) -> Self {
         let lcp = Lcp::new(&config.role, config.mru, split(&mut rng));
+        let ipv6cp = || Box::new(ControlProtocol::new(Ipv6cp::new(split(&mut rng)), config.counters));
         Self {
+            ipv6cp: config.role.ipv6().then(ipv6cp),
+            ipv6_up: false,
             rng,
             state: State::Dead,
             lcp: ControlProtocol::new(lcp, config.counters),
@@ -160,8 +169,8 @@ impl Ppp {
     /// Takes a frame; returns the IP packet in it, if the link is open for one.
     pub fn handle_frame<'a>(&mut self, now: Instant, frame: &'a [u8]) -> Option<&'a [u8]> {
         let Ok((protocol, information)) = packet::split(frame) else { return None };
-        if protocol == Protocol::IP {
-            return (self.carries_packets() && version(information) == Some(4)).then_some(information);
+        if matches!(protocol, Protocol::IP | Protocol::IPV6) {
+            return (self.carries(information) == Some(protocol)).then_some(information);
         }
         if matches!(self.state, State::Dead | State::Terminated) {
             return None;
@@ -182,6 +191,9 @@ impl Ppp {
                 self.handle_authentication(now, protocol, &packet);
             }
             (Protocol::IPCP, Ok(packet)) if self.state == State::Network => self.ipcp.handle(now, &packet),
+            (Protocol::IPV6CP, Ok(packet)) if self.state == State::Network && self.ipv6cp.is_some() => {
+                self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.handle(now, &packet));
+            }
             (Protocol::LCP | Protocol::PAP | Protocol::CHAP | Protocol::IPCP, _) => {}
             // A Protocol-Reject may only be sent while LCP is open (section 5.7).
             (_, _) if self.lcp.is_opened() && self.state == State::Network => {
@@ -221,6 +233,7 @@ impl Ppp {
         match Protocol(u16::from_be_bytes([high, low])) {
             Protocol::LCP => self.lcp.handle_reject(now, false),
             Protocol::IPCP => self.ipcp.handle_reject(now, false),
+            Protocol::IPV6CP => self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.handle_reject(now, false)),
             Protocol::PAP | Protocol::CHAP if self.state == State::Authenticate => {
                 let problem = "the peer rejects the authentication protocol that it agreed to".to_owned();
                 self.fail(Error::NegotiationFailed { phase: Phase::Authentication, problem });
@@ -271,6 +284,7 @@ impl Ppp {
         self.state = State::Network;
         self.echo.start(now);
         self.ipcp.open(now);
+        self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.open(now));
     }
 
     /// Carries what the control protocols signal to their neighbours.
@@ -280,6 +294,8 @@ impl Ppp {
                 self.handle_lcp_signal(now, signal);
             } else if let Some(signal) = self.ipcp.poll_signal() {
                 self.handle_ipcp_signal(signal);
+            } else if let Some(signal) = self.ipv6cp.as_mut().and_then(|ipv6cp| ipv6cp.poll_signal()) {
+                self.handle_ipv6cp_signal(now, signal);
             } else {
                 break;
             }
@@ -304,6 +320,7 @@ impl Ppp {
                 let mru = self.lcp.options.peer_mru();
                 self.lcp.set_peer_mru(mru);
                 self.ipcp.set_peer_mru(mru);
+                self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.set_peer_mru(mru));
                 self.emit(Event::LcpOpened);
                 self.authenticate(now);
             }
@@ -317,6 +334,7 @@ impl Ppp {
                 self.echo.stop();
                 self.lcp.set_peer_mru(DEFAULT_MRU);
                 self.ipcp.lower_down(now);
+                self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.lower_down(now));
             }
             other => self.end(Phase::Establishment, other),
         }
@@ -366,6 +384,28 @@ impl Ppp {
             }
             Signal::Down => self.emit(Event::IpcpDown),
             other => self.end(Phase::Network, other),
+        }
+    }
+
+    fn handle_ipv6cp_signal(&mut self, now: Instant, signal: Signal) {
+        let Some(ipv6cp) = &mut self.ipv6cp else { return };
+        match signal {
+            _ if matches!(self.state, State::Terminate | State::Terminated) => {}
+            Signal::Up => match ipv6cp.options.identifiers() {
+                Some((local_id, peer_id)) => {
+                    self.ipv6_up = true;
+                    self.emit(Event::Ipv6cpOpened { local_id, peer_id });
+                }
+                None => ipv6cp.close(now),
+            },
+            Signal::Down => {
+                if std::mem::take(&mut self.ipv6_up) {
+                    self.emit(Event::Ipv6cpDown);
+                }
+            }
+            // The link lives on without IPv6.
+            Signal::NotConverging => ipv6cp.close(now),
+            Signal::Unanswered | Signal::Rejected | Signal::Terminated(_) => {}
         }
     }
 
@@ -421,7 +461,8 @@ impl Ppp {
     /// When [`Ppp::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let retry = self.authentication.as_ref().and_then(Authentication::poll_timeout);
-        [self.lcp.poll_timeout(), self.ipcp.poll_timeout(), retry, self.echo.poll_timeout(), self.limit]
+        let ipv6cp = self.ipv6cp.as_ref().and_then(|ipv6cp| ipv6cp.poll_timeout());
+        [self.lcp.poll_timeout(), self.ipcp.poll_timeout(), ipv6cp, retry, self.echo.poll_timeout(), self.limit]
             .into_iter()
             .flatten()
             .filter(|_| self.state != State::Terminated)
@@ -435,6 +476,7 @@ impl Ppp {
         }
         self.lcp.handle_timeout(now);
         self.ipcp.handle_timeout(now);
+        self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.handle_timeout(now));
         if let Some(authentication) = &mut self.authentication {
             let outcome = authentication.handle_timeout(now);
             self.take(now, outcome);
@@ -468,7 +510,10 @@ impl Ppp {
 
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.lcp.poll_transmit().or_else(|| self.ipcp.poll_transmit())
+        self.lcp
+            .poll_transmit()
+            .or_else(|| self.ipcp.poll_transmit())
+            .or_else(|| self.ipv6cp.as_mut().and_then(|ipv6cp| ipv6cp.poll_transmit()))
     }
 
     /// The next event.
@@ -481,10 +526,8 @@ impl Ppp {
     /// # Errors
     /// While the network control protocol of the packet's version is not open.
     pub fn write_header(&self, out: &mut Vec<u8>, packet: &[u8]) -> Result<(), NotOpened> {
-        if version(packet) != Some(4) || !self.carries_packets() {
-            return Err(NotOpened);
-        }
-        packet::write_header(out, Protocol::IP);
+        let protocol = self.carries(packet).ok_or(NotOpened)?;
+        packet::write_header(out, protocol);
         Ok(())
     }
 
@@ -503,6 +546,17 @@ impl Ppp {
         self.config.echo_failures
     }
 
+    /// The protocol of `packet`, an IP packet, if the link carries it.
+    fn carries(&self, packet: &[u8]) -> Option<Protocol> {
+        let ipv6 = || self.state == State::Network && self.ipv6_up;
+        match packet.first().map(|octet| octet >> 4) {
+            Some(4) => self.carries_packets().then_some(Protocol::IP),
+            Some(6) => ipv6().then_some(Protocol::IPV6),
+            _ => None,
+        }
+    }
+
+    /// Whether IPv4 packets may be sent: the link is up.
     fn carries_packets(&self) -> bool {
         self.state == State::Network && self.ipcp.is_opened()
     }
@@ -520,11 +574,6 @@ impl Ppp {
             self.events.push_back(event);
         }
     }
-}
-
-/// The version of an IP packet.
-fn version(packet: &[u8]) -> Option<u8> {
-    packet.first().map(|octet| octet >> 4)
 }
 
 fn split(rng: &mut StdRng) -> StdRng {

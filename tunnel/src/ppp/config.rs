@@ -43,6 +43,16 @@ pub enum Role {
     Server(Server),
 }
 
+impl Role {
+    /// Whether IPV6CP is spoken.
+    pub(super) fn ipv6(&self) -> bool {
+        match self {
+            Self::Client(client) => client.ipv6,
+            Self::Server(server) => server.ipv6,
+        }
+    }
+}
+
 /// The end that dials in.
 pub struct Client {
     /// Our name.
@@ -52,6 +62,8 @@ pub struct Client {
     /// The protocols that may be used; they are proposed in turn when the peer asks for another. If each of them is mutual, a
     /// peer that asks for none gets no link.
     pub auth: Vec<PppAuth>,
+    /// Whether IPv6 is asked for as well.
+    pub ipv6: bool,
 }
 
 impl Default for Client {
@@ -60,6 +72,7 @@ impl Default for Client {
             username: String::new(),
             password: Zeroizing::default(),
             auth: vec![PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap],
+            ipv6: false,
         }
     }
 }
@@ -70,11 +83,13 @@ pub struct Server {
     pub name: String,
     /// The protocols that are demanded, in this order, until the peer agrees to one.
     pub auth: Vec<PppAuth>,
+    /// Whether there is IPv6 as well.
+    pub ipv6: bool,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { name: "towline".to_owned(), auth: vec![PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap] }
+        Self { name: "towline".to_owned(), auth: vec![PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap], ipv6: false }
     }
 }
 

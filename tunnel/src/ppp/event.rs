@@ -32,6 +32,15 @@ pub enum Event {
     },
     /// IPCP is not open any more, for the peer negotiates it or LCP anew: no packets may be sent until [`Event::IpcpOpened`].
     IpcpDown,
+    /// IPV6CP is open: IPv6 packets may be sent. What becomes of IPV6CP is never a matter of life or death for the link.
+    Ipv6cpOpened {
+        /// Our interface identifier: fe80::/64 and it are our link-local address.
+        local_id: [u8; 8],
+        /// The peer's.
+        peer_id: [u8; 8],
+    },
+    /// IPV6CP is not open any more.
+    Ipv6cpDown,
     /// An Echo-Request was answered.
     EchoReply {
         /// How long it took.

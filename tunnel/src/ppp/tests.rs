@@ -5,6 +5,7 @@ use crate::config::PppAuth;
 use mschapv2::Exchange;
 use zeroize::Zeroizing;
 
+mod ipv6;
 mod server;
 mod simulation;
 
@@ -21,8 +22,12 @@ impl Link {
     }
 
     fn with(auth: &[PppAuth], config: Config) -> Self {
-        let client =
-            Client { username: "alice".to_owned(), password: Zeroizing::new("secret".to_owned()), auth: auth.to_vec() };
+        let client = Client {
+            username: "alice".to_owned(),
+            password: Zeroizing::new("secret".to_owned()),
+            auth: auth.to_vec(),
+            ipv6: false,
+        };
         Self::of(Config { role: Role::Client(client), ..config })
     }
 

@@ -460,8 +460,11 @@ impl Connection {
 
     fn handle_ppp_event(&mut self, now: Instant, event: ppp::Event) {
         match event {
-            // The one is of no account, and the other is asked in the role of the server alone.
-            ppp::Event::LcpOpened | ppp::Event::Authenticate(_) => {}
+            // Of no account, asked in the role of the server alone, or not asked for.
+            ppp::Event::LcpOpened
+            | ppp::Event::Authenticate(_)
+            | ppp::Event::Ipv6cpOpened { .. }
+            | ppp::Event::Ipv6cpDown => {}
             ppp::Event::Authenticated { method } => self.step(Step::Authenticated(method)),
             ppp::Event::IpcpOpened { address, peer, dns } => {
                 let mtu = self.mtu();

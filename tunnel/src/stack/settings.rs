@@ -92,6 +92,7 @@ pub(super) fn ppp(config: &Config, path: &Path) -> ppp::Config {
             username: path.credentials.username.to_string(),
             password: Zeroizing::new(path.credentials.password.to_string()),
             auth: config.ppp.auth.clone(),
+            ..ppp::Client::default()
         }),
         echo_interval: Duration::from_secs(config.ppp.echo_seconds.into()),
         echo_failures: config.ppp.echo_failures,

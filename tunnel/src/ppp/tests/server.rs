@@ -11,7 +11,7 @@ pub(super) fn assignment() -> Assignment {
 }
 
 fn link(auth: &[PppAuth]) -> Link {
-    let server = Server { name: "gate".to_owned(), auth: auth.to_vec() };
+    let server = Server { name: "gate".to_owned(), auth: auth.to_vec(), ipv6: false };
     Link::of(Config { role: Role::Server(server), ..Config::default() })
 }
 

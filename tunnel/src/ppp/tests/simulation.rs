@@ -70,8 +70,8 @@ impl World {
     fn new(seed: u64, loss: u32, client: &[PppAuth], server: &[PppAuth], password: &str) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let password = Zeroizing::new(password.to_owned());
-        let client = Role::Client(Client { username: "alice".to_owned(), password, auth: client.to_vec() });
-        let server = Role::Server(Server { name: "gate".to_owned(), auth: server.to_vec() });
+        let client = Role::Client(Client { username: "alice".to_owned(), password, auth: client.to_vec(), ipv6: true });
+        let server = Role::Server(Server { name: "gate".to_owned(), auth: server.to_vec(), ipv6: true });
         let ppp = |role, rng: &mut StdRng| Ppp::new(Config { role, ..Config::default() }, split(rng));
         let (client, server) = (ppp(client, &mut rng), ppp(server, &mut rng));
         Self {
