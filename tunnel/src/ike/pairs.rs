@@ -19,7 +19,7 @@ pub const MAX_PAIRS: usize = 16;
 impl Ike {
     /// Takes a new pair into use; the outbound SA at once if the peer has confirmed.
     pub(super) fn install(&mut self, now: Instant, new: NewPair, initiator: bool, begun: Instant) {
-        let NewPair { inbound, outbound, nonce } = new;
+        let NewPair { inbound, outbound, terms, nonce } = new;
         let life = inbound.lifetime.seconds;
         if self.pairs.len() >= MAX_PAIRS
             && let Some(oldest) = self.pairs.first().map(|pair| pair.inbound)
@@ -37,6 +37,7 @@ impl Ike {
             used: None,
             nonce,
             initiator,
+            terms,
             held: None,
         };
         let spi = pair.inbound;

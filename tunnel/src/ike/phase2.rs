@@ -81,8 +81,10 @@ impl Ike {
         let ids = [self.fresh_id(), self.message_id(isakmp), self.spi()];
         let Some(sa) = self.isakmp.iter().find(|sa| sa.id == isakmp) else { return };
         let port = sa.port;
+        let replaced = self.pairs.iter().find(|pair| Some(pair.inbound) == replaces);
+        let terms = replaced.and_then(|pair| pair.terms.as_ref());
         let mut context = Context { config: &self.config, rng: &mut self.rng };
-        let (quick_mode, message) = QuickMode::initiate(&mut context, now, sa, ids, replaces);
+        let (quick_mode, message) = QuickMode::initiate(&mut context, now, sa, ids, replaces, terms);
         self.remember_quick_mode(quick_mode);
         self.transmit(port, message);
     }

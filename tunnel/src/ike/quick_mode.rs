@@ -22,26 +22,44 @@ use super::message::{Chain, Header, Payloads};
 use super::nat;
 use super::payload::Notification;
 use super::proposal::{self, ChosenEsp, StatedLife};
-use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
+use super::registry::{EncapsulationMode, ExchangeType, NotifyType, PayloadType, ProtocolId};
 use super::retransmission::{Answered, Retransmission};
 use super::sa::IsakmpSa;
 use super::selector;
-use super::{Config, Lifetime, Sa};
+use super::{Lifetime, Sa};
 use crate::crypto::dh::KeyPair;
 use crate::crypto::hash;
 use crate::suite::EspProposal;
+
+/// What a peer asked for when it began a Quick Mode: with the same it is asked for the renewal of that pair. Behind a NAT nothing
+/// else fits what it has configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Terms {
+    pub(super) proposal: EspProposal,
+    /// The bodies of IDci and IDcr; none at all or both.
+    pub(super) selectors: Vec<Vec<u8>>,
+}
 
 /// Both SAs that a Quick Mode agrees on.
 pub(super) struct NewPair {
     pub(super) inbound: Sa,
     pub(super) outbound: Sa,
+    /// Those of the peer, if it began this or the first of the pairs that it renews.
+    pub(super) terms: Option<Terms>,
     /// The smaller nonce: both ends know it and so agree on which of two colliding pairs is the redundant one.
     pub(super) nonce: Vec<u8>,
 }
 
 enum State {
     /// Initiator: for message 2.
-    Answer { spi: u32, nonce: Vec<u8>, pair: Option<Box<KeyPair>>, iv: Vec<u8> },
+    Answer {
+        offered: Vec<EspProposal>,
+        terms: Option<Terms>,
+        spi: u32,
+        nonce: Vec<u8>,
+        pair: Option<Box<KeyPair>>,
+        iv: Vec<u8>,
+    },
     /// Responder: for message 3.
     Confirmation { answered: Answered, iv: Vec<u8>, nonces: [Vec<u8>; 2], outbound: Box<Sa>, inbound_spi: u32 },
     /// The last word is spoken: message 3 of the initiator, or a refusal. It is repeated when what it answers comes again.
@@ -83,13 +101,15 @@ impl QuickMode {
         sa: &IsakmpSa,
         [id, message_id, spi]: [u32; 3],
         replaces: Option<u32>,
+        terms: Option<&Terms>,
     ) -> (Self, Vec<u8>) {
         let config = context.config;
         let mode = sa.abilities.flavour.udp_transport();
-        let offer = proposal::offer_phase2(&config.esp_proposals, config.esp_lifetime, mode, spi);
+        let offered = terms.map_or_else(|| config.esp_proposals.clone(), |terms| vec![terms.proposal]);
+        let offer = proposal::offer_phase2(&offered, config.esp_lifetime, mode, spi);
         let nonce = context.nonce();
         // All proposals of one offer have the same group (RFC 2409 section 5.5).
-        let group = config.esp_proposals.first().and_then(|proposal| proposal.group);
+        let group = offered.first().and_then(|proposal| proposal.group);
         let pair = group.map(|group| Box::new(KeyPair::generate(group, context.rng)));
         let mut chain = Chain::new();
         chain.push(PayloadType::SA, &offer);
@@ -97,8 +117,10 @@ impl QuickMode {
         if let Some(pair) = &pair {
             chain.push(PayloadType::KE, pair.public_value());
         }
-        for id in selector::offer(config) {
-            chain.push(PayloadType::ID, &id);
+        match terms {
+            // What it called itself when it was the initiator it is called as the responder.
+            Some(terms) => terms.selectors.iter().rev().for_each(|id| chain.push(PayloadType::ID, id)),
+            None => selector::offer(config).iter().for_each(|id| chain.push(PayloadType::ID, id)),
         }
         chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.local));
         chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
@@ -107,7 +129,7 @@ impl QuickMode {
         let header = Header::new(sa.cookies, ExchangeType::QUICK_MODE, message_id);
         let message = sa.keys.seal(header, &chain.behind_hash(&hash), &mut iv);
         let retransmission = Some(Retransmission::new(now, sa.port, message.clone(), context.rng));
-        let state = State::Answer { spi, nonce, pair, iv };
+        let state = State::Answer { offered, terms: terms.cloned(), spi, nonce, pair, iv };
         (Self { id, isakmp: sa.id, message_id, begun: now, replaces, state, retransmission }, message)
     }
 
@@ -136,7 +158,9 @@ impl QuickMode {
         let response = sa.keys.seal(response_header, &chain.behind_hash(&hash), &mut iv);
         let lifetime = chosen.life.shorten(config.esp_lifetime);
         let nonces = [nonce_i.to_vec(), nonce_r];
-        let pair = new_pair(&sa.keys, secret.as_ref(), spi, &chosen, lifetime, &nonces, false);
+        let mut pair = new_pair(&sa.keys, secret.as_ref(), spi, &chosen, lifetime, &nonces, false);
+        let selectors = payloads.all(PayloadType::ID).map(<[u8]>::to_vec).collect();
+        pair.terms = Some(Terms { proposal: chosen.proposal, selectors });
         let state = State::Confirmation {
             answered: Answered::new(message, response.clone()),
             iv,
@@ -153,9 +177,8 @@ impl QuickMode {
     fn answer(context: &mut Context<'_>, sa: &IsakmpSa, request: &Payloads<'_>, spi: u32) -> Result<Answer, Error> {
         let config = context.config;
         let offer = request.single(PayloadType::SA, "SA payload")?;
-        let (chosen, answer) =
-            proposal::choose_phase2(&config.esp_proposals, &[sa.abilities.flavour.udp_transport()], offer, spi)?
-                .ok_or(Error::NoProposalChosen { phase: 2, notification: None })?;
+        let (chosen, answer) = proposal::choose_phase2(&config.esp_proposals, &EncapsulationMode::IN_UDP, offer, spi)?
+            .ok_or(Error::NoProposalChosen { phase: 2, notification: None })?;
         selector::judge(request, Role::Responder)?;
         let nonce = context.nonce();
         let mut chain = Chain::new();
@@ -242,15 +265,16 @@ impl QuickMode {
         header: &Header,
         [body, message]: [&[u8]; 2],
     ) -> Result<Step, Error> {
-        let State::Answer { spi, nonce, pair, iv } = &self.state else { return Ok(Step::Nothing) };
+        let State::Answer { offered, terms, spi, nonce, pair, iv } = &self.state else { return Ok(Step::Nothing) };
         let id = self.message_id.to_be_bytes();
         let (plain, mut iv) = sa.keys.open(iv, body)?;
         let payloads = Keys::payloads(header.next_payload, &plain)?;
         self.authenticate(sa, nonce, &payloads)?;
-        let (chosen, lifetime) = accept(context.config, sa, &payloads)?;
+        let (chosen, lifetime) = accept(offered, context.config.esp_lifetime, sa, &payloads)?;
         let secret = pair.as_ref().map(|pair| fresh_secret(pair, &payloads)).transpose()?;
         let nonces = [nonce.clone(), payloads.nonce()?.to_vec()];
-        let pair = new_pair(&sa.keys, secret.as_ref(), *spi, &chosen, lifetime, &nonces, true);
+        let mut pair = new_pair(&sa.keys, secret.as_ref(), *spi, &chosen, lifetime, &nonces, true);
+        pair.terms = terms.clone();
         let mut chain = Chain::new();
         chain.push(PayloadType::HASH, &sa.keys.hash(&[&[0], &id, &nonces[0], &nonces[1]]));
         let response_header = Header::new(sa.cookies, ExchangeType::QUICK_MODE, self.message_id);
@@ -304,12 +328,17 @@ fn notifications<'a>(payloads: &Payloads<'a>) -> impl Iterator<Item = Notificati
 }
 
 /// What the responder chose, and for how long.
-fn accept(config: &Config, sa: &IsakmpSa, payloads: &Payloads<'_>) -> Result<(ChosenEsp, Lifetime), Error> {
+fn accept(
+    offered: &[EspProposal],
+    ours: Lifetime,
+    sa: &IsakmpSa,
+    payloads: &Payloads<'_>,
+) -> Result<(ChosenEsp, Lifetime), Error> {
     let answer = payloads.single(PayloadType::SA, "SA payload")?;
-    let chosen = proposal::accept_phase2(&config.esp_proposals, sa.abilities.flavour.udp_transport(), answer)
+    let chosen = proposal::accept_phase2(offered, sa.abilities.flavour.udp_transport(), answer)
         .map_err(|reason| Error::NotOffered { phase: 2, reason })?;
     selector::judge(payloads, Role::Initiator)?;
-    let mut lifetime = chosen.life.shorten(config.esp_lifetime);
+    let mut lifetime = chosen.life.shorten(ours);
     for notification in notifications(payloads).filter(|notified| notified.kind == NotifyType::RESPONDER_LIFETIME) {
         if let Ok(stated) = StatedLife::read(notification.data, ProtocolId::ESP) {
             lifetime = stated.shorten(lifetime);
@@ -341,6 +370,7 @@ fn new_pair(
     NewPair {
         inbound: make(own_spi, chosen.spi),
         outbound: make(chosen.spi, own_spi),
+        terms: None,
         nonce: nonce_i.min(nonce_r).clone(),
     }
 }

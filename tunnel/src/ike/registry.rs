@@ -150,6 +150,11 @@ registry! {
     }
 }
 
+impl EncapsulationMode {
+    /// Transport mode in UDP under both of its numbers: peers that know the RFC may still use that of the drafts.
+    pub const IN_UDP: [Self; 2] = [Self::UDP_TRANSPORT, Self::UDP_TRANSPORT_DRAFT];
+}
+
 /// The IPsec DOI (RFC 2407 section 4.1).
 pub const DOI_IPSEC: u32 = 1;
 /// SIT_IDENTITY_ONLY (RFC 2407 section 4.2.1).

@@ -13,6 +13,7 @@ use super::main_mode::{Established, MainMode, Role};
 use super::message::Cookies;
 use super::nat::Nat;
 use super::payload::Identity;
+use super::quick_mode::Terms;
 use super::retransmission::Answered;
 use super::vendor::Abilities;
 use crate::buffer::Port;
@@ -132,6 +133,8 @@ pub(super) struct Pair {
     pub(super) used: Option<Instant>,
     /// Whether this end began its Quick Mode.
     pub(super) initiator: bool,
+    /// What the peer asked for, if it began.
+    pub(super) terms: Option<Terms>,
     /// The smaller nonce, which decides collisions.
     pub(super) nonce: Vec<u8>,
     /// The outbound SA of the redundant pair of a collision, which is not in use.

@@ -331,3 +331,71 @@ fn a_replaced_isakmp_sa_stays_as_long_as_it_is_used() {
     assert!(link.peers.iter().all(|peer| peer.ike.isakmp.len() == 1));
     link.assert_established();
 }
+
+#[test]
+fn the_relation_of_a_server_is_renewed_for_half_a_day_by_either_side_without_losing_a_packet() {
+    // Lives of phase 1 and phase 2 at the client, and at the server.
+    for [client, server] in [[(3600, 1200), (28_800, 3600)], [(28_800, 3600), (3600, 1200)], [(3600, 1200); 2]] {
+        let mut link = Link::fronted(&fast(), 25);
+        let lives = |config: &mut Config, (isakmp, esp): (u64, u64)| {
+            (config.lifetime, config.esp_lifetime.seconds) = (seconds(isakmp), seconds(esp));
+        };
+        lives(&mut link.peers[CLIENT].ike.config, client);
+        let mut usual = ResponderConfig::new(mirrored(&fast()));
+        lives(&mut usual.ike, server);
+        link.front.as_mut().unwrap().responder.configure(usual);
+        link.traffic = Some(seconds(3));
+        link.connect();
+        link.run(seconds(12 * 3600));
+        link.assert_no_packet_lost();
+        for peer in &link.peers {
+            assert!((12..=17).contains(&peer.count(is_isakmp)), "{}", peer.count(is_isakmp));
+            assert!((36..=50).contains(&peer.count(is_install)), "{}", peer.count(is_install));
+            assert!(peer.failure().is_none() && peer.ike.isakmp.len() <= 2 && peer.inbound.len() <= 3);
+        }
+    }
+}
+
+#[test]
+fn renewals_of_both_phases_that_collide_at_a_server_end_with_one_of_each() {
+    for seed in 0..20 {
+        let mut link = Link::fronted(&fast(), seed);
+        link.connect();
+        link.run(seconds(5));
+        link.delay = [5, 60];
+        link.traffic = Some(Duration::from_millis(10));
+        link.next_traffic = link.now;
+        let now = link.now;
+        for peer in &mut link.peers {
+            peer.ike.begin_main_mode(now);
+            peer.ike.rekey_ipsec(now);
+        }
+        link.drain();
+        link.run(seconds(10));
+        let current: Vec<_> = link.peers.iter().map(|peer| peer.ike.current().unwrap().cookies).collect();
+        assert_eq!(current[0], current[1], "seed {seed}");
+        link.run(seconds(120));
+        link.assert_no_packet_lost();
+        link.assert_established();
+        assert!(link.peers.iter().all(|peer| peer.ike.isakmp.len() == 1), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_relation_of_a_server_is_renewed_over_a_bad_link() {
+    for seed in 0..5 {
+        let mut config = fast();
+        config.lifetime = seconds(1200);
+        config.esp_lifetime.seconds = seconds(600);
+        let mut link = Link::fronted(&config, seed);
+        (link.loss, link.duplication, link.delay) = (0.15, 0.2, [1, 900]);
+        link.connect();
+        link.run(seconds(60));
+        link.traffic = Some(seconds(1));
+        link.next_traffic = link.now;
+        link.run(seconds(4 * 3600));
+        assert_eq!(link.peers[CLIENT].failure(), None, "seed {seed}");
+        assert!(link.lost_packets.iter().sum::<usize>() <= 40, "seed {seed}: {:?}", link.lost_packets);
+        assert!(link.peers[CLIENT].count(is_install) >= 22);
+    }
+}

@@ -383,6 +383,7 @@ fn a_pair_that_comes_after_a_failed_attempt_keeps_the_relation() {
     link.drain();
     link.run(seconds(60));
     assert!(link.peers[SERVER].ike.is_established() && link.peers[SERVER].ike.has_current_pair());
+    assert_eq!(link.peers[SERVER].count(is_isakmp), 1);
 }
 
 #[test]
