@@ -36,6 +36,8 @@ mod lns;
 
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod tables;
 
 pub use authentication::response;
 pub use config::{Config, Event, NotEstablished, Peer};

@@ -271,7 +271,7 @@ impl Lns {
     /// which has forgotten it.
     fn on_known_sccrq(&mut self, now: Instant, known: usize, header: &ControlHeader, body: &[u8], message: &Message) {
         if let Some(tunnel) = self.tunnels.get_mut(known).filter(|tunnel| tunnel.is_made_by(fingerprint(body))) {
-            tunnel.handle_control(now, &mut self.shared, header, body);
+            tunnel.handle_sccrq_again(now, &mut self.shared, header, body);
             return;
         }
         // A StopCCN for the old one would end the new one at the peer.

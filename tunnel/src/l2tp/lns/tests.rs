@@ -1,6 +1,7 @@
 //! The LNS against LACs that do what a test says, and against our own.
 
 mod calls;
+mod clients;
 mod ending;
 mod establishment;
 mod liveness;
@@ -180,8 +181,11 @@ impl Bench {
 }
 
 fn sccrq(id: u16) -> Body {
-    Body::new(MessageType::SCCRQ)
-        .u16(Attribute::PROTOCOL_VERSION, 0x0100)
+    avps_of_sccrq(Body::new(MessageType::SCCRQ), id)
+}
+
+fn avps_of_sccrq(body: Body, id: u16) -> Body {
+    body.u16(Attribute::PROTOCOL_VERSION, 0x0100)
         .bytes(Attribute::HOST_NAME, b"lac")
         .u32(Attribute::FRAMING_CAPABILITIES, 3)
         .u16(Attribute::ASSIGNED_TUNNEL_ID, id)

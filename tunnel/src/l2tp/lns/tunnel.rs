@@ -71,6 +71,9 @@ pub(super) struct Tunnel {
     waiting: VecDeque<(Instant, SessionId)>,
     timers: Timers<Timer>,
     hello_sent: Option<Instant>,
+    /// Whether the SCCRQ that made it has come once more since the peer has sent something else: late, or of a peer that has
+    /// forgotten the tunnel and starts in the same words.
+    doubted: bool,
     /// Whether [`LnsEvent::HelloLost`] was told and no acknowledgment has come since.
     hello_lost: bool,
 }
@@ -97,6 +100,7 @@ impl Tunnel {
             waiting: VecDeque::new(),
             timers: Timers::default(),
             hello_sent: None,
+            doubted: false,
             hello_lost: false,
         })
     }
@@ -133,6 +137,21 @@ impl Tunnel {
     /// Whether the SCCRQ with this fingerprint has made it.
     pub(super) fn is_made_by(&self, fingerprint: u64) -> bool {
         self.fingerprint == fingerprint
+    }
+
+    /// Takes the SCCRQ that made it once more.
+    pub(super) fn handle_sccrq_again(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        header: &ControlHeader,
+        body: &[u8],
+    ) {
+        self.handle_control(now, shared, header, body);
+        if self.control == control::State::Established {
+            self.doubted = true;
+            self.probe(now);
+        }
     }
 
     /// Whether both ends know that it has ended, or this one has given up.

@@ -1,6 +1,8 @@
 //! Calls and their data.
 
 use super::*;
+use crate::l2tp::message::Hiding;
+use crate::l2tp::response;
 
 #[test]
 fn a_call_is_opened_with_what_the_lac_says_about_it() {
@@ -147,6 +149,54 @@ fn an_outgoing_call_that_the_peer_asks_for_is_refused() {
     assert_eq!((*session, cdn.message_type), (SessionId(9), MessageType::CDN));
     assert_ne!(cdn.u16(Attribute::ASSIGNED_SESSION_ID), Some(call.session.0));
     assert_eq!(bench.events, []);
+}
+
+#[test]
+fn the_answer_to_a_call_that_was_not_announced_is_refused() {
+    let (mut bench, _) = Bench::established(config());
+    bench.say(0, 0, Body::new(MessageType::ICRP).u16(Attribute::ASSIGNED_SESSION_ID, 9));
+    let (session, cdn) = bench.callers[0].received.last().unwrap();
+    assert_eq!((*session, cdn.message_type), (SessionId(9), MessageType::CDN));
+    assert_eq!(bench.events, []);
+}
+
+#[test]
+fn a_call_that_is_announced_again_ends() {
+    let (mut bench, call) = Bench::established(config());
+    bench.say(0, 0, icrq(2));
+    let (session, cdn) = bench.callers[0].received.last().unwrap();
+    assert_eq!((*session, cdn.message_type), (SessionId(2), MessageType::CDN));
+    let error = Some(Error::UnexpectedMessage(MessageType::ICRQ));
+    assert_eq!(bench.events, [LnsEvent::CallClosed { call, error }]);
+}
+
+#[test]
+fn values_are_hidden_from_a_lac_that_hides_its_own() {
+    for hide in [false, true] {
+        let secret = Zeroizing::new(b"secret".to_vec());
+        let hiding = hide.then(|| Hiding { secret, random_vector: [7; 16] });
+        let new = |kind| Body::new(kind).hide(hiding.clone());
+        let mut bench = Bench::new(with_secret(b"secret"));
+        let caller = bench.caller(1);
+        bench.callers[caller].secret = Some(b"secret".to_vec());
+        bench.say(caller, 0, avps_of_sccrq(new(MessageType::SCCRQ), 1));
+        let challenge = bench.callers[caller].last().value(Attribute::CHALLENGE).unwrap();
+        let answer = response(MessageType::SCCCN, b"secret", challenge);
+        bench.say(caller, 0, new(MessageType::SCCCN).bytes(Attribute::CHALLENGE_RESPONSE, &answer));
+        let announcement = new(MessageType::ICRQ)
+            .u16(Attribute::ASSIGNED_SESSION_ID, 2)
+            .u32(Attribute::CALL_SERIAL_NUMBER, 7)
+            .bytes(Attribute::CALLING_NUMBER, b"5551");
+        bench.say(caller, 0, announcement);
+        let id = bench.callers[caller].last().u16(Attribute::ASSIGNED_SESSION_ID).unwrap();
+        bench.say(caller, id, iccn());
+        let Some(LnsEvent::CallOpened { call, calling_number, .. }) = bench.events.last().cloned() else { panic!() };
+        assert_eq!(calling_number.as_deref(), Some("5551"));
+        bench.lns.close_call(bench.now, call, CloseReason::Administrative);
+        bench.run(SECOND);
+        let hidden = bench.callers[caller].received.iter().map(|(_, message)| message.is_hidden());
+        assert_eq!(hidden.collect::<Vec<_>>(), [hide; 3], "SCCRP, ICRP, CDN");
+    }
 }
 
 #[test]

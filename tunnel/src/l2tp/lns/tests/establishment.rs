@@ -143,9 +143,31 @@ fn the_sccrq_of_a_tunnel_once_more_is_acknowledged_and_makes_no_other() {
     bench.lns.handle_message(bench.now, &again);
     let zlb = ControlHeader { tunnel_id: TunnelId(1), session_id: SessionId(0), ns: 1, nr: 2 };
     assert_eq!(bench.lns.poll_transmit(), Some(zlb.encode(&[])));
-    assert_eq!(bench.lns.poll_transmit(), None);
-    assert_eq!(bench.lns.poll_event(), None);
+    bench.run(SECOND);
+    assert_eq!(
+        bench.callers[caller].types().last(),
+        Some(&MessageType::HELLO),
+        "which the tunnel answers if it is known"
+    );
+    assert_eq!(bench.events, []);
     bench.call(caller, 9);
+}
+
+#[test]
+fn a_peer_that_has_forgotten_its_tunnel_gets_another_for_the_same_sccrq() {
+    let (mut bench, call) = Bench::established(config());
+    let caller = bench.caller(1);
+    bench.say(caller, 0, sccrq(1));
+    // It goes on asking, which shows that it lives, and acknowledges nothing.
+    bench.run(60 * SECOND);
+    let error = Some(Error::NoResponse { to: MessageType::HELLO });
+    assert_eq!(
+        bench.take_events(),
+        [LnsEvent::CallClosed { call, error: error.clone() }, LnsEvent::TunnelClosed { tunnel: call.tunnel, error },]
+    );
+    let caller = bench.caller(1);
+    bench.say(caller, 0, sccrq(1));
+    assert_eq!(bench.callers[caller].types(), [MessageType::SCCRP]);
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Tunnel {
     }
 
     fn on_exhausted(&mut self, now: Instant, shared: &mut Shared, message: MessageType) {
-        let alive = shared.last_received > self.hello_sent;
+        let alive = shared.last_received > self.hello_sent && !self.doubted;
         // Behind a Hello that is not acknowledged nothing else arrives either.
         if message == MessageType::HELLO && alive && self.channel.unacknowledged() == 1 {
             self.hello_sent = Some(now);

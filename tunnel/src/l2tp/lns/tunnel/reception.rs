@@ -30,7 +30,7 @@ impl Tunnel {
             }
         }
         if self.channel.unacknowledged() == 0 {
-            self.hello_lost = false;
+            (self.hello_lost, self.doubted) = (false, false);
             if self.phase == Phase::Closing {
                 self.linger(now);
             }
@@ -55,8 +55,12 @@ impl Tunnel {
                 self.on_control(now, shared, control::Event::StopCcn, Ending::Failed(stop_ccn(message)));
             }
             // A new call names no session of ours.
-            MessageType::ICRQ if session_id == SessionId::default() => self.on_icrq(now, shared, message),
+            MessageType::ICRQ if self.index(session_id).is_none() => self.on_icrq(now, shared, message),
             MessageType::OCRQ => self.refuse_call(shared, message, &NO_OUTGOING_CALLS),
+            // The answer to a call that this end has not announced.
+            MessageType::ICRP if self.index(session_id).is_none() => {
+                self.refuse_call(shared, message, &unexpected.cdn());
+            }
             MessageType::ICRQ | MessageType::ICRP | MessageType::ICCN | MessageType::CDN => {
                 self.on_call_message(now, shared, session_id, message);
             }
