@@ -87,7 +87,8 @@ fn run_tunnel(arguments: Run) -> anyhow::Result<()> {
     let Run { config: path, leave_routes, export_keys, .. } = arguments;
     let (text, config) = load(&path)?;
     let keys = export_keys.as_deref();
-    let keys = keys.map(|path| keys::open(path).with_context(|| format!("--export-keys: cannot open {}", path.display())));
+    let keys =
+        keys.map(|path| keys::open(path).with_context(|| format!("--export-keys: cannot open {}", path.display())));
     let keys = keys.transpose()?;
     let log = match &config {
         Configuration::Client(config) => config.log,

@@ -55,7 +55,12 @@ pub fn written(
     match tunnel.spec.mode {
         Mode::Client => {
             let config = config(tunnel, settings, ca_bundle)?;
-            Ok(Written { text: pretty(&config)?, revision: config.revision, exports: config.exports, homeless: Vec::new() })
+            Ok(Written {
+                text: pretty(&config)?,
+                revision: config.revision,
+                exports: config.exports,
+                homeless: Vec::new(),
+            })
         }
         Mode::Server => {
             let (config, homeless) = server::config(tunnel, users, settings, ca_bundle)?;

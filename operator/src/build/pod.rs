@@ -86,8 +86,7 @@ pub struct Port {
 /// The UDP ports at which a server listens; a client listens at none.
 pub fn listeners(tunnel: &VpnTunnel) -> Vec<Port> {
     let Some(server) = &tunnel.spec.server else { return Vec::new() };
-    let mut ports =
-        vec![Port { name: "ike", number: IKE_PORT }, Port { name: "nat-t", number: NAT_T_PORT }];
+    let mut ports = vec![Port { name: "ike", number: IKE_PORT }, Port { name: "nat-t", number: NAT_T_PORT }];
     if server.radius.as_ref().is_some_and(|radius| radius.disconnect) {
         ports.push(Port { name: "radius-dynauth", number: DYNAUTH_PORT });
     }
@@ -185,10 +184,7 @@ fn security_context(tunnel: &VpnTunnel) -> SecurityContext {
         privileged: Some(false),
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
-        capabilities: Some(Capabilities {
-            add: Some(capabilities),
-            drop: Some(vec!["ALL".to_owned()]),
-        }),
+        capabilities: Some(Capabilities { add: Some(capabilities), drop: Some(vec!["ALL".to_owned()]) }),
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
         ..SecurityContext::default()
     }
@@ -363,7 +359,10 @@ pub(crate) mod tests {
         };
         assert_eq!(with(|tunnel, _| tunnel.spec.esp.lifetime_seconds = 600), before);
         assert_eq!(with(|_, settings| settings.pull_secrets.clear()), before);
-        assert_ne!(with(|tunnel, _| tunnel.spec.client.as_mut().unwrap().user.secret_name = "other".to_owned()), before);
+        assert_ne!(
+            with(|tunnel, _| tunnel.spec.client.as_mut().unwrap().user.secret_name = "other".to_owned()),
+            before
+        );
         assert_ne!(
             with(|tunnel, _| tunnel.spec.pod =
                 Some(PodSettings { resources: Some(Resources::default()), ..PodSettings::default() })),

@@ -85,7 +85,8 @@ fn accept(tunnel: &VpnTunnel, user: &VpnUser, roll: &mut Roll, taken: &mut Taken
         return Err(invalid(message));
     }
     if let Some(other) = taken.names.get(&entry.name) {
-        let message = format!("VpnUser {other} has the name {:?} on VpnTunnel {name}; set another spec.username.", entry.name);
+        let message =
+            format!("VpnUser {other} has the name {:?} on VpnTunnel {name}; set another spec.username.", entry.name);
         return Err(Verdict::no(Reason::Conflict, message));
     }
     if let Some(address) = entry.address {
@@ -94,7 +95,8 @@ fn accept(tunnel: &VpnTunnel, user: &VpnUser, roll: &mut Roll, taken: &mut Taken
             return Err(Verdict::no(Reason::Conflict, message));
         }
         if let Some(other) = taken.addresses.get(&address) {
-            let message = format!("VpnUser {other} has the address {address} on VpnTunnel {name}; set another spec.address.");
+            let message =
+                format!("VpnUser {other} has the address {address} on VpnTunnel {name}; set another spec.address.");
             return Err(Verdict::no(Reason::Conflict, message));
         }
     }

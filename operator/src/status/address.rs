@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn a_load_balancer_gives_the_addresses_and_nothing_is_told_before() {
-        let spec = json!({"type": "LoadBalancer", "clusterIP": "10.96.0.9", "ports": [{"port": 500, "nodePort": 30_500}]});
+        let spec =
+            json!({"type": "LoadBalancer", "clusterIP": "10.96.0.9", "ports": [{"port": 500, "nodePort": 30_500}]});
         assert_eq!(addresses(&spec, &json!([])), [""; 0]);
         let ingress = json!([{"ip": "203.0.113.7"}, {"hostname": "lb.example.com"}]);
         assert_eq!(addresses(&spec, &ingress), ["203.0.113.7", "lb.example.com"]);
@@ -46,9 +47,7 @@ mod tests {
     #[test]
     fn external_addresses_go_before_node_ports_and_those_before_the_clusters_own() {
         let ports = json!([{"port": 500, "nodePort": 30_500}, {"port": 4_500, "nodePort": 34_500}]);
-        let spec = |kind: &str, external: Value| {
-            json!({"type": kind, "clusterIP": "10.96.0.9", "externalIPs": external, "ports": ports})
-        };
+        let spec = |kind: &str, external: Value| json!({"type": kind, "clusterIP": "10.96.0.9", "externalIPs": external, "ports": ports});
         assert_eq!(addresses(&spec("ClusterIP", json!(["198.51.100.7"])), &json!([])), ["198.51.100.7"]);
         assert_eq!(addresses(&spec("NodePort", json!([])), &json!([])), ["NODE:30500/34500"]);
         assert_eq!(addresses(&spec("ClusterIP", json!([])), &json!([])), ["10.96.0.9"]);

@@ -70,7 +70,9 @@ impl Sa {
             let tag = AesGcm::new(key).unwrap().seal_in_place(&nonce, &packet, &mut plain);
             return [packet, iv.to_vec(), plain, tag.to_vec()].concat();
         }
-        let iv: Vec<u8> = (0..block as u32).map(|n| (self.sequence.wrapping_mul(2_654_435_761).wrapping_add(n * 97) >> 8) as u8).collect();
+        let iv: Vec<u8> = (0..block as u32)
+            .map(|n| (self.sequence.wrapping_mul(2_654_435_761).wrapping_add(n * 97) >> 8) as u8)
+            .collect();
         CbcKey::new(self.cipher, &self.keys[..key_size(self.cipher)]).unwrap().encrypt(&iv, &mut plain).unwrap();
         packet.extend(iv);
         packet.extend(plain);
@@ -115,9 +117,9 @@ pub(crate) fn udp(ends: [Ipv4Addr; 2], ports: [u16; 2], payload: &[u8]) -> Vec<u
     let mut datagram = [ports[0].to_be_bytes(), ports[1].to_be_bytes(), length.to_be_bytes(), [0; 2]].concat();
     datagram.extend(payload);
     let pseudo = [ends[0].octets().as_slice(), &ends[1].octets(), &[0, UDP], &length.to_be_bytes(), &datagram].concat();
-    let sum = pseudo.chunks(2).fold(0_u32, |sum, pair| {
-        sum + u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))
-    });
+    let sum = pseudo
+        .chunks(2)
+        .fold(0_u32, |sum, pair| sum + u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])));
     let folded = (sum & 0xffff) + (sum >> 16);
     let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
     datagram[6..8].copy_from_slice(&(if checksum == 0 { 0xffff } else { checksum }).to_be_bytes());

@@ -15,8 +15,8 @@ use towline_tunnel::suite::{Cipher, Hash};
 use crate::device::{Device, DhGroup, Encryption, NatFlavour, Phase2, Selector};
 use crate::esp::{Sa, key_octets};
 use crate::isakmp::{
-    DELETE, ENCRYPTED, HASH, IDENTIFICATION, INFORMATIONAL, KEY_EXCHANGE, MAIN_MODE, Message, NONCE, NOTIFICATION, Payload,
-    Proposal, QUICK_MODE, SA, VENDOR_ID, chain, every, first, payloads, proposals, sa,
+    DELETE, ENCRYPTED, HASH, IDENTIFICATION, INFORMATIONAL, KEY_EXCHANGE, MAIN_MODE, Message, NONCE, NOTIFICATION,
+    Payload, Proposal, QUICK_MODE, SA, VENDOR_ID, chain, every, first, payloads, proposals, sa,
 };
 use crate::keys::{Exchange, Keys};
 
@@ -40,9 +40,16 @@ enum State {
     /// Message 1 is under way.
     Offered,
     /// Message 3 is.
-    Exchanged { suite: (Cipher, Hash), pair: Box<KeyPair>, nonce: Vec<u8>, public_value: Vec<u8> },
+    Exchanged {
+        suite: (Cipher, Hash),
+        pair: Box<KeyPair>,
+        nonce: Vec<u8>,
+        public_value: Vec<u8>,
+    },
     /// Message 5 is.
-    Identified { public_values: [Vec<u8>; 2] },
+    Identified {
+        public_values: [Vec<u8>; 2],
+    },
     Established,
 }
 
@@ -80,7 +87,14 @@ pub(crate) struct Ike {
 
 impl Ike {
     /// Begins Main Mode on `port`.
-    pub(crate) fn new(device: &Device, own: Ipv4Addr, server: Ipv4Addr, psk: &str, port: Port, mut rng: StdRng) -> Self {
+    pub(crate) fn new(
+        device: &Device,
+        own: Ipv4Addr,
+        server: Ipv4Addr,
+        psk: &str,
+        port: Port,
+        mut rng: StdRng,
+    ) -> Self {
         let mut cookies = [0; 16];
         rng.fill_bytes(&mut cookies[..8]);
         let transforms = device.phase1_transforms();
@@ -139,7 +153,9 @@ impl Ike {
         let ([proposal], offered) = (chosen.as_slice(), self.device.phase1_transforms()) else {
             return Err(format!("{} proposals in message 2", chosen.len()));
         };
-        let [transform] = proposal.transforms.as_slice() else { return Err("several transforms in message 2".to_owned()) };
+        let [transform] = proposal.transforms.as_slice() else {
+            return Err("several transforms in message 2".to_owned());
+        };
         if proposal.number != 1 || proposal.protocol != 1 {
             return Err(format!("another proposal in message 2: {proposal:?}"));
         }
@@ -152,8 +168,12 @@ impl Ike {
         }
         self.vendor_ids = every(&all, VENDOR_ID).into_iter().map(<[u8]>::to_vec).collect();
         self.cookies = message.cookies;
-        let DhGroup::Of(group) = self.device.phase1[place].2 else { return Err("the server agrees to MODP768".to_owned()) };
-        let Encryption::Of(cipher) = self.device.phase1[place].0 else { return Err("the server agrees to DES".to_owned()) };
+        let DhGroup::Of(group) = self.device.phase1[place].2 else {
+            return Err("the server agrees to MODP768".to_owned());
+        };
+        let Encryption::Of(cipher) = self.device.phase1[place].0 else {
+            return Err("the server agrees to DES".to_owned());
+        };
         let hash = self.device.phase1[place].1;
         let pair = KeyPair::generate(group, &mut self.rng);
         let public_value = pair.public_value().to_vec();
@@ -180,12 +200,17 @@ impl Ike {
         let theirs = first(&all, KEY_EXCHANGE).ok_or("no key exchange in message 4")?;
         let their_nonce = first(&all, NONCE).filter(|nonce| (8..=256).contains(&nonce.len())).ok_or("no nonce")?;
         let shared = pair.shared_secret(theirs).map_err(|error| error.to_string())?;
-        let mut keys = Keys::new(cipher, hash, &self.psk, &Exchange {
-            cookies: self.cookies,
-            nonces: [&nonce, their_nonce],
-            public_values: [&public_value, theirs],
-            shared: &shared,
-        });
+        let mut keys = Keys::new(
+            cipher,
+            hash,
+            &self.psk,
+            &Exchange {
+                cookies: self.cookies,
+                nonces: [&nonce, their_nonce],
+                public_values: [&public_value, theirs],
+                shared: &shared,
+            },
+        );
         if let Some(kind) = self.nat_payloads(20, 130).first().copied() {
             let found = every(&all, kind);
             let (mine, servers) = found.split_first().ok_or("no NAT-D in message 4")?;
@@ -298,7 +323,9 @@ impl Ike {
                 None => Err("no HASH(3)".to_owned()),
             };
         }
-        let [(HASH, hash), rest @ ..] = all.as_slice() else { return Err("message 2 does not begin with a HASH".to_owned()) };
+        let [(HASH, hash), rest @ ..] = all.as_slice() else {
+            return Err("message 2 does not begin with a HASH".to_owned());
+        };
         if keys.hash(&[&id, &quick.nonce, &chain(rest)]) != *hash {
             return Err("HASH(2) is wrong".to_owned());
         }
@@ -307,7 +334,8 @@ impl Ike {
         }
         let chosen = proposals(first(rest, SA).ok_or("no SA")?).ok_or("malformed SA")?;
         let [proposal] = chosen.as_slice() else { return Err("several proposals".to_owned()) };
-        let offered = quick.offers.iter().position(|one| one.number == proposal.number && one.protocol == proposal.protocol);
+        let offered =
+            quick.offers.iter().position(|one| one.number == proposal.number && one.protocol == proposal.protocol);
         let offered = offered.ok_or_else(|| format!("another proposal: {proposal:?}"))?;
         let [transform] = proposal.transforms.as_slice() else { return Err("several transforms".to_owned()) };
         let place = quick.offers[offered].transforms.iter().position(|one| one == transform);
@@ -327,7 +355,8 @@ impl Ike {
             return Err("a reserved SPI".to_owned());
         }
         let suite = self.device.phase2[offered][place];
-        let material = |spi| keys.keymat(shared.as_ref().map(|s| s.as_slice()), spi, [&quick.nonce, nonce], key_octets(suite));
+        let material =
+            |spi| keys.keymat(shared.as_ref().map(|s| s.as_slice()), spi, [&quick.nonce, nonce], key_octets(suite));
         let pair = (Sa::new(quick.spi, suite, material(quick.spi)), Sa::new(their_spi, suite, material(their_spi)));
         let hash = keys.hash(&[&[0], &id, &quick.nonce, nonce]);
         let body = keys.encrypt(&mut quick.iv, &chain(&[(HASH, hash)]));
@@ -341,7 +370,9 @@ impl Ike {
         let mut iv = keys.iv_of(message.id);
         let plain = keys.decrypt(&mut iv, &message.body).ok_or("Quick Mode of the peer cannot be decrypted")?;
         let all = payloads(message.first, &plain).ok_or("malformed payloads in the peer's Quick Mode")?;
-        let [(HASH, hash), rest @ ..] = all.as_slice() else { return Err("Quick Mode does not begin with a HASH".to_owned()) };
+        let [(HASH, hash), rest @ ..] = all.as_slice() else {
+            return Err("Quick Mode does not begin with a HASH".to_owned());
+        };
         if keys.hash(&[&message.id.to_be_bytes(), &chain(rest)]) != *hash {
             return Err("HASH(1) is wrong".to_owned());
         }
@@ -378,7 +409,8 @@ impl Ike {
         reply.insert(0, (HASH, hash));
         let body = keys.encrypt(&mut iv, &chain(&reply));
         let their_spi = u32::from_be_bytes(offer.spi.as_slice().try_into().map_err(|_| "an SPI of another size")?);
-        let material = |spi| keys.keymat(shared.as_ref().map(|s| s.as_slice()), spi, [theirs, &nonce], key_octets(suite));
+        let material =
+            |spi| keys.keymat(shared.as_ref().map(|s| s.as_slice()), spi, [theirs, &nonce], key_octets(suite));
         let answered = Some((Sa::new(spi, suite, material(spi)), Sa::new(their_spi, suite, material(their_spi))));
         let ids = [Vec::new(), Vec::new()];
         self.quick.insert(message.id, Quick { iv, nonce, spi, pair: None, ids, offers: Vec::new(), answered });

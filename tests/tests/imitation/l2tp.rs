@@ -139,7 +139,8 @@ impl L2tp {
             return Err("the Message Type AVP is not mandatory, or not of 8 octets".to_owned());
         }
         let value = |kind: u16| rest.iter().find(|(of, _)| *of == kind).map(|(_, value)| value.as_slice());
-        let number = |kind: u16| value(kind).and_then(|value| Some(u16::from_be_bytes(value.get(..2)?.try_into().ok()?)));
+        let number =
+            |kind: u16| value(kind).and_then(|value| Some(u16::from_be_bytes(value.get(..2)?.try_into().ok()?)));
         match (kind, self.state) {
             (2, State::Tunnel) => {
                 self.tunnel = number(9).filter(|id| *id != 0).ok_or("SCCRP without a tunnel ID")?;

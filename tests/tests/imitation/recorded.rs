@@ -114,12 +114,12 @@ fn read(message: &[u8]) -> (Message, Vec<(u8, Vec<u8>)>) {
 fn keys() -> Keys {
     let ((_, third), (fourth, fourth_payloads)) = (read(&MESSAGE_3), read(&MESSAGE_4));
     let both = |kind| [first(&third, kind).unwrap(), first(&fourth_payloads, kind).unwrap()];
-    Keys::new(Cipher::Aes256, Hash::Sha256, PRE_SHARED_KEY, &Exchange {
-        cookies: fourth.cookies,
-        nonces: both(NONCE),
-        public_values: both(KEY_EXCHANGE),
-        shared: &SHARED,
-    })
+    Keys::new(
+        Cipher::Aes256,
+        Hash::Sha256,
+        PRE_SHARED_KEY,
+        &Exchange { cookies: fourth.cookies, nonces: both(NONCE), public_values: both(KEY_EXCHANGE), shared: &SHARED },
+    )
 }
 
 /// Decrypts messages of one exchange.
@@ -157,9 +157,8 @@ fn an_imitation_of_charon_offers_what_charon_offers() {
 #[test]
 fn the_nat_is_found_where_it_was() {
     let ((third, all), (_, answer)) = (read(&MESSAGE_3), read(&MESSAGE_4));
-    let of = |address: Ipv4Addr, port: u16| {
-        digest(Hash::Sha256, &[&third.cookies, &address.octets(), &port.to_be_bytes()])
-    };
+    let of =
+        |address: Ipv4Addr, port: u16| digest(Hash::Sha256, &[&third.cookies, &address.octets(), &port.to_be_bytes()]);
     assert_eq!(every(&all, NAT_D), [of(SERVER, 500), of(OWN, 500)]);
     // The responder sees another address, and has that which was dialled.
     let [seen, own] = every(&answer, NAT_D)[..] else { panic!("two of them") };

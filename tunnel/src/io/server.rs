@@ -238,9 +238,16 @@ impl Process {
         let (device, mtu) = (self.device.name().to_owned(), config.network.mtu.unwrap_or(DEVICE_MTU));
         self.netlink.set_link(&device, config.addresses.local, mtu).await.map_err(failed)?;
         let index = self.netlink.index(&device).await.map_err(failed)?;
-        for pool in config.addresses.pools.iter().copied().chain(config.users.iter().flat_map(|user| user.networks.clone())) {
-            let route = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(pool.network(), pool.prefix_len()).output_interface(index).build();
-            if let Err(error) = self.netlink.handle.route().add(route).execute().await { tracing::warn!(%error, "route"); }
+        for pool in
+            config.addresses.pools.iter().copied().chain(config.users.iter().flat_map(|user| user.networks.clone()))
+        {
+            let route = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(pool.network(), pool.prefix_len())
+                .output_interface(index)
+                .build();
+            if let Err(error) = self.netlink.handle.route().add(route).execute().await {
+                tracing::warn!(%error, "route");
+            }
         }
         if config.forwarding.networks.is_empty() {
             return Ok("No network is forwarded to: clients reach each other, sites and imports.".to_owned());

@@ -149,7 +149,11 @@ pub(super) fn lns(config: &Server, secret: Option<Zeroizing<Vec<u8>>>) -> l2tp::
 /// The link of a client, as the server has it.
 pub(super) fn ppp_server(config: &Server) -> ppp::Config {
     ppp::Config {
-        role: ppp::Role::Server(ppp::Server { name: config.l2tp.host_name.clone(), auth: config.ppp.auth.clone() }),
+        role: ppp::Role::Server(ppp::Server {
+            name: config.l2tp.host_name.clone(),
+            auth: config.ppp.auth.clone(),
+            ipv6: config.addresses.ipv6_pool.is_some(),
+        }),
         echo_interval: Duration::from_secs(config.ppp.echo_seconds.into()),
         echo_failures: config.ppp.echo_failures,
         ..ppp::Config::default()

@@ -88,7 +88,8 @@ impl Server {
 
     pub(super) fn session_up(&mut self, slot: u32, session: u64) {
         let peer = self.slots.get(slot);
-        let info = peer.and_then(|peer| peer.sessions().find(|known| known.id == session).and_then(|known| peer.info(known)));
+        let info =
+            peer.and_then(|peer| peer.sessions().find(|known| known.id == session).and_then(|known| peer.info(known)));
         let Some(info) = info else { return };
         for network in networks(info.address, &info.networks) {
             if !self.routes.insert(network, session) {

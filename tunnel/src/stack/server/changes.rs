@@ -54,7 +54,8 @@ impl Server {
         let unix = self.unix(now);
         let Some(slot) = self.sessions.get(&session).copied() else { return };
         let peer = self.slots.get_mut(slot);
-        let Some(admitted) = peer.and_then(|peer| peer.session_mut(session)).and_then(|held| held.admitted.as_mut()) else {
+        let Some(admitted) = peer.and_then(|peer| peer.session_mut(session)).and_then(|held| held.admitted.as_mut())
+        else {
             return;
         };
         let name = &admitted.grant.name;

@@ -90,9 +90,14 @@ fn finish_header(header: &mut [u8]) -> Option<()> {
 pub(super) fn too_big(packet: &[u8], mtu: u16, from: Ipv4Addr) -> Option<Vec<u8>> {
     let (source, _) = ends(packet)?;
     let header_length = header_length(packet)?;
-    let is_error =
-        packet.get(9) == Some(&PROTOCOL_ICMP) && packet.get(header_length).is_some_and(|kind| ICMP_ERRORS.contains(kind));
-    if is_error || flags(packet)? & OFFSET != 0 || source.is_unspecified() || source.is_multicast() || source.is_broadcast() {
+    let is_error = packet.get(9) == Some(&PROTOCOL_ICMP)
+        && packet.get(header_length).is_some_and(|kind| ICMP_ERRORS.contains(kind));
+    if is_error
+        || flags(packet)? & OFFSET != 0
+        || source.is_unspecified()
+        || source.is_multicast()
+        || source.is_broadcast()
+    {
         return None;
     }
     // The header and 8 octets of what follows.
@@ -121,7 +126,8 @@ mod tests {
     fn packet(data: usize, flags: u16) -> Vec<u8> {
         let length = u16::try_from(IPV4_HEADER + data).unwrap().to_be_bytes();
         let [high, low] = flags.to_be_bytes();
-        let mut packet = vec![0x45, 0, length[0], length[1], 7, 7, high, low, 64, PROTOCOL_UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut packet =
+            vec![0x45, 0, length[0], length[1], 7, 7, high, low, 64, PROTOCOL_UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
         finish_header(&mut packet).unwrap();
         packet.extend((0..data).map(|octet| octet as u8));
         packet

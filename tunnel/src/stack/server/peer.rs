@@ -19,8 +19,8 @@ use super::super::datapath::{Datapath, Refused};
 use super::super::keys::{self, KeyRow};
 use super::super::life::{Life, Source};
 use super::super::settings;
-use super::session::{EndCause, Session, SessionInfo};
 use super::Counters;
+use super::session::{EndCause, Session, SessionInfo};
 use crate::aaa::Request;
 use crate::buffer::Port;
 use crate::config::server::Server as Config;
@@ -458,7 +458,12 @@ impl Peer {
                 tracing::debug!(slot = self.slot, tunnel = tunnel.0, "the peer does not acknowledge a Hello");
             }
             LnsEvent::TunnelClosed { tunnel, error } => {
-                tracing::debug!(slot = self.slot, tunnel = tunnel.0, error = error.map(|e| e.to_string()), "L2TP tunnel is gone");
+                tracing::debug!(
+                    slot = self.slot,
+                    tunnel = tunnel.0,
+                    error = error.map(|e| e.to_string()),
+                    "L2TP tunnel is gone"
+                );
             }
         }
     }

@@ -352,7 +352,10 @@ fn a_wrong_password_and_a_wrong_key_are_refused_and_counted() {
     assert_eq!(town.refused(), [Cause::UnknownUser, Cause::WrongPassword]);
     let report = &town.server.report().users;
     assert_eq!(report.len(), 1, "names that nobody has are not kept");
-    assert_eq!((report[0].name.as_str(), report[0].accepted, report[0].result.as_str()), ("alice", false, "wrong_password"));
+    assert_eq!(
+        (report[0].name.as_str(), report[0].accepted, report[0].result.as_str()),
+        ("alice", false, "wrong_password")
+    );
     let phase1 = town.server.counters().phase1;
     town.dial_with("alice", "alice's password", b"another key");
     assert_eq!((town.sessions(), town.server.counters().phase1), (0, phase1));
@@ -478,8 +481,7 @@ fn a_packet_that_does_not_fit_is_cut_or_its_sender_hears_what_fits() {
 
 #[test]
 fn only_so_many_peers_come_from_one_place() {
-    let mut town =
-        Town::with(|json| json["limits"] = serde_json::json!({"peersPerSource": 2, "sessionsPerUser": 0}));
+    let mut town = Town::with(|json| json["limits"] = serde_json::json!({"peersPerSource": 2, "sessionsPerUser": 0}));
     for _ in 0..3 {
         town.dial("alice", "alice's password");
     }

@@ -54,8 +54,7 @@ impl Peer {
             return;
         }
         self.end_sessions(context, cause);
-        let reason =
-            if cause == EndCause::Stopping { CloseReason::ShuttingDown } else { CloseReason::Administrative };
+        let reason = if cause == EndCause::Stopping { CloseReason::ShuttingDown } else { CloseReason::Administrative };
         self.lns.close(context.now, reason);
         self.phase = Phase::Closing(context.now + CLOSE_WAIT);
         self.pump(context);

@@ -54,7 +54,10 @@ impl Peer {
         let Some(session) = self.sessions.get_mut(index) else { return };
         let (id, call) = (session.id, session.call);
         match event {
-            ppp::Event::LcpOpened | ppp::Event::EchoReply { .. } => {}
+            ppp::Event::LcpOpened
+            | ppp::Event::EchoReply { .. }
+            | ppp::Event::Ipv6cpOpened { .. }
+            | ppp::Event::Ipv6cpDown => {}
             ppp::Event::Authenticate(request) => self.step(Step::Authenticate { session: id, request }),
             ppp::Event::Authenticated { method } => session.auth = Some(method),
             ppp::Event::IpcpOpened { .. } => {
@@ -81,9 +84,8 @@ impl Peer {
     /// What the path and the suite leave for an IP packet.
     fn fitting(&self, call: Call) -> u16 {
         let is_ipv6 = self.remote().is_some_and(|remote| remote.is_ipv6());
-        let payload = self
-            .esp_proposal
-            .map_or(0, |proposal| esp::inner_udp_payload(self.path_mtu.into(), is_ipv6, &proposal));
+        let payload =
+            self.esp_proposal.map_or(0, |proposal| esp::inner_udp_payload(self.path_mtu.into(), is_ipv6, &proposal));
         let overhead = UDP_HEADER + self.lns.data_overhead(call) + ppp::IP_HEADER;
         u16::try_from(payload.saturating_sub(overhead)).unwrap_or(u16::MAX).max(MIN_MTU)
     }
