@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(open_control(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         tokio::spawn(serve_control(listener, asker(|| Snapshot::of(Report::new("7".to_owned())))));
-        for (request, expected) in [("status\n", "\"revision\":\"7\""), ("quit\n", "only request")] {
+        for (request, expected) in [("status\n", "\"revision\":\"7\""), ("quit\n", "the requests are")] {
             let mut stream = UnixStream::connect(&path).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();

@@ -340,11 +340,8 @@ impl Process {
     fn read_sockets(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut turn = Turn::default();
-        loop {
-            let Some(received) = self.listener.as_ref().and_then(|listener| listener.receive(&mut turn, &mut buffer))
-            else {
-                break;
-            };
+        while let Some(received) = self.listener.as_ref().and_then(|listener| listener.receive(&mut turn, &mut buffer))
+        {
             let (port, local, remote) = (received.port, received.local, received.remote);
             let now = Instant::now();
             for batch in received.datagrams.batches() {

@@ -68,7 +68,7 @@ fn a_key_for_other_networks_is_not_taken() {
 fn a_key_is_good_for_its_identity_only() {
     let rome = Some(Identity::Fqdn("rome.example.com".into()));
     let oslo = Some(Identity::Fqdn("oslo.example.com".into()));
-    let of_rome = PreSharedKey { remote_id: rome.clone(), ..key("rome", "a pre-shared key") };
+    let of_rome = PreSharedKey { remote_id: rome, ..key("rome", "a pre-shared key") };
     let of_oslo = PreSharedKey { remote_id: oslo.clone(), ..key("oslo", "a pre-shared key") };
     let dialled = |keys: &[PreSharedKey]| {
         let mut link = Link::new(Config { local_id: oslo.clone(), ..fast() }, keeper(keys), 93);
@@ -105,7 +105,7 @@ fn a_rotation_of_keys_loses_no_packet() {
     link.run(seconds(60));
     let keys = |keys: &[PreSharedKey]| Arc::new(Credentials { pre_shared_keys: keys.to_vec() });
     let (old, new) = (key("old", "a pre-shared key"), key("new", "another key"));
-    link.peers[SERVER].ike.set_credentials(keys(&[new.clone(), old.clone()]));
+    link.peers[SERVER].ike.set_credentials(keys(&[new.clone(), old]));
     link.run(seconds(900));
     link.peers[CLIENT].ike.set_credentials(keys(std::slice::from_ref(&new)));
     link.run(seconds(900));

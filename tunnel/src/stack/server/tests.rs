@@ -240,7 +240,7 @@ impl Town {
     }
 
     /// A packet comes out of the server's device.
-    fn from_device(&mut self, packet: &[u8]) {
+    fn arrive(&mut self, packet: &[u8]) {
         let mut batch = PacketBatch::new();
         assert!(batch.push(packet));
         self.server.handle_packets(self.now, &batch);
@@ -279,7 +279,7 @@ fn a_client_dials_in_and_packets_go_both_ways() {
     assert!(town.events.iter().any(|event| matches!(event, Event::Up(info) if info.address == address)));
     town.send(alice, &packet(address, SERVICE, 100));
     assert_eq!(town.device, [packet(address, SERVICE, 100)]);
-    town.from_device(&packet(SERVICE, address, 200));
+    town.arrive(&packet(SERVICE, address, 200));
     assert_eq!(town.clients[alice].received, [packet(SERVICE, address, 200)]);
     assert_eq!(town.server.report().sessions, Some(1));
     let info = town.server.sessions().next().unwrap();
@@ -293,7 +293,7 @@ fn many_clients_behind_one_nat_with_one_inner_address_are_all_served() {
     let addresses: Vec<Ipv4Addr> = clients.iter().map(|client| town.address(*client)).collect();
     for (client, address) in clients.iter().zip(&addresses) {
         town.send(*client, &packet(*address, SERVICE, 100));
-        town.from_device(&packet(SERVICE, *address, 50));
+        town.arrive(&packet(SERVICE, *address, 50));
     }
     for (client, address) in clients.iter().zip(&addresses) {
         assert_eq!(town.clients[*client].received, [packet(SERVICE, *address, 50)]);
@@ -326,7 +326,7 @@ fn clients_reach_each_other_and_networks_behind_sites() {
     assert_eq!(town.clients[oslo].received, [packet(address, host, 100)]);
     town.send(oslo, &packet(host, address, 90));
     assert_eq!(town.clients[alice].received, [packet(host, address, 90)]);
-    town.from_device(&packet(SERVICE, host, 80));
+    town.arrive(&packet(SERVICE, host, 80));
     assert_eq!(town.clients[oslo].received.len(), 2);
     assert_eq!(town.device.len(), 0);
 }
@@ -415,7 +415,7 @@ fn a_client_that_moves_is_followed_on_its_first_authentic_packet() {
     let address = town.address(alice);
     town.clients[alice].ports = [30_000, 30_001];
     town.send(alice, &packet(address, SERVICE, 100));
-    town.from_device(&packet(SERVICE, address, 100));
+    town.arrive(&packet(SERVICE, address, 100));
     assert_eq!(town.clients[alice].received.len(), 1);
     assert_eq!(town.server.sessions().next().unwrap().peer.port(), 30_001);
 }
@@ -457,7 +457,7 @@ fn both_phases_are_renewed_for_hours_without_a_new_session() {
     for _ in 0..400 {
         town.run(Duration::from_secs(30));
         town.send(alice, &packet(address, SERVICE, 100));
-        town.from_device(&packet(SERVICE, address, 100));
+        town.arrive(&packet(SERVICE, address, 100));
     }
     assert_eq!((town.device.len(), town.clients[alice].received.len()), (400, 400));
     assert_eq!((town.sessions(), town.ended()), (1, vec![]));
@@ -469,11 +469,11 @@ fn a_packet_that_does_not_fit_is_cut_or_its_sender_hears_what_fits() {
     let mut town = Town::new();
     let alice = town.dial("alice", "alice's password");
     let address = town.address(alice);
-    town.from_device(&packet(SERVICE, address, 1_500));
+    town.arrive(&packet(SERVICE, address, 1_500));
     assert_eq!(town.clients[alice].received.len(), 2);
     let mut whole = packet(SERVICE, address, 1_500);
     whole[6] = 0x40;
-    town.from_device(&whole);
+    town.arrive(&whole);
     assert_eq!(town.clients[alice].received.len(), 2);
     let answer = town.device.last().unwrap();
     assert_eq!((&answer[12..20], answer[20], answer[21]), (&[10, 99, 0, 1, 10, 96, 0, 10][..], 3, 4));
