@@ -297,9 +297,15 @@ pub fn tunnel_volumes(tunnel: &VpnTunnel, usage: Usage<'_>) -> Vec<Volume> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::api::tunnel::PodSettings;
-    use crate::build::tests::tunnel;
+    use crate::api::user::VpnUser;
+    use crate::build::objects;
+    use crate::build::tests::{server, tunnel};
+    use crate::build::users::roll;
+    use crate::build::users::tests::user;
 
     /// Of a tunnel without users.
     const GATEWAY: Usage<'_> = Usage::Gateway { secrets: &BTreeSet::new() };
@@ -336,6 +342,41 @@ pub(crate) mod tests {
             assert_eq!(secrets.len(), 2);
             assert!(secrets.iter().all(|secret| secret.optional == Some(true)));
         }
+    }
+
+    #[test]
+    fn a_further_key_or_user_of_a_mounted_secret_needs_no_other_pod_and_a_new_secret_does() {
+        let template = |change: fn(&mut VpnTunnel), users: &[(&str, u32, Value)]| {
+            let mut tunnel = server();
+            change(&mut tunnel);
+            let users: Vec<VpnUser> = users.iter().map(|(name, second, spec)| user(name, *second, spec)).collect();
+            let objects = objects(&tunnel, &roll(&tunnel, &users), &settings(), "PEM").unwrap();
+            (objects.template, objects.revision)
+        };
+        let alice = ("alice", 1, json!({}));
+        let (before, revision) = template(|_| {}, std::slice::from_ref(&alice));
+        let (after, other) = template(|_| {}, &[alice.clone(), ("bob", 2, json!({}))]);
+        assert_eq!(after, before);
+        assert_ne!(other, revision);
+        let further = |tunnel: &mut VpnTunnel| {
+            tunnel.spec.server.as_mut().unwrap().pre_shared_keys[0].key = "new".to_owned();
+        };
+        assert_eq!(template(further, std::slice::from_ref(&alice)).0, before);
+        let carol = ("carol", 3, json!({"passwordSecret": {"name": "others"}}));
+        assert_ne!(template(|_| {}, &[alice, carol]).0, before);
+    }
+
+    #[test]
+    fn every_secret_of_a_server_and_of_its_users_is_mounted_whole_and_once() {
+        let users = BTreeSet::from(["people".to_owned(), "road-psk".to_owned()]);
+        let volumes = tunnel_volumes(&server(), Usage::Gateway { secrets: &users });
+        let secrets = volumes.into_iter().filter_map(|volume| volume.secret);
+        let whole = |secret: SecretVolumeSource| {
+            assert!(secret.items.is_none() && secret.optional == Some(true), "{secret:?}");
+            secret.secret_name.unwrap()
+        };
+        let names: Vec<String> = secrets.map(whole).collect();
+        assert_eq!(names, ["people", "road-l2tp", "road-psk", "road-radius", "road-tls"]);
     }
 
     #[test]
