@@ -39,6 +39,8 @@ pub mod l2tp;
 #[cfg(feature = "stack")]
 pub mod ppp;
 #[cfg(feature = "stack")]
+pub mod radius;
+#[cfg(feature = "stack")]
 pub mod stack;
 #[cfg(feature = "stack")]
 pub mod timer;
