@@ -231,11 +231,13 @@ pub enum PppAuth {
     Chap,
     /// PAP (RFC 1334): the password itself, inside IPsec.
     Pap,
+    /// EAP (RFC 3748). A client speaks EAP-MSCHAPv2, by which both ends prove that they know the password.
+    Eap,
 }
 
 impl PppAuth {
     /// Every protocol.
-    pub const ALL: [Self; 3] = [Self::MsChapV2, Self::Chap, Self::Pap];
+    pub const ALL: [Self; 4] = [Self::MsChapV2, Self::Chap, Self::Pap, Self::Eap];
 }
 
 impl fmt::Display for PppAuth {
@@ -244,6 +246,7 @@ impl fmt::Display for PppAuth {
             Self::MsChapV2 => "MS-CHAPv2",
             Self::Chap => "CHAP",
             Self::Pap => "PAP",
+            Self::Eap => "EAP",
         })
     }
 }

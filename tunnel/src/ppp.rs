@@ -1,4 +1,4 @@
-//! PPP (RFC 1661), in the role of the client that dials in and in that of the server that is dialled: LCP, then PAP or CHAP,
+//! PPP (RFC 1661), in the role of the client that dials in and in that of the server that is dialled: LCP, then PAP, CHAP or EAP,
 //! then IPCP and IPV6CP.
 //!
 //! ```text
@@ -11,7 +11,8 @@
 //!            ├ authentication  of the client, by both ends           section 3.5
 //!            │   ├ pap              the password itself              RFC 1334
 //!            │   ├ chap, challenge  proof of who the client is       RFC 1994
-//!            │   └ mschapv2         and of who the server is         RFC 2759
+//!            │   ├ mschapv2         and of who the server is         RFC 2759
+//!            │   └ eap              whatever else                    RFC 3748
 //!            └ echo         whether it lives                         section 5.8
 //! ```
 //!
@@ -29,6 +30,7 @@ mod authentication;
 mod challenge;
 mod chap;
 mod config;
+mod eap;
 mod echo;
 mod event;
 mod ipcp;
@@ -44,6 +46,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 pub use config::{Assignment, Client, Config, Role, Server};
+pub use eap::{Eap, Method};
 pub use error::{Error, Phase};
 pub use event::Event;
 pub use negotiation::Counters;
@@ -148,12 +151,11 @@ impl Ppp {
     pub fn accept(&mut self, now: Instant, grant: &aaa::Grant, assignment: Assignment) {
         self.asked = false;
         let Some(authenticator) = self.authentication.as_mut().and_then(Authentication::authenticator) else { return };
-        let Some(frame) = authenticator.accept(grant) else { return };
-        let method = authenticator.method();
-        self.lcp.send(frame);
-        self.ipcp.options.assign(assignment);
-        self.emit(Event::Authenticated { method });
-        self.enter_network(now);
+        let outcome = authenticator.accept(now, grant);
+        if !matches!(outcome, Outcome::Ignored) {
+            self.ipcp.options.assign(assignment);
+        }
+        self.take(now, outcome);
         self.settle(now);
     }
 
@@ -163,6 +165,16 @@ impl Ppp {
         self.asked = false;
         if let Some(authenticator) = self.authentication.as_mut().and_then(Authentication::authenticator) {
             authenticator.reject(now, refusal, &mut self.rng);
+        }
+    }
+
+    /// The RADIUS server has another question, an EAP Request, for the user of the last [`Event::Authenticate`].
+    pub fn challenge(&mut self, now: Instant, packet: &[u8]) {
+        self.asked = false;
+        if let Some(authenticator) = self.authentication.as_mut().and_then(Authentication::authenticator) {
+            let outcome = authenticator.challenge(now, packet, &mut self.rng);
+            self.take(now, outcome);
+            self.settle(now);
         }
     }
 
@@ -187,14 +199,14 @@ impl Ppp {
             // "Any non-LCP packets received during this phase MUST be silently discarded" (section 3.7).
             _ if self.state == State::Terminate => {}
             // RFC 1661 section 3.5: until it is their turn, packets of other protocols are silently discarded.
-            (Protocol::PAP | Protocol::CHAP, Ok(packet)) if self.lcp.is_opened() => {
+            (Protocol::PAP | Protocol::CHAP | Protocol::EAP, Ok(packet)) if self.lcp.is_opened() => {
                 self.handle_authentication(now, protocol, &packet);
             }
             (Protocol::IPCP, Ok(packet)) if self.state == State::Network => self.ipcp.handle(now, &packet),
             (Protocol::IPV6CP, Ok(packet)) if self.state == State::Network && self.ipv6cp.is_some() => {
                 self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.handle(now, &packet));
             }
-            (Protocol::LCP | Protocol::PAP | Protocol::CHAP | Protocol::IPCP, _) => {}
+            (Protocol::LCP | Protocol::PAP | Protocol::CHAP | Protocol::EAP | Protocol::IPCP, _) => {}
             // A Protocol-Reject may only be sent while LCP is open (section 5.7).
             (_, _) if self.lcp.is_opened() && self.state == State::Network => {
                 self.reject_protocol(protocol, information)
@@ -234,7 +246,7 @@ impl Ppp {
             Protocol::LCP => self.lcp.handle_reject(now, false),
             Protocol::IPCP => self.ipcp.handle_reject(now, false),
             Protocol::IPV6CP => self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.handle_reject(now, false)),
-            Protocol::PAP | Protocol::CHAP if self.state == State::Authenticate => {
+            Protocol::PAP | Protocol::CHAP | Protocol::EAP if self.state == State::Authenticate => {
                 let problem = "the peer rejects the authentication protocol that it agreed to".to_owned();
                 self.fail(Error::NegotiationFailed { phase: Phase::Authentication, problem });
             }
@@ -268,7 +280,8 @@ impl Ppp {
                 self.asked = true;
                 self.emit(Event::Authenticate(request));
             }
-            Outcome::Accepted => {
+            Outcome::Accepted(frame) => {
+                frame.into_iter().for_each(|frame| self.lcp.send(frame));
                 if let Some(authentication) = self.authentication.as_ref().filter(|_| self.state == State::Authenticate)
                 {
                     let method = authentication.method();
@@ -364,9 +377,7 @@ impl Ppp {
 
     /// Why the peer of a server was refused, if it was.
     fn refusal(&mut self) -> Option<Error> {
-        let authenticator = self.authentication.as_mut()?.authenticator()?;
-        let cause = authenticator.refused()?;
-        Some(Error::Refused { method: authenticator.method(), cause })
+        self.authentication.as_mut()?.authenticator()?.refused().cloned()
     }
 
     fn handle_ipcp_signal(&mut self, signal: Signal) {

@@ -22,8 +22,8 @@ pub(super) enum Outcome {
     Send(Vec<u8>),
     /// The owner has to decide.
     Ask(aaa::Request),
-    /// Both ends are satisfied.
-    Accepted,
+    /// Both ends are satisfied; a frame may have to tell the other one.
+    Accepted(Option<Vec<u8>>),
     /// One of them is not.
     Failed(Error),
 }
@@ -48,7 +48,7 @@ impl Authentication {
     pub(super) fn handle(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>, may_ask: bool) -> Outcome {
         match self {
             Self::Peer(peer) => peer.handle(now, protocol, packet),
-            Self::Authenticator(authenticator) => authenticator.handle(protocol, packet, may_ask),
+            Self::Authenticator(authenticator) => authenticator.handle(now, protocol, packet, may_ask),
         }
     }
 

@@ -34,22 +34,31 @@ impl Challenger {
         Self { algorithm, id: rng.random(), value, name: name.to_owned(), answer: None }
     }
 
+    /// The Identifier.
+    pub(super) fn id(&self) -> u8 {
+        self.id
+    }
+
+    /// The length of the value, the value and our name.
+    pub(super) fn data(&self) -> Vec<u8> {
+        let length = u8::try_from(self.value.len()).unwrap_or(u8::MAX);
+        [&[length], &self.value[..], self.name.as_bytes()].concat()
+    }
+
     /// The Challenge. It is repeated as it is, so that a Response that crosses the repetition counts.
     pub(super) fn challenge(&self) -> Vec<u8> {
-        let mut data = Vec::with_capacity(1 + self.value.len() + self.name.len());
-        // The length of the value: an octet holds it.
-        data.extend([CHALLENGE as u8]);
-        data.extend(self.value);
-        data.extend(self.name.as_bytes());
-        Packet { code: ChapCode::CHALLENGE.0, id: self.id, data: &data }.frame(Protocol::CHAP)
+        Packet { code: ChapCode::CHALLENGE.0, id: self.id, data: &self.data() }.frame(Protocol::CHAP)
     }
 
     /// What a Response to the Challenge says; none when it is something else.
     pub(super) fn read(&self, packet: &Packet<'_>) -> Option<Request> {
-        if (ChapCode(packet.code), packet.id) != (ChapCode::RESPONSE, self.id) {
-            return None;
-        }
-        let mut reader = Reader::new(packet.data);
+        let is_answer = (ChapCode(packet.code), packet.id) == (ChapCode::RESPONSE, self.id);
+        is_answer.then(|| self.proof(packet.data)).flatten()
+    }
+
+    /// What the length of a value, the value and a name say.
+    pub(super) fn proof(&self, data: &[u8]) -> Option<Request> {
+        let mut reader = Reader::new(data);
         let length = reader.u8("value size").ok()?;
         let value = reader.take(length.into(), "value").ok()?;
         let name = str::from_utf8(reader.rest()).ok().filter(|name| name.len() <= MAX_NAME)?;
@@ -67,10 +76,9 @@ impl Challenger {
 
     /// The Response is right.
     pub(super) fn accept(&mut self, grant: &Grant) {
-        let message = match (&self.algorithm, &grant.authenticator_response) {
-            (Algorithm::MsChapV2, Some(response)) => format!("{response} M={WELCOME}"),
-            // A peer with MS-CHAPv2 ends the link by itself when the response of the authenticator is missing.
-            (Algorithm::MsChapV2, None) | (Algorithm::Md5, _) => WELCOME.to_owned(),
+        let message = match self.algorithm {
+            Algorithm::Md5 => WELCOME.to_owned(),
+            Algorithm::MsChapV2 => success_message(grant),
         };
         self.answer = Some((ChapCode::SUCCESS, message));
     }
@@ -89,6 +97,12 @@ impl Challenger {
         let (code, message) = self.answer.as_ref()?;
         Some(Packet { code: code.0, id: self.id, data: message.as_bytes() }.frame(Protocol::CHAP))
     }
+}
+
+/// The Message of a Success (RFC 2759 section 5). A peer ends the link by itself when the response of the authenticator is missing.
+pub(super) fn success_message(grant: &Grant) -> String {
+    let response = grant.authenticator_response.as_deref().unwrap_or_default();
+    format!("{response} M={WELCOME}")
 }
 
 /// The Message of a Failure (RFC 2759 section 6). No retry is allowed: the challenge is there because it must be.

@@ -50,12 +50,17 @@ pub(super) enum Outcome {
     },
 }
 
-/// An exchange, and the repetitions of it that the peer may ask for while the link is up.
-pub(super) struct Chap {
-    algorithm: Algorithm,
+/// Who we are, and the responses that prove it.
+pub(super) struct Responder {
     username: String,
     password: Zeroizing<String>,
     rng: StdRng,
+}
+
+/// An exchange, and the repetitions of it that the peer may ask for while the link is up.
+pub(super) struct Chap {
+    algorithm: Algorithm,
+    responder: Responder,
     answered: Option<Answered>,
 }
 
@@ -68,9 +73,32 @@ struct Answered {
     expected: Option<String>,
 }
 
+impl Responder {
+    pub(super) fn new(username: String, password: Zeroizing<String>, rng: StdRng) -> Self {
+        Self { username, password, rng }
+    }
+
+    /// The value of a Response packet (RFC 2759 section 4) and the authenticator response that it must get.
+    pub(super) fn ms_chap_v2(&mut self, authenticator_challenge: [u8; CHALLENGE]) -> (Vec<u8>, String) {
+        let mut peer_challenge = [0; CHALLENGE];
+        self.rng.fill_bytes(&mut peer_challenge);
+        let exchange =
+            Exchange { authenticator_challenge, peer_challenge, username: &self.username, password: &self.password };
+        let nt_response = exchange.nt_response();
+        let value = Response { peer_challenge, nt_response }.write().to_vec();
+        (value, exchange.authenticator_response(&nt_response))
+    }
+
+    /// Whether the message of a Success is the `expected` authenticator response, and what else it likes to say. The digits are in
+    /// upper case (RFC 2759 section 5), and some gateways write lower case.
+    pub(super) fn is_proof(message: &[u8], expected: &str) -> bool {
+        message.get(..expected.len()).is_some_and(|said| hash::eq(&said.to_ascii_uppercase(), expected.as_bytes()))
+    }
+}
+
 impl Chap {
     pub(super) fn new(algorithm: Algorithm, username: String, password: Zeroizing<String>, rng: StdRng) -> Self {
-        Self { algorithm, username, password, rng, answered: None }
+        Self { algorithm, responder: Responder::new(username, password, rng), answered: None }
     }
 
     /// The response that is out: sent again while no answer comes.
@@ -101,52 +129,44 @@ impl Chap {
         }
         let (value, expected) = match self.algorithm {
             Algorithm::Md5 if challenge.is_empty() => return None,
-            Algorithm::Md5 => (hash::digest(Hash::Md5, &[&[packet.id], self.password.as_bytes(), challenge]), None),
+            Algorithm::Md5 => {
+                (hash::digest(Hash::Md5, &[&[packet.id], self.responder.password.as_bytes(), challenge]), None)
+            }
             Algorithm::MsChapV2 => {
-                let (value, expected) = self.ms_chap_v2(challenge.try_into().ok()?);
+                let (value, expected) = self.responder.ms_chap_v2(challenge.try_into().ok()?);
                 (value, Some(expected))
             }
         };
         let mut data = vec![u8::try_from(value.len()).ok()?];
         data.extend(value);
-        data.extend(self.username.as_bytes());
+        data.extend(self.responder.username.as_bytes());
         let frame = Packet { code: ChapCode::RESPONSE.0, id: packet.id, data: &data }.frame(Protocol::CHAP);
         self.answered = Some(Answered { id: packet.id, challenge: challenge.to_vec(), frame: frame.clone(), expected });
         Some(Outcome::Response(frame))
     }
 
-    /// The value of a Response packet (RFC 2759 section 4) and the authenticator response that it must get.
-    fn ms_chap_v2(&mut self, authenticator_challenge: [u8; CHALLENGE]) -> (Vec<u8>, String) {
-        let mut peer_challenge = [0; CHALLENGE];
-        self.rng.fill_bytes(&mut peer_challenge);
-        let exchange =
-            Exchange { authenticator_challenge, peer_challenge, username: &self.username, password: &self.password };
-        let nt_response = exchange.nt_response();
-        let value = Response { peer_challenge, nt_response }.write().to_vec();
-        (value, exchange.authenticator_response(&nt_response))
-    }
-
     fn handle_success(&self, message: &[u8]) -> Outcome {
         match self.answered.as_ref().and_then(|answered| answered.expected.as_deref()) {
             None => Outcome::Accepted,
-            // Section 5: the digits are in upper case, and some gateways write lower case.
-            Some(expected) => match message.get(..expected.len()) {
-                Some(said) if hash::eq(&said.to_ascii_uppercase(), expected.as_bytes()) => Outcome::Accepted,
-                Some(_) | None => Outcome::NotVerified,
-            },
+            Some(expected) if Responder::is_proof(message, expected) => Outcome::Accepted,
+            Some(_) => Outcome::NotVerified,
         }
     }
 }
 
-/// What a Failure says. With MS-CHAPv2 that is `E=691 R=1 C=... V=3 M=text` (RFC 2759 section 6).
 fn refusal(algorithm: Algorithm, message: &[u8]) -> Outcome {
-    let said = text(message);
-    if algorithm == Algorithm::Md5 {
-        return Outcome::Refused { code: None, message: said };
-    }
-    let code = said.split(' ').find_map(|field| field.strip_prefix("E=")?.parse().ok());
-    let message = said.split_once("M=").map_or("", |(_, message)| message).to_owned();
+    let (code, message) = match algorithm {
+        Algorithm::Md5 => (None, text(message)),
+        Algorithm::MsChapV2 => refusal_of_ms_chap_v2(message),
+    };
     Outcome::Refused { code, message }
+}
+
+/// What a Failure of MS-CHAPv2 says, `E=691 R=1 C=... V=3 M=text` (RFC 2759 section 6): the error and the text.
+pub(super) fn refusal_of_ms_chap_v2(message: &[u8]) -> (Option<u32>, String) {
+    let said = text(message);
+    let code = said.split(' ').find_map(|field| field.strip_prefix("E=")?.parse().ok());
+    (code, said.split_once("M=").map_or("", |(_, message)| message).to_owned())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::Counters;
+use super::eap::{Eap, Method};
 use crate::config::PppAuth;
 
 /// What one link is to be.
@@ -83,13 +84,20 @@ pub struct Server {
     pub name: String,
     /// The protocols that are demanded, in this order, until the peer agrees to one.
     pub auth: Vec<PppAuth>,
+    /// Who answers where EAP is one of them.
+    pub eap: Eap,
     /// Whether there is IPv6 as well.
     pub ipv6: bool,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { name: "towline".to_owned(), auth: vec![PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap], ipv6: false }
+        Self {
+            name: "towline".to_owned(),
+            auth: vec![PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap],
+            eap: Eap::Local(vec![Method::MsChapV2]),
+            ipv6: false,
+        }
     }
 }
 

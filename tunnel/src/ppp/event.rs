@@ -12,8 +12,8 @@ use crate::config::PppAuth;
 pub enum Event {
     /// LCP is open.
     LcpOpened,
-    /// In the role of the server: somebody wants in. The owner answers once, by [`super::Ppp::accept`] or
-    /// [`super::Ppp::reject`], however late; until then no other request comes.
+    /// In the role of the server: somebody wants in. The owner answers once, by [`super::Ppp::accept`],
+    /// [`super::Ppp::reject`] or [`super::Ppp::challenge`], however late; until then no other request comes.
     Authenticate(aaa::Request),
     /// In the role of the client: the peer accepted our name and password and, with MS-CHAPv2, proved that it knows the
     /// password. In the role of the server: the peer has been told that it may come in.

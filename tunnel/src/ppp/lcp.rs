@@ -39,6 +39,7 @@ fn authentication_data(auth: PppAuth) -> Vec<u8> {
         PppAuth::Pap => (Protocol::PAP, None),
         PppAuth::Chap => (Protocol::CHAP, Some(ALGORITHM_MD5)),
         PppAuth::MsChapV2 => (Protocol::CHAP, Some(ALGORITHM_MS_CHAP_V2)),
+        PppAuth::Eap => (Protocol::EAP, None),
     };
     let [high, low] = protocol.0.to_be_bytes();
     [high, low].into_iter().chain(algorithm).collect()

@@ -5,6 +5,7 @@ use crate::config::PppAuth;
 use mschapv2::Exchange;
 use zeroize::Zeroizing;
 
+mod eap;
 mod ipv6;
 mod server;
 mod simulation;

@@ -6,11 +6,12 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::Outcome;
-use crate::aaa::{Cause, Grant, Refusal, Request};
+use crate::aaa::{Cause, Grant, Refusal};
 use crate::config::PppAuth;
 use crate::ppp::challenge::Challenger;
 use crate::ppp::chap::Algorithm;
 use crate::ppp::config::{Config, Server};
+use crate::ppp::eap;
 use crate::ppp::error::{Error, Phase};
 use crate::ppp::packet::{Packet, Protocol};
 use crate::ppp::pap::Verifier;
@@ -29,18 +30,19 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(4);
 enum Exchange {
     Pap(Verifier),
     Chap(Challenger),
+    Eap(Box<eap::Authenticator>),
 }
 
 /// How far it is.
 enum Stage {
-    /// The peer has yet to say who it is; the next challenge is due then, and so many may follow it.
+    /// The peer has yet to answer; the question is asked again then, and so often after it.
     Waiting { at: Instant, left: u32 },
     /// The owner is asked.
     Asked,
     /// The peer hears of its refusal then.
-    Refusing { at: Instant, cause: Cause },
+    Refusing { at: Instant, error: Error },
     /// It has heard; the link ends then.
-    Refused { at: Instant, cause: Cause },
+    Refused { at: Instant, error: Error },
     /// The peer is in.
     Accepted,
 }
@@ -66,11 +68,12 @@ impl Authenticator {
             PppAuth::Pap => Exchange::Pap(Verifier::default()),
             PppAuth::Chap => Exchange::Chap(Challenger::new(Algorithm::Md5, &server.name, rng)),
             PppAuth::MsChapV2 => Exchange::Chap(Challenger::new(Algorithm::MsChapV2, &server.name, rng)),
+            PppAuth::Eap => Exchange::Eap(Box::new(eap::Authenticator::new(server.eap.clone(), &server.name, rng))),
         };
         let restart = config.counters.restart;
         let authenticator =
             Self { method, exchange, stage: Stage::Waiting { at: now + restart, left: MAX_CHALLENGE }, restart };
-        let frame = authenticator.challenge();
+        let frame = authenticator.question();
         (authenticator, frame)
     }
 
@@ -79,45 +82,81 @@ impl Authenticator {
     }
 
     /// Why the peer was refused.
-    pub(in crate::ppp) fn refused(&self) -> Option<Cause> {
-        match self.stage {
-            Stage::Refusing { cause, .. } | Stage::Refused { cause, .. } => Some(cause),
+    pub(in crate::ppp) fn refused(&self) -> Option<&Error> {
+        match &self.stage {
+            Stage::Refusing { error, .. } | Stage::Refused { error, .. } => Some(error),
             Stage::Waiting { .. } | Stage::Asked | Stage::Accepted => None,
         }
     }
 
-    pub(super) fn handle(&mut self, protocol: Protocol, packet: &Packet<'_>, may_ask: bool) -> Outcome {
+    pub(super) fn handle(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>, may_ask: bool) -> Outcome {
         let request = match (&mut self.exchange, protocol) {
             (Exchange::Pap(pap), Protocol::PAP) => pap.read(packet),
             (Exchange::Chap(chap), Protocol::CHAP) => chap.read(packet),
+            (Exchange::Eap(_), Protocol::EAP) => return self.handle_eap(now, packet, may_ask),
             // Not what was agreed on.
-            (Exchange::Pap(_) | Exchange::Chap(_), _) => None,
+            (Exchange::Pap(_) | Exchange::Chap(_) | Exchange::Eap(_), _) => None,
         };
-        let Some(request) = request else { return Outcome::Ignored };
-        match self.stage {
-            Stage::Waiting { .. } if may_ask => self.ask(request),
-            Stage::Waiting { .. } | Stage::Asked | Stage::Refusing { .. } => Outcome::Ignored,
+        match (request, &self.stage) {
+            (Some(request), Stage::Waiting { .. }) if may_ask => {
+                self.stage = Stage::Asked;
+                Outcome::Ask(request)
+            }
             // Whatever the repetition says: another answer would tell a guesser something.
-            Stage::Refused { .. } | Stage::Accepted => self.reply().map_or(Outcome::Ignored, Outcome::Send),
+            (Some(_), Stage::Refused { .. } | Stage::Accepted) => self.reply().map_or(Outcome::Ignored, Outcome::Send),
+            (Some(_) | None, _) => Outcome::Ignored,
         }
     }
 
-    fn ask(&mut self, request: Request) -> Outcome {
-        self.stage = Stage::Asked;
-        Outcome::Ask(request)
+    fn handle_eap(&mut self, now: Instant, packet: &Packet<'_>, may_ask: bool) -> Outcome {
+        let Exchange::Eap(eap) = &mut self.exchange else { return Outcome::Ignored };
+        match self.stage {
+            Stage::Waiting { .. } if may_ask => {
+                let step = eap.handle(packet);
+                self.step(now, step)
+            }
+            Stage::Refused { .. } | Stage::Accepted => eap.repeat(packet).map_or(Outcome::Ignored, Outcome::Send),
+            Stage::Waiting { .. } | Stage::Asked | Stage::Refusing { .. } => Outcome::Ignored,
+        }
     }
 
-    /// The peer may come in; returns what tells it, if it waits for that.
-    pub(in crate::ppp) fn accept(&mut self, grant: &Grant) -> Option<Vec<u8>> {
+    fn step(&mut self, now: Instant, step: eap::Step) -> Outcome {
+        match step {
+            eap::Step::Ignored => Outcome::Ignored,
+            eap::Step::Send(frame) => {
+                self.stage = Stage::Waiting { at: now + self.restart, left: MAX_CHALLENGE };
+                Outcome::Send(frame)
+            }
+            eap::Step::Ask(request) => {
+                self.stage = Stage::Asked;
+                Outcome::Ask(request)
+            }
+            eap::Step::Accepted(frame) => {
+                self.stage = Stage::Accepted;
+                Outcome::Accepted(Some(frame))
+            }
+            eap::Step::Refused(frame, error) => {
+                self.stage = Stage::Refused { at: now + REFUSAL_LINGER, error };
+                Outcome::Send(frame)
+            }
+        }
+    }
+
+    /// The peer may come in.
+    pub(in crate::ppp) fn accept(&mut self, now: Instant, grant: &Grant) -> Outcome {
         if !matches!(self.stage, Stage::Asked) {
-            return None;
+            return Outcome::Ignored;
         }
         match &mut self.exchange {
             Exchange::Pap(pap) => pap.accept(),
             Exchange::Chap(chap) => chap.accept(grant),
+            Exchange::Eap(eap) => {
+                let step = eap.accept(grant);
+                return self.step(now, step);
+            }
         }
         self.stage = Stage::Accepted;
-        self.reply()
+        Outcome::Accepted(self.reply())
     }
 
     /// The peer may not come in; it hears so in a while.
@@ -128,22 +167,44 @@ impl Authenticator {
         match &mut self.exchange {
             Exchange::Pap(pap) => pap.reject(),
             Exchange::Chap(chap) => chap.reject(refusal, rng),
+            Exchange::Eap(eap) => eap.reject(refusal, rng),
         }
         let at = now + REFUSAL_DELAY + REFUSAL_JITTER.mul_f64(rng.random());
-        self.stage = Stage::Refusing { at, cause: refusal.cause };
+        let error = Error::Refused { method: self.method, cause: refusal.cause };
+        self.stage = Stage::Refusing { at, error };
     }
 
-    fn challenge(&self) -> Option<Vec<u8>> {
+    /// The RADIUS server has another question for the peer.
+    pub(in crate::ppp) fn challenge(&mut self, now: Instant, packet: &[u8], rng: &mut StdRng) -> Outcome {
+        let Exchange::Eap(eap) = &mut self.exchange else { return Outcome::Ignored };
+        if !matches!(self.stage, Stage::Asked) {
+            return Outcome::Ignored;
+        }
+        match eap.challenge(packet) {
+            // Nothing that a peer could answer.
+            eap::Step::Ignored => {
+                self.reject(now, &Refusal::new(Cause::RadiusReject), rng);
+                Outcome::Ignored
+            }
+            step => self.step(now, step),
+        }
+    }
+
+    /// What the peer is asked.
+    fn question(&self) -> Option<Vec<u8>> {
         match &self.exchange {
             Exchange::Pap(_) => None,
             Exchange::Chap(chap) => Some(chap.challenge()),
+            Exchange::Eap(eap) => Some(eap.last()),
         }
     }
 
+    /// What the peer is told.
     fn reply(&self) -> Option<Vec<u8>> {
         match &self.exchange {
             Exchange::Pap(pap) => pap.reply(),
             Exchange::Chap(chap) => chap.reply(),
+            Exchange::Eap(eap) => Some(eap.last()),
         }
     }
 
@@ -159,15 +220,15 @@ impl Authenticator {
             Stage::Waiting { at, left } if at <= now => match left.checked_sub(1) {
                 Some(left) => {
                     self.stage = Stage::Waiting { at: now + self.restart, left };
-                    self.challenge().map_or(Outcome::Ignored, Outcome::Send)
+                    self.question().map_or(Outcome::Ignored, Outcome::Send)
                 }
                 None => Outcome::Failed(Error::NoResponse { phase: Phase::Authentication }),
             },
-            Stage::Refusing { at, cause } if at <= now => {
-                self.stage = Stage::Refused { at: now + REFUSAL_LINGER, cause };
+            Stage::Refusing { at, ref error } if at <= now => {
+                self.stage = Stage::Refused { at: now + REFUSAL_LINGER, error: error.clone() };
                 self.reply().map_or(Outcome::Ignored, Outcome::Send)
             }
-            Stage::Refused { at, cause } if at <= now => Outcome::Failed(Error::Refused { method: self.method, cause }),
+            Stage::Refused { at, ref error } if at <= now => Outcome::Failed(error.clone()),
             _ => Outcome::Ignored,
         }
     }

@@ -9,6 +9,7 @@ use super::Outcome;
 use crate::config::PppAuth;
 use crate::ppp::chap::{self, Algorithm, Chap};
 use crate::ppp::config::{Client, Config};
+use crate::ppp::eap;
 use crate::ppp::error::{Error, Phase};
 use crate::ppp::packet::{Packet, Protocol};
 use crate::ppp::pap::Pap;
@@ -22,7 +23,7 @@ const CHALLENGE_WAIT: Duration = Duration::from_secs(30);
 /// Whether the protocol proves to us that the peer knows the password.
 pub(in crate::ppp) fn is_mutual(method: PppAuth) -> bool {
     match method {
-        PppAuth::MsChapV2 => true,
+        PppAuth::MsChapV2 | PppAuth::Eap => true,
         PppAuth::Chap | PppAuth::Pap => false,
     }
 }
@@ -30,6 +31,7 @@ pub(in crate::ppp) fn is_mutual(method: PppAuth) -> bool {
 enum Exchange {
     Pap(Pap),
     Chap(Box<Chap>),
+    Eap(Box<eap::Peer>),
 }
 
 /// The proof of who we are, and the repetitions of it that an authenticator with CHAP may ask for while the link is up.
@@ -64,6 +66,10 @@ impl Peer {
             }
             PppAuth::Chap => (chap(Algorithm::Md5, rng), None, (now + CHALLENGE_WAIT, 0)),
             PppAuth::MsChapV2 => (chap(Algorithm::MsChapV2, rng), None, (now + CHALLENGE_WAIT, 0)),
+            PppAuth::Eap => {
+                let eap = eap::Peer::new(client.username.clone(), client.password.clone(), split(rng));
+                (Exchange::Eap(Box::new(eap)), None, (now + CHALLENGE_WAIT, 0))
+            }
         };
         (Self { method, exchange, accepted: false, restart, retry: Some(retry) }, frame)
     }
@@ -75,24 +81,33 @@ impl Peer {
     pub(super) fn handle(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>) -> Outcome {
         let outcome = match (&mut self.exchange, protocol) {
             (Exchange::Pap(pap), Protocol::PAP) => match pap.decision(packet) {
-                Some(Ok(())) => Outcome::Accepted,
+                Some(Ok(())) => Outcome::Accepted(None),
                 Some(Err(message)) => self.refused(None, message),
                 None => Outcome::Ignored,
             },
             (Exchange::Chap(chap), Protocol::CHAP) => match chap.handle(packet) {
                 chap::Outcome::Ignored => Outcome::Ignored,
                 chap::Outcome::Response(frame) => Outcome::Send(frame),
-                chap::Outcome::Accepted => Outcome::Accepted,
+                chap::Outcome::Accepted => Outcome::Accepted(None),
                 chap::Outcome::NotVerified => Outcome::Failed(Error::AuthenticatorNotVerified),
                 chap::Outcome::Refused { code, message } => self.refused(code, message),
             },
+            (Exchange::Eap(eap), Protocol::EAP) => match eap.handle(packet) {
+                eap::Outcome::Ignored => Outcome::Ignored,
+                eap::Outcome::Response(frame) => Outcome::Send(frame),
+                eap::Outcome::Accepted(frame) => Outcome::Accepted(Some(frame)),
+                eap::Outcome::NotVerified => Outcome::Failed(Error::AuthenticatorNotVerified),
+                eap::Outcome::Refused(code, message) => self.refused(code, message),
+            },
             // Not what was agreed on.
-            (Exchange::Pap(_) | Exchange::Chap(_), _) => Outcome::Ignored,
+            (Exchange::Pap(_) | Exchange::Chap(_) | Exchange::Eap(_), _) => Outcome::Ignored,
         };
-        match outcome {
-            Outcome::Accepted => (self.accepted, self.retry) = (true, None),
-            Outcome::Send(_) if !self.accepted => self.retry = Some((now + self.restart, MAX_AUTHENTICATE)),
-            Outcome::Send(_) | Outcome::Ignored | Outcome::Ask(_) | Outcome::Failed(_) => {}
+        match (&outcome, &self.exchange) {
+            (Outcome::Accepted(_), _) => (self.accepted, self.retry) = (true, None),
+            // The authenticator repeats its Requests; Responses are never repeated by time (RFC 3748 section 4.1).
+            (Outcome::Send(_), Exchange::Eap(_)) if !self.accepted => self.retry = Some((now + CHALLENGE_WAIT, 0)),
+            (Outcome::Send(_), _) if !self.accepted => self.retry = Some((now + self.restart, MAX_AUTHENTICATE)),
+            (Outcome::Send(_) | Outcome::Ignored | Outcome::Ask(_) | Outcome::Failed(_), _) => {}
         }
         outcome
     }
@@ -118,6 +133,7 @@ impl Peer {
                 Some(response) => response.to_vec(),
                 None => return unanswered,
             },
+            Exchange::Eap(_) => return unanswered,
         };
         self.retry = Some((now + self.restart, left));
         Outcome::Send(frame)

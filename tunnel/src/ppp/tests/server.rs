@@ -10,14 +10,21 @@ pub(super) fn assignment() -> Assignment {
     Assignment { local: [10, 0, 0, 1].into(), peer: [10, 0, 0, 9].into(), dns: vec![[10, 0, 0, 53].into()] }
 }
 
+fn gate(auth: &[PppAuth]) -> Server {
+    Server { name: "gate".to_owned(), auth: auth.to_vec(), ..Server::default() }
+}
+
 fn link(auth: &[PppAuth]) -> Link {
-    let server = Server { name: "gate".to_owned(), auth: auth.to_vec(), ipv6: false };
-    Link::of(Config { role: Role::Server(server), ..Config::default() })
+    Link::of(Config { role: Role::Server(gate(auth)), ..Config::default() })
 }
 
 /// LCP up to Opened, and what is said then.
 fn established(auth: PppAuth) -> Link {
-    let mut link = link(&[auth]);
+    established_with(gate(&[auth]))
+}
+
+pub(super) fn established_with(server: Server) -> Link {
+    let mut link = Link::of(Config { role: Role::Server(server), ..Config::default() });
     let (protocol, code, id, data) = link.heard();
     assert_eq!((protocol, code), (LCP, 1));
     link.say(LCP, 2, id, &data);
@@ -27,7 +34,7 @@ fn established(auth: PppAuth) -> Link {
     link
 }
 
-fn asked(link: &mut Link) -> Request {
+pub(super) fn asked(link: &mut Link) -> Request {
     match link.event() {
         Some(Event::Authenticate(request)) => request,
         other => panic!("{other:?}"),

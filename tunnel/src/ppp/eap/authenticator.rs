@@ -1,0 +1,222 @@
+//! The authenticator's end of EAP (RFC 3748 section 4): Identity, then one of our methods or those of a RADIUS server.
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::mschapv2::{Message, OpCode};
+use super::{Eap, EapCode, EapType, Method, frame, verdict};
+use crate::aaa::{Grant, MAX_NAME, Proof, Refusal, Request};
+use crate::ppp::challenge::{Challenger, failure_message, success_message};
+use crate::ppp::chap::Algorithm;
+use crate::ppp::error::{Error, Phase};
+use crate::ppp::packet::{HEADER, Packet, Protocol};
+
+/// What came of a Response.
+pub(in crate::ppp) enum Step {
+    /// Nothing: not valid, or not the answer to the Request that is out.
+    Ignored,
+    /// A Request is to be sent, and sent again until it is answered.
+    Send(Vec<u8>),
+    /// The owner has to decide.
+    Ask(Request),
+    /// The peer is in; this tells it.
+    Accepted(Vec<u8>),
+    /// It is not, for that reason; this tells it.
+    Refused(Vec<u8>, Error),
+}
+
+/// How far the conversation is.
+enum Stage {
+    /// The peer has yet to say who it is.
+    Identity,
+    /// The first of the methods has begun; the peer may propose another.
+    Begun,
+    /// MS-CHAPv2: the peer is told that we know its password, and has yet to believe it.
+    Succeeding,
+    /// Its Response was wrong, or the method is over.
+    Ended,
+    /// The RADIUS server answers.
+    PassThrough,
+}
+
+/// One conversation.
+pub(in crate::ppp) struct Authenticator {
+    eap: Eap,
+    challenger: Challenger,
+    /// The Identifier of the Request that is out.
+    id: u8,
+    /// What was sent last, or is to be sent next: that Request, or the end of the conversation.
+    last: Vec<u8>,
+    /// What the peer calls itself.
+    name: String,
+    stage: Stage,
+    /// What an answer to the last Request gets once all is decided.
+    farewell: Option<Vec<u8>>,
+}
+
+impl Authenticator {
+    pub(in crate::ppp) fn new(eap: Eap, name: &str, rng: &mut StdRng) -> Self {
+        let id = rng.random();
+        Self {
+            eap,
+            challenger: Challenger::new(Algorithm::MsChapV2, name, rng),
+            id,
+            last: frame(EapCode::REQUEST, id, EapType::IDENTITY, &[]),
+            name: String::new(),
+            stage: Stage::Identity,
+            farewell: None,
+        }
+    }
+
+    /// What was sent last, or is to be sent next.
+    pub(in crate::ppp) fn last(&self) -> Vec<u8> {
+        self.last.clone()
+    }
+
+    pub(in crate::ppp) fn handle(&mut self, packet: &Packet<'_>) -> Step {
+        let Some((kind, data)) = self.response(packet) else { return Step::Ignored };
+        match (&self.stage, kind) {
+            (Stage::Identity, EapType::IDENTITY) => {
+                // What follows a zero octet is no part of the name (section 5.1).
+                let name = data.split(|octet| *octet == 0).next().unwrap_or_default();
+                let Some(name) = str::from_utf8(name).ok().filter(|name| name.len() <= MAX_NAME) else {
+                    return Step::Ignored;
+                };
+                self.name = name.to_owned();
+                match &self.eap {
+                    Eap::PassThrough => self.pass(packet),
+                    Eap::Local(_) => self.begin(),
+                }
+            }
+            (Stage::PassThrough, _) => self.pass(packet),
+            (Stage::Begun, EapType::NAK) => self.follow(data),
+            (Stage::Begun | Stage::Succeeding, EapType::MS_CHAP_V2) => self.handle_ms_chap_v2(data),
+            (Stage::Identity | Stage::Begun | Stage::Succeeding | Stage::Ended, _) => Step::Ignored,
+        }
+    }
+
+    /// The Type and the data of a Response to the Request that is out.
+    fn response<'a>(&self, packet: &Packet<'a>) -> Option<(EapType, &'a [u8])> {
+        let (kind, data) = packet.data.split_first()?;
+        ((EapCode(packet.code), packet.id) == (EapCode::RESPONSE, self.id)).then_some((EapType(*kind), data))
+    }
+
+    fn pass(&mut self, packet: &Packet<'_>) -> Step {
+        self.stage = Stage::PassThrough;
+        let packet = packet.frame(Protocol::EAP).split_off(HEADER);
+        Step::Ask(Request { name: self.name.clone(), proof: Proof::Eap { packet } })
+    }
+
+    fn send(&mut self, kind: EapType, data: &[u8]) -> Step {
+        self.id = self.id.wrapping_add(1);
+        self.last = frame(EapCode::REQUEST, self.id, kind, data);
+        Step::Send(self.last())
+    }
+
+    /// Begins the first of the methods that are left.
+    fn begin(&mut self) -> Step {
+        let Eap::Local(methods) = &self.eap else { return Step::Ignored };
+        self.stage = Stage::Begun;
+        match methods.first() {
+            Some(Method::MsChapV2) => {
+                let data = self.challenger.data();
+                let message = Message { op_code: OpCode::CHALLENGE, id: self.challenger.id(), data: &data };
+                self.send(EapType::MS_CHAP_V2, &message.write())
+            }
+            None => self.refuse_with(Error::NoCommonAuthentication),
+        }
+    }
+
+    /// The peer does not want the method: it gets the first of the others that it names.
+    fn follow(&mut self, wanted: &[u8]) -> Step {
+        let Eap::Local(methods) = &mut self.eap else { return Step::Ignored };
+        methods.drain(..1.min(methods.len()));
+        methods.retain(|method| wanted.contains(&method.kind().0));
+        self.begin()
+    }
+
+    fn refuse_with(&mut self, error: Error) -> Step {
+        self.stage = Stage::Ended;
+        Step::Refused(self.end(EapCode::FAILURE), error)
+    }
+
+    /// Ends the conversation with a Success or a Failure in answer to the last Response.
+    fn end(&mut self, code: EapCode) -> Vec<u8> {
+        self.last = verdict(code, self.id);
+        self.farewell = Some(self.last());
+        self.last()
+    }
+
+    fn handle_ms_chap_v2(&mut self, data: &[u8]) -> Step {
+        let Some(message) = Message::parse(data) else { return Step::Ignored };
+        match (&self.stage, message.op_code) {
+            (Stage::Begun, OpCode::RESPONSE) if message.id == self.challenger.id() => {
+                self.challenger.proof(message.data).map_or(Step::Ignored, Step::Ask)
+            }
+            (Stage::Succeeding, OpCode::SUCCESS) => {
+                self.stage = Stage::Ended;
+                Step::Accepted(self.end(EapCode::SUCCESS))
+            }
+            (Stage::Succeeding, OpCode::FAILURE) => {
+                let problem = "the peer does not believe that this end knows the password".to_owned();
+                self.refuse_with(Error::NegotiationFailed { phase: Phase::Authentication, problem })
+            }
+            _ => Step::Ignored,
+        }
+    }
+
+    /// The RADIUS server wants another round.
+    pub(in crate::ppp) fn challenge(&mut self, packet: &[u8]) -> Step {
+        match Packet::parse(packet) {
+            Ok(request) if EapCode(request.code) == EapCode::REQUEST && matches!(self.stage, Stage::PassThrough) => {
+                self.id = request.id;
+                self.last = request.frame(Protocol::EAP);
+                Step::Send(self.last())
+            }
+            Ok(_) | Err(_) => Step::Ignored,
+        }
+    }
+
+    /// The peer may come in.
+    pub(in crate::ppp) fn accept(&mut self, grant: &Grant) -> Step {
+        if let Stage::Begun = self.stage {
+            self.stage = Stage::Succeeding;
+            let text = success_message(grant);
+            let message = Message { op_code: OpCode::SUCCESS, id: self.challenger.id(), data: text.as_bytes() };
+            return self.send(EapType::MS_CHAP_V2, &message.write());
+        }
+        self.stage = Stage::Ended;
+        Step::Accepted(self.end_as(EapCode::SUCCESS, grant.eap.as_deref()))
+    }
+
+    /// The peer may not come in: [`Self::last`] tells it.
+    pub(in crate::ppp) fn reject(&mut self, refusal: &Refusal, rng: &mut StdRng) {
+        let tells = matches!(self.stage, Stage::Begun);
+        self.stage = Stage::Ended;
+        if !tells {
+            self.end_as(EapCode::FAILURE, refusal.eap.as_deref());
+            return;
+        }
+        let text = failure_message(refusal, rng);
+        let message = Message { op_code: OpCode::FAILURE, id: self.challenger.id(), data: text.as_bytes() };
+        self.send(EapType::MS_CHAP_V2, &message.write());
+        // Whatever acknowledges it.
+        self.farewell = Some(verdict(EapCode::FAILURE, self.id));
+    }
+
+    /// Ends with the packet of the RADIUS server where it says the same as we do, or else with ours.
+    fn end_as(&mut self, code: EapCode, packet: Option<&[u8]>) -> Vec<u8> {
+        let theirs = packet
+            .and_then(|packet| Packet::parse(packet).ok())
+            .filter(|packet| (EapCode(packet.code), packet.id) == (code, self.id));
+        let Some(packet) = theirs else { return self.end(code) };
+        self.last = packet.frame(Protocol::EAP);
+        self.farewell = Some(self.last());
+        self.last()
+    }
+
+    /// What a Response gets after the decision.
+    pub(in crate::ppp) fn repeat(&self, packet: &Packet<'_>) -> Option<Vec<u8>> {
+        self.response(packet).and_then(|_| self.farewell.clone())
+    }
+}
