@@ -13,7 +13,7 @@
 //!
 //! A server has one [`Responder`] in front of the relations with its peers: it makes an [`Ike`] of a peer's message 3.
 //!
-//! Left out: Aggressive Mode (it hands a hash of the pre-shared key to anyone), signatures, XAUTH, IKE fragmentation, and ESP
+//! Left out: Aggressive Mode (it hands a hash of the pre-shared key to anyone), signatures, XAUTH, and ESP
 //! outside of UDP.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -32,6 +32,7 @@ mod authentication;
 mod config;
 mod detection;
 mod error;
+mod fragmentation;
 mod informational;
 mod key;
 mod main_mode;
@@ -62,11 +63,12 @@ pub use payload::Identity;
 pub use relation::{SpiSpace, cookies};
 pub use responder::{Answer, Rate, Reason, Responder, ResponderConfig, ResponderStatistics};
 
+use fragmentation::Reassembly;
 use main_mode::MainMode;
 use message::Header;
 use phase1::Complaints;
 use quick_mode::QuickMode;
-use registry::{ExchangeType, ProtocolId};
+use registry::{ExchangeType, PayloadType, ProtocolId};
 use sa::{Backoff, IsakmpSa, Pair};
 
 /// What has to be sent.
@@ -237,6 +239,8 @@ pub struct Ike {
     complaints: Complaints,
     last_id: u32,
     retransmissions: u64,
+    /// Messages that came in part, one for each pair of cookies at most.
+    reassemblies: Vec<Reassembly>,
     /// The SA payload that a [`Responder`] admitted this relation with.
     offer: Option<responder::Digest>,
     timers: Timers<Timer>,
@@ -266,6 +270,7 @@ impl Ike {
             complaints: Complaints::default(),
             last_id: 0,
             retransmissions: 0,
+            reassemblies: Vec::new(),
             offer: None,
             timers: Timers::default(),
             transmits: VecDeque::new(),
@@ -307,6 +312,18 @@ impl Ike {
         if self.closed {
             return;
         }
+        match Header::read(message) {
+            Ok((header, body)) if header.next_payload == PayloadType::FRAGMENT => {
+                if let Some(whole) = self.handle_fragment(now, &header, body) {
+                    self.handle_whole(now, port, &whole);
+                }
+            }
+            Ok(_) | Err(_) => self.handle_whole(now, port, message),
+        }
+        self.renew_worn_isakmp(now);
+    }
+
+    fn handle_whole(&mut self, now: Instant, port: Port, message: &[u8]) {
         let (header, body) = match Header::read(message) {
             Ok(read) => read,
             Err(error) => return self.notice(format!("a message is ignored: {error}")),
@@ -317,7 +334,6 @@ impl Ike {
             ExchangeType::INFORMATIONAL => self.handle_informational(now, port, &header, body),
             other => self.notice(format!("a message of exchange {other} is ignored")),
         }
-        self.renew_worn_isakmp(now);
     }
 
     /// Does what is due.
@@ -385,7 +401,8 @@ impl Ike {
 
     /// The next thing to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        let transmit = self.transmits.pop_front()?;
+        self.first_fragment(transmit)
     }
 
     /// The next thing that has happened.

@@ -312,6 +312,17 @@ impl MainMode {
         }
     }
 
+    /// What the Vendor IDs of the peer say, as soon as they are known.
+    pub(super) fn abilities(&self) -> Option<Abilities> {
+        match &self.state {
+            State::Sa => None,
+            State::Ke { agreed, .. }
+            | State::Id { agreed, .. }
+            | State::InitiatorKe { agreed }
+            | State::InitiatorId { agreed, .. } => Some(agreed.abilities),
+        }
+    }
+
     /// Whether a message with this header belongs here.
     pub(super) fn is_for(&self, header: &Header) -> bool {
         match self.state {

@@ -25,6 +25,7 @@ registry! {
         NAT_OA = 21,
         NAT_D_DRAFT = 130,
         NAT_OA_DRAFT = 131,
+        FRAGMENT = 132,
     }
 }
 

@@ -10,6 +10,10 @@ const DPD: [u8; 16] = 0xafca_d713_68a1_f1c9_6b86_96fc_7757_0100_u128.to_be_bytes
 /// MD5("MS NT5 ISAKMPOAKLEY"): Windows; four octets with its version follow.
 const WINDOWS: [u8; 16] = 0x1e2b_5169_0599_1c7d_7c96_fcbf_b587_e461_u128.to_be_bytes();
 
+/// MD5("FRAGMENTATION"), and the bit that says: in Main Mode. Some peers leave the bits out.
+const FRAGMENTATION: [u8; 16] = 0x4048_b7d5_6ebc_e885_25e7_de7f_00d6_c2d3_u128.to_be_bytes();
+const FRAGMENTATION_BITS: [u8; 4] = [0x80, 0, 0, 0];
+
 /// What the Vendor IDs of a peer say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Abilities {
@@ -19,33 +23,40 @@ pub(super) struct Abilities {
     pub(super) dpd: bool,
     /// It is Windows, which sends no ESP to a server that is behind a NAT.
     pub(super) windows: bool,
+    /// It takes messages in fragments.
+    pub(super) fragmentation: bool,
 }
 
 impl Abilities {
     /// How many bits [`Self::bits`] has.
-    pub(super) const BITS: u32 = 5;
+    pub(super) const BITS: u32 = 6;
 
     /// Reads them; none for a peer without NAT traversal.
     pub(super) fn of(payloads: &Payloads<'_>) -> Option<Self> {
         let has = |wanted: &[u8]| payloads.all(PayloadType::VID).any(|id| id.starts_with(wanted));
-        Some(Self { flavour: Flavour::of(payloads)?, dpd: has(&DPD), windows: has(&WINDOWS) })
+        let (dpd, windows, fragmentation) = (has(&DPD), has(&WINDOWS), has(&FRAGMENTATION));
+        Some(Self { flavour: Flavour::of(payloads)?, dpd, windows, fragmentation })
     }
 
     /// They in few bits.
     pub(super) fn bits(self) -> u64 {
         let flavour = Flavour::ALL.iter().position(|flavour| *flavour == self.flavour).unwrap_or_default();
-        u64::try_from(flavour).unwrap_or_default() | u64::from(self.dpd) << 3 | u64::from(self.windows) << 4
+        let flags = [self.dpd, self.windows, self.fragmentation];
+        let flags = (3..).zip(flags).fold(0, |sum, (bit, flag)| sum | u64::from(flag) << bit);
+        u64::try_from(flavour).unwrap_or_default() | flags
     }
 
     /// The reverse of [`Self::bits`]; none for bits that it never gives.
     pub(super) fn from_bits(bits: u64) -> Option<Self> {
         let flavour = usize::try_from(bits & 0b111).ok().and_then(|index| Flavour::ALL.get(index))?;
-        Some(Self { flavour: *flavour, dpd: bits & 1 << 3 != 0, windows: bits & 1 << 4 != 0 })
+        let [dpd, windows, fragmentation] = [3, 4, 5].map(|bit| bits >> bit & 1 == 1);
+        Some(Self { flavour: *flavour, dpd, windows, fragmentation })
     }
 
     /// The Vendor IDs of the answer, the most important first: those that both ends know.
     pub(super) fn vendor_ids(self) -> impl Iterator<Item = Vec<u8>> {
-        [Some(self.flavour.vendor_id().to_vec()), self.dpd.then(|| DPD.to_vec())].into_iter().flatten()
+        let fragmentation = self.fragmentation.then(|| [&FRAGMENTATION[..], &FRAGMENTATION_BITS].concat());
+        [Some(self.flavour.vendor_id().to_vec()), self.dpd.then(|| DPD.to_vec()), fragmentation].into_iter().flatten()
     }
 
     /// All that this end knows, for the first message of an initiator.
@@ -54,6 +65,7 @@ impl Abilities {
             chain.push(PayloadType::VID, &flavour.vendor_id());
         }
         chain.push(PayloadType::VID, &DPD);
+        chain.push(PayloadType::VID, &[&FRAGMENTATION[..], &FRAGMENTATION_BITS].concat());
     }
 }
 
@@ -64,8 +76,9 @@ mod tests {
     #[test]
     fn abilities_survive_their_bits() {
         for flavour in Flavour::ALL {
-            for (dpd, windows) in [(false, false), (false, true), (true, false), (true, true)] {
-                let abilities = Abilities { flavour, dpd, windows };
+            for flags in 0..8 {
+                let [dpd, windows, fragmentation] = [1, 2, 4].map(|flag| flags & flag != 0);
+                let abilities = Abilities { flavour, dpd, windows, fragmentation };
                 assert!(abilities.bits() < 1 << Abilities::BITS);
                 assert_eq!(Abilities::from_bits(abilities.bits()), Some(abilities));
             }
@@ -79,6 +92,7 @@ mod tests {
         chain.push(PayloadType::VID, &Flavour::Draft02LineFeed.vendor_id());
         chain.push(PayloadType::VID, &[&WINDOWS[..], &[0, 0, 0, 9]].concat());
         let abilities = Abilities::of(&Payloads::read(chain.first(), chain.octets()).unwrap()).unwrap();
-        assert_eq!(abilities, Abilities { flavour: Flavour::Draft02LineFeed, dpd: false, windows: true });
+        let (flavour, dpd, fragmentation) = (Flavour::Draft02LineFeed, false, false);
+        assert_eq!(abilities, Abilities { flavour, dpd, windows: true, fragmentation });
     }
 }

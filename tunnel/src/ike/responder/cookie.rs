@@ -2,7 +2,7 @@
 //! that it said so itself, to this peer, a short while ago.
 //!
 //! ```text
-//!    63   62 … 51             50 … 46     45 … 0
+//!    63   62 … 51             50 … 45     44 … 0
 //!   +---+-------------------+-----------+-----------------------------+
 //!   | 1 | number of the SA  | abilities | MAC                         |
 //!   +---+-------------------+-----------+-----------------------------+
@@ -24,7 +24,7 @@ use crate::suite::Hash;
 /// How many bits name the SA payload.
 pub(super) const NUMBER_BITS: u32 = 12;
 
-/// What remains for the MAC. A guess is right once in 2^46 tries, of which a source has some ten in a second.
+/// What remains for the MAC. A guess is right once in 2^45 tries, of which a source has some ten in a second.
 const MAC_BITS: u32 = 63 - NUMBER_BITS - Abilities::BITS;
 
 /// Set in each cookie: one of zeros would say "not known yet".
@@ -107,8 +107,10 @@ mod tests {
     use crate::ike::nat::Flavour;
     use rand::SeedableRng;
 
-    const CLAIM: Claim =
-        Claim { number: 4095, abilities: Abilities { flavour: Flavour::Draft02, dpd: true, windows: true } };
+    const CLAIM: Claim = Claim {
+        number: 4095,
+        abilities: Abilities { flavour: Flavour::Draft02, dpd: true, windows: true, fragmentation: true },
+    };
 
     fn secret() -> Secret {
         Secret::new(&mut StdRng::seed_from_u64(1))
