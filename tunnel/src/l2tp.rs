@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Left out: outgoing calls (an OCRQ is refused with a CDN), proxy LCP and proxy authentication (the LAC has no caller of its
-//! own to speak for, and the LNS lets every caller prove who it is), and the tie breaker, which a LAC that keeps one tunnel
-//! does not need: a tunnel that the peer wants to open is refused, and the LNS opens none.
+//! own to speak for, and the LNS lets every caller prove who it is). The LNS opens no tunnel, so that its peer has no tie to
+//! break with it.
 //!
 //! Nothing here encrypts: messages come from, and go to, an IPsec SA (RFC 3193).
 

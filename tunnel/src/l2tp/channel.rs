@@ -269,7 +269,14 @@ impl Channel {
 
     /// The next UDP payload to be sent.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.datagrams.pop_front()
+        let next = self.datagrams.pop_front();
+        if next.is_none() {
+            // A channel has little to say in its life, and an LNS has many of them.
+            self.datagrams.shrink_to_fit();
+            self.queue.shrink_to_fit();
+            self.delivered.shrink_to_fit();
+        }
+        next
     }
 
     fn handle_nr(&mut self, now: Instant, nr: u16) {
@@ -476,6 +483,19 @@ mod tests {
         assert_eq!(channel.poll_timeout(), Some(now + SECOND));
         channel.hasten(now);
         assert_eq!(channel.poll_timeout(), Some(now + GOODBYE_WAIT));
+    }
+
+    #[test]
+    fn a_channel_at_rest_has_no_memory_of_its_own() {
+        let (mut channel, now) = channel(4);
+        hello(&mut channel);
+        receive(&mut channel, now, 1, 0, b"b");
+        sent(&mut channel, now);
+        receive(&mut channel, now, 0, 1, b"a");
+        sent(&mut channel, now);
+        let capacities =
+            [channel.queue.capacity(), channel.delivered.capacity(), channel.datagrams.capacity(), channel.kept.len()];
+        assert_eq!(capacities, [0; 4]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Event {
     SccrqNotAcceptable,
     /// Receive SCCRQ, lose tie-breaker.
     SccrqLoseTie,
+    /// Receive SCCRQ, with a tie breaker that is equal to ours.
+    SccrqEqualTie,
     /// Receive SCCRP, acceptable.
     SccrpAcceptable,
     /// Receive SCCRP, not acceptable.
@@ -82,7 +84,8 @@ impl State {
                 | Event::SccrpNotAcceptable
                 | Event::SccrqAcceptable
                 | Event::SccrqNotAcceptable
-                | Event::SccrqLoseTie,
+                | Event::SccrqLoseTie
+                | Event::SccrqEqualTie,
             ) => (Action::SendStopCcn, Self::Idle),
             (Self::Established, Event::Open) => (Action::TunnelOpen, Self::Established),
             (Self::Established, Event::Close) => (Action::SendStopCcn, Self::Idle),
@@ -91,6 +94,7 @@ impl State {
                 Event::SccrqAcceptable
                 | Event::SccrqNotAcceptable
                 | Event::SccrqLoseTie
+                | Event::SccrqEqualTie
                 | Event::SccrpAcceptable
                 | Event::SccrpNotAcceptable
                 | Event::ScccnAcceptable
@@ -103,11 +107,13 @@ impl State {
             (Self::WaitCtlReply, Event::SccrqNotAcceptable) => (Action::SendStopCcn, Self::Idle),
             // Not in the table: the peer's SCCRQ has lost the tie, or there is none and it makes another tunnel.
             (Self::WaitCtlReply, Event::SccrqAcceptable) => (Action::Nothing, Self::WaitCtlReply),
+            // Not in the table: "where a tie breaker is present on both sides, and the value is equal, both sides MUST discard".
+            (Self::WaitCtlReply, Event::SccrqEqualTie) => (Action::CleanUp, Self::Idle),
             // Not in the table: the StopCCN names the tunnel by the ID that the SCCRQ or the SCCRP assigned.
             (Self::WaitCtlReply | Self::WaitCtlConn, Event::Close) => (Action::SendStopCcn, Self::Idle),
             // Not in the table: nothing to close, nothing to tie with, and an open request that is under way already.
             (Self::Idle, Event::Close) => (Action::CleanUp, Self::Idle),
-            (Self::Idle, Event::SccrqLoseTie) => (Action::Nothing, Self::Idle),
+            (Self::Idle, Event::SccrqLoseTie | Event::SccrqEqualTie) => (Action::Nothing, Self::Idle),
             (Self::WaitCtlReply | Self::WaitCtlConn, Event::Open) => (Action::Nothing, self),
         }
     }
@@ -143,13 +149,15 @@ mod tests {
     ];
 
     /// What the RFC leaves out.
-    const OURS: [(State, Event, Action, State); 8] = [
+    const OURS: [(State, Event, Action, State); 10] = [
         (State::WaitCtlReply, Event::SccrqNotAcceptable, Action::SendStopCcn, State::Idle),
         (State::WaitCtlReply, Event::SccrqAcceptable, Action::Nothing, State::WaitCtlReply),
         (State::WaitCtlReply, Event::Close, Action::SendStopCcn, State::Idle),
         (State::WaitCtlConn, Event::Close, Action::SendStopCcn, State::Idle),
         (State::Idle, Event::Close, Action::CleanUp, State::Idle),
         (State::Idle, Event::SccrqLoseTie, Action::Nothing, State::Idle),
+        (State::Idle, Event::SccrqEqualTie, Action::Nothing, State::Idle),
+        (State::WaitCtlReply, Event::SccrqEqualTie, Action::CleanUp, State::Idle),
         (State::WaitCtlReply, Event::Open, Action::Nothing, State::WaitCtlReply),
         (State::WaitCtlConn, Event::Open, Action::Nothing, State::WaitCtlConn),
     ];
@@ -165,7 +173,8 @@ mod tests {
         text.split([',', ' ']).filter(|name| !name.is_empty()).map(state).collect()
     }
 
-    const SCCRQ: &[Event] = &[Event::SccrqAcceptable, Event::SccrqNotAcceptable, Event::SccrqLoseTie];
+    const SCCRQ: &[Event] =
+        &[Event::SccrqAcceptable, Event::SccrqNotAcceptable, Event::SccrqLoseTie, Event::SccrqEqualTie];
     const SCCRP: &[Event] = &[Event::SccrpAcceptable, Event::SccrpNotAcceptable];
     const SCCCN: &[Event] = &[Event::ScccnAcceptable, Event::ScccnNotAcceptable];
 
@@ -215,6 +224,6 @@ mod tests {
         }
         let cells: std::collections::BTreeSet<_> =
             rows.iter().map(|(state, event, ..)| format!("{state:?} {event:?}")).collect();
-        assert_eq!((cells.len(), rows.len()), (40, 40), "4 states and 10 events");
+        assert_eq!((cells.len(), rows.len()), (44, 44), "4 states and 11 events");
     }
 }

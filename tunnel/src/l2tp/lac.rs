@@ -1,5 +1,6 @@
 //! The LAC: the tables of [`super::control`] and [`super::session`] driven by messages, timers and the local user.
 
+mod collision;
 mod establishment;
 mod liveness;
 mod reception;
@@ -12,9 +13,10 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
+use self::collision::TIE_BREAKER;
 use super::authentication::CHALLENGE;
 use super::channel::{Channel, Exhausted, Retransmission};
-use super::config::{Config, Event, NotEstablished};
+use super::config::{Config, Event, NotEstablished, Peer};
 use super::control;
 use super::data::Sequence;
 use super::ending::{CloseReason, Ending, cdn_body, stop_ccn_body};
@@ -68,6 +70,11 @@ pub struct Lac {
     challenge: [u8; CHALLENGE],
     challenge_response: Option<[u8; CHALLENGE]>,
     framing_type: u32,
+    tie_breaker: [u8; TIE_BREAKER],
+    /// Whether an SCCRQ of the peer has won against ours.
+    accepted_sccrq: bool,
+    /// Who has sent it, until its SCCCN comes.
+    peer: Option<Peer>,
     /// Whether the LNS hides values, so that it can open ours.
     hides: bool,
     sequence: Sequence,
@@ -87,6 +94,8 @@ impl Lac {
         let session_id = SessionId(rng.random_range(1..=u16::MAX));
         let mut challenge = [0; CHALLENGE];
         rng.fill_bytes(&mut challenge);
+        let mut tie_breaker = [0; TIE_BREAKER];
+        rng.fill_bytes(&mut tie_breaker);
         Self {
             channel: Channel::new(Retransmission::default(), RECEIVE_WINDOW),
             config,
@@ -100,6 +109,9 @@ impl Lac {
             challenge,
             challenge_response: None,
             framing_type: FRAMING_SYNC,
+            tie_breaker,
+            accepted_sccrq: false,
+            peer: None,
             hides: false,
             sequence: Sequence::of_lac(),
             timers: Timers::default(),
@@ -223,8 +235,12 @@ impl Lac {
         tracing::debug!(from = ?self.control, ?event, to = ?next, "control connection");
         self.control = next;
         match action {
-            // An SCCRQ is never accepted here.
-            control::Action::Nothing | control::Action::SendSccrp | control::Action::RequeueSccrq => {}
+            control::Action::Nothing => {}
+            control::Action::RequeueSccrq => self.discard_tunnel(),
+            control::Action::SendSccrp => {
+                self.send_sccrp();
+                self.arm_answer(now);
+            }
             control::Action::SendSccrq => {
                 self.send_sccrq();
                 self.arm_answer(now);

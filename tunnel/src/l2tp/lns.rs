@@ -186,7 +186,11 @@ impl Lns {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<LnsEvent> {
-        self.shared.events.pop_front()
+        let next = self.shared.events.pop_front();
+        if next.is_none() {
+            self.shared.events.shrink_to_fit();
+        }
+        next
     }
 
     /// Appends the header of a data message of `call`; the caller appends the PPP frame, of `ppp_length` octets.
@@ -293,6 +297,8 @@ impl Lns {
         match Tunnel::accept(&mut self.shared, id, fingerprint(body), message) {
             Ok(mut tunnel) => {
                 tunnel.start(now, &mut self.shared, header, body, message);
+                // Most peers have one, and there are many peers.
+                self.tunnels.reserve_exact(1);
                 self.tunnels.push(tunnel);
             }
             Err(error) => {

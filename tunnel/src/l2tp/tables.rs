@@ -39,6 +39,7 @@ fn the_table_of_the_control_connection_is_the_reviewed_one() {
         Event::SccrqAcceptable,
         Event::SccrqNotAcceptable,
         Event::SccrqLoseTie,
+        Event::SccrqEqualTie,
         Event::SccrpAcceptable,
         Event::SccrpNotAcceptable,
         Event::ScccnAcceptable,

@@ -15,12 +15,17 @@ const CONNECT_SPEED: u32 = 100_000_000;
 
 impl Lac {
     pub(super) fn accept_sccrp(&mut self, message: &Message) -> Result<Peer, Error> {
-        // From here on even a refusal can be addressed.
-        self.channel.set_tunnel_id(Introduction::tunnel_id(message)?);
-        let Introduction { framing, window, peer } = Introduction::read(message)?;
+        let peer = self.accept_introduction(message)?;
         let secret = self.config.secret.as_ref().map(|secret| secret.as_slice());
         authentication::check(message, secret, &self.challenge)?;
         self.challenge_response = authentication::answer(message, MessageType::SCCCN, secret)?;
+        Ok(peer)
+    }
+
+    pub(super) fn accept_introduction(&mut self, message: &Message) -> Result<Peer, Error> {
+        // From here on even a refusal can be addressed.
+        self.channel.set_tunnel_id(Introduction::tunnel_id(message)?);
+        let Introduction { framing, window, peer } = Introduction::read(message)?;
         self.channel.set_peer_window(window);
         // "A peer MUST NOT request [a] call with a Framing Type AVP specifying a value not advertised".
         self.framing_type =
@@ -43,15 +48,19 @@ impl Lac {
         Ok(())
     }
 
-    pub(super) fn send_sccrq(&mut self) {
+    /// Appends what this end says about itself, and its Challenge.
+    pub(super) fn introduce(&self, body: Body) -> Body {
         let window = self.channel.receive_window();
-        let body = Body::new(MessageType::SCCRQ);
         let body = Introduction::write(body, &self.config.host_name, self.tunnel_id, window);
-        let body = match self.config.secret {
+        match self.config.secret {
             Some(_) => body.bytes(Attribute::CHALLENGE, &self.challenge),
             None => body,
-        };
-        self.send(SessionId::default(), body);
+        }
+    }
+
+    pub(super) fn send_sccrq(&mut self) {
+        let body = self.introduce(Body::new(MessageType::SCCRQ));
+        self.send(SessionId::default(), body.bytes(Attribute::TIE_BREAKER, &self.tie_breaker));
     }
 
     pub(super) fn send_scccn(&mut self) {

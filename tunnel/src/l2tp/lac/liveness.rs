@@ -45,6 +45,7 @@ impl Lac {
 
     pub(super) fn on_answer_timer(&mut self, now: Instant) {
         let to = match self.session {
+            session::State::WaitTunnel if self.accepted_sccrq => MessageType::SCCRP,
             session::State::WaitTunnel => MessageType::SCCRQ,
             session::State::WaitReply => MessageType::ICRQ,
             session::State::Idle | session::State::Established => return,

@@ -20,7 +20,7 @@ const MAX_BACKLOG: usize = 8;
 
 impl Lac {
     pub(super) fn handle_control(&mut self, now: Instant, header: &ControlHeader, body: &[u8]) {
-        if header.tunnel_id == TunnelId::default() && self.handle_outside_tunnel(body) {
+        if header.tunnel_id == TunnelId::default() && self.handle_outside_tunnel(now, header, body) {
             return;
         }
         let ours = header.tunnel_id == self.tunnel_id || self.is_early_stop_ccn(header, body);
@@ -44,11 +44,15 @@ impl Lac {
         }
     }
 
-    /// An SCCRQ asks for a tunnel of its own, which is refused without keeping anything about it: "Send StopCCN".
-    fn handle_outside_tunnel(&mut self, body: &[u8]) -> bool {
+    /// An SCCRQ asks for a tunnel of its own. Unless it crosses ours and wins, it is refused without keeping anything about it:
+    /// "Send StopCCN".
+    fn handle_outside_tunnel(&mut self, now: Instant, header: &ControlHeader, body: &[u8]) -> bool {
         let Ok(message) = Message::read(body, None) else { return false };
         if message.message_type != MessageType::SCCRQ {
             return false;
+        }
+        if self.phase == Phase::Open && self.handle_crossing(now, header, body, &message) {
+            return true;
         }
         let peer = message.u16(Attribute::ASSIGNED_TUNNEL_ID).filter(|&id| id != 0);
         if let Some(peer) = peer.filter(|_| self.refusals.len() < MAX_REFUSALS) {
@@ -85,6 +89,7 @@ impl Lac {
                 Err(error) => self.on_control(now, control::Event::SccrpNotAcceptable, Ending::Failed(error)),
             },
             MessageType::SCCRP => self.on_control(now, control::Event::SccrpNotAcceptable, unexpected),
+            MessageType::SCCCN if self.control == control::State::WaitCtlConn => self.on_scccn(now, message),
             MessageType::SCCCN => self.on_control(now, control::Event::ScccnNotAcceptable, unexpected),
             MessageType::STOPCCN => {
                 self.learn_tunnel_id(message);

@@ -1,5 +1,6 @@
 //! The LAC against a scripted LNS.
 
+mod collision;
 mod data;
 mod ending;
 mod establishment;
@@ -13,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use zeroize::Zeroizing;
 
-use super::Lac;
+use super::{Lac, control};
 use crate::l2tp::avp::Attribute;
 use crate::l2tp::config::{Config, Event, NotEstablished, Peer};
 use crate::l2tp::ending::CloseReason;

@@ -206,3 +206,12 @@ fn data(call: Call, ns: Option<u16>, frame: &[u8]) -> Vec<u8> {
     out.extend_from_slice(frame);
     out
 }
+
+#[test]
+fn a_peer_at_rest_with_one_call_takes_a_kilobyte() {
+    let (bench, _) = Bench::established(config());
+    assert_eq!((bench.lns.tunnels.capacity(), bench.lns.shared.events.capacity()), (1, 0));
+    let inline = size_of::<Lns>() + size_of::<super::Tunnel>();
+    // What is on the heap besides is the list of calls, with one entry, and that of timers, with room for eleven.
+    assert!(inline <= 832, "{inline}");
+}

@@ -177,7 +177,11 @@ impl Tunnel {
 
     /// The next control message to be sent.
     pub(super) fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.channel.poll_transmit()
+        let next = self.channel.poll_transmit();
+        if next.is_none() {
+            self.waiting.shrink_to_fit();
+        }
+        next
     }
 
     /// Ends it with all calls.
