@@ -152,10 +152,21 @@ pub(super) fn ppp_server(config: &Server) -> ppp::Config {
         role: ppp::Role::Server(ppp::Server {
             name: config.l2tp.host_name.clone(),
             auth: config.ppp.auth.clone(),
+            eap: eap(config),
             ipv6: config.addresses.ipv6_pool.is_some(),
         }),
         echo_interval: Duration::from_secs(config.ppp.echo_seconds.into()),
         echo_failures: config.ppp.echo_failures,
         ..ppp::Config::default()
+    }
+}
+
+/// Who speaks EAP with clients. With users of our own it is this end, and what its methods prove is judged like any other proof;
+/// a RADIUS server that knows all of them may have methods that this end has not.
+fn eap(config: &Server) -> ppp::Eap {
+    if config.radius.is_some() && config.users.is_empty() {
+        ppp::Eap::PassThrough
+    } else {
+        ppp::Eap::Local(vec![ppp::Method::MsChapV2])
     }
 }

@@ -50,7 +50,9 @@ impl Server {
                 }
             },
             Verdict::Reject(refusal) => self.refuse(now, slot, session, &refusal),
-            Verdict::Challenge { .. } => self.refuse(now, slot, session, &Refusal::new(Cause::RadiusReject)),
+            Verdict::Challenge { packet } => {
+                self.with(now, slot, |peer, context| peer.challenge(context, session, &packet));
+            }
         }
     }
 

@@ -49,6 +49,13 @@ impl Peer {
         self.pump(context);
     }
 
+    /// A RADIUS server has another question.
+    pub(in crate::stack::server) fn challenge(&mut self, context: &mut Context<'_>, session: u64, packet: &[u8]) {
+        let Some(session) = self.session_mut(session) else { return };
+        session.ppp.challenge(context.now, packet);
+        self.pump(context);
+    }
+
     pub(super) fn handle_ppp_event(&mut self, context: &mut Context<'_>, index: usize, event: ppp::Event) {
         let now = context.now;
         let Some(session) = self.sessions.get_mut(index) else { return };
