@@ -246,7 +246,13 @@ impl Ppp {
             Protocol::LCP => self.lcp.handle_reject(now, false),
             Protocol::IPCP => self.ipcp.handle_reject(now, false),
             Protocol::IPV6CP => self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.handle_reject(now, false)),
-            Protocol::PAP | Protocol::CHAP | Protocol::EAP if self.state == State::Authenticate => {
+            protocol
+                if self.state == State::Authenticate
+                    && self
+                        .authentication
+                        .as_ref()
+                        .is_some_and(|authentication| authentication.protocol() == protocol) =>
+            {
                 let problem = "the peer rejects the authentication protocol that it agreed to".to_owned();
                 self.fail(Error::NegotiationFailed { phase: Phase::Authentication, problem });
             }

@@ -44,6 +44,15 @@ impl Authentication {
         }
     }
 
+    /// The protocol that carries it.
+    pub(super) fn protocol(&self) -> Protocol {
+        match self.method() {
+            PppAuth::Pap => Protocol::PAP,
+            PppAuth::Chap | PppAuth::MsChapV2 => Protocol::CHAP,
+            PppAuth::Eap => Protocol::EAP,
+        }
+    }
+
     /// Takes a packet. Unless `may_ask`, the owner still owes an answer and is asked nothing.
     pub(super) fn handle(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>, may_ask: bool) -> Outcome {
         match self {

@@ -297,6 +297,23 @@ mod tests {
     }
 
     #[test]
+    fn the_table_is_the_one_that_is_written_down() {
+        let mut table = String::new();
+        for event in Event::ALL {
+            table.push_str(&format!("{event:?}\n"));
+            for state in State::ALL {
+                let (next, actions) = transition(state, event);
+                let done: Vec<_> = actions.iter().map(|action| format!("{action:?}")).collect();
+                let next = if next == state { String::new() } else { format!(" -> {next:?}") };
+                if !done.is_empty() || !next.is_empty() {
+                    table.push_str(&format!("  {state:?}{next}: {}\n", done.join(", ")));
+                }
+            }
+        }
+        insta::assert_snapshot!("automaton", table);
+    }
+
+    #[test]
     fn the_timer_runs_where_it_can_expire() {
         for (number, state) in State::ALL.into_iter().enumerate() {
             assert_eq!(state.has_timer(), TABLE[4].1[number] != "-", "{state:?}");

@@ -6,7 +6,9 @@ use mschapv2::Exchange;
 use zeroize::Zeroizing;
 
 mod eap;
+mod imitations;
 mod ipv6;
+mod phases;
 mod server;
 mod simulation;
 
