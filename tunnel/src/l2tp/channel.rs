@@ -385,6 +385,24 @@ mod tests {
     }
 
     #[test]
+    fn each_wait_is_twice_as_long_up_to_eight_seconds() {
+        let (mut channel, start) = channel(4);
+        hello(&mut channel);
+        sent(&mut channel, start);
+        let mut waits = Vec::new();
+        let mut now = start;
+        loop {
+            let next = channel.poll_timeout().unwrap();
+            waits.push((next - now).as_secs());
+            now = next;
+            if channel.handle_timeout(now).is_some() {
+                break;
+            }
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 8, 8]);
+    }
+
+    #[test]
     fn slow_start_doubles_then_grows_by_one_within_the_peers_window() {
         let (mut channel, now) = channel(4);
         channel.set_peer_window(5);

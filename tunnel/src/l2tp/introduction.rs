@@ -70,3 +70,35 @@ impl Introduction {
             .u16(Attribute::RECEIVE_WINDOW_SIZE, window)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::l2tp::message::MessageType;
+
+    fn written(host_name: &str) -> Message {
+        let body = Introduction::write(Body::new(MessageType::SCCRQ), host_name, TunnelId(1), 4);
+        Message::read(&body.into_octets(), None).unwrap()
+    }
+
+    #[test]
+    fn an_end_without_a_name_is_called_anonymous() {
+        assert_eq!(written("").value(Attribute::HOST_NAME), Some(&b"anonymous"[..]));
+        assert_eq!(Introduction::read(&written("lns")).unwrap().peer.host_name, "lns");
+    }
+
+    #[test]
+    fn a_host_name_without_an_octet_is_none() {
+        // The M bit is not set, so that the AVP is ignored and not the reason itself.
+        let body = Body::new(MessageType::SCCRQ)
+            .u16(Attribute::PROTOCOL_VERSION, PROTOCOL_VERSION)
+            .u32(Attribute::FRAMING_CAPABILITIES, FRAMING_SYNC)
+            .raw(&[0, 6, 0, 0, 0, 7]);
+        let message = Message::read(&body.into_octets(), None).unwrap();
+        let attribute = Attribute::HOST_NAME;
+        assert_eq!(
+            Introduction::read(&message).err(),
+            Some(Error::InvalidAvp { message: MessageType::SCCRQ, attribute })
+        );
+    }
+}

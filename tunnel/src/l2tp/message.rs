@@ -439,6 +439,12 @@ mod tests {
     }
 
     #[test]
+    fn nr_of_a_data_message_changes_nothing() {
+        let [zero, other] = [&hex!("0802 0102 0304 0005 0000 aabb"), &hex!("0802 0102 0304 0005 1234 aabb")];
+        assert_eq!(Packet::read(zero), Packet::read(other));
+    }
+
+    #[test]
     fn headers_that_are_not_of_l2tpv2_are_refused() {
         for input in [
             &hex!("0001 0102 0304 aabb")[..],
