@@ -30,6 +30,8 @@ pub(super) fn check(message: &Message, secret: Option<&[u8]>, challenge: &[u8]) 
     let Some(secret) = secret else { return Ok(()) };
     let response = message.value(Attribute::CHALLENGE_RESPONSE);
     let response = response.ok_or(Error::TunnelAuthenticationFailed(Authentication::ResponseMissing))?;
+    //= rfc2661 5.1.1 "establishment of the tunnel MUST be disallowed."
+    //= test: tunnel_authentication_proves_both_ends, a_wrong_or_missing_response_ends_the_tunnel_without_a_word_about_why
     if verify(message.message_type, secret, challenge, response) {
         Ok(())
     } else {
@@ -43,6 +45,8 @@ pub(super) fn answer(
     carrier: MessageType,
     secret: Option<&[u8]>,
 ) -> Result<Option<[u8; RESPONSE]>, Error> {
+    //= rfc2661 4.4.3 "This AVP MUST be present in an SCCRP or SCCCN if a challenge was received in the preceding SCCRQ or SCCRP."
+    //= test: tunnel_authentication_proves_both_ends, a_challenge_that_cannot_be_answered_is_refused
     let Some(challenge) = message.value(Attribute::CHALLENGE) else { return Ok(None) };
     let secret = secret.ok_or(Error::TunnelAuthenticationFailed(Authentication::SecretMissing))?;
     Ok(Some(response(carrier, secret, challenge)))

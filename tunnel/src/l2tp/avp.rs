@@ -177,6 +177,8 @@ pub(super) fn read_all(body: &[u8], secret: Option<&[u8]>, strictness: Strictnes
             Err(fault) if flags & MANDATORY != 0 && strictness == Strictness::Refuse => {
                 return Err(ReadError::Mandatory { vendor, attribute, fault });
             }
+            //= rfc2661 4.1 "If the M bit is not set, an unrecognized AVP MUST be ignored."
+            //= test: an_unknown_avp_is_ignored_unless_it_is_mandatory, an_unknown_mandatory_avp_in_an_sccrq_refuses_the_tunnel_and_an_optional_one_does_not
             Err(fault) => tracing::debug!(vendor, attribute = attribute.0, %fault, "AVP ignored"),
         }
     }
@@ -192,6 +194,8 @@ fn read_value(
     secret: Option<&[u8]>,
 ) -> Result<Vec<u8>, Fault> {
     // "An AVP received with a reserved bit set to 1 MUST be treated as an unrecognized AVP."
+    //= rfc2661 4.1 "An AVP received with a reserved bit set to 1 MUST be treated as an unrecognized AVP."
+    //= test: messages_of_xl2tpd_are_read, the_m_bit_decides_about_what_cannot_be_used
     let known = flags & RESERVED == 0 && vendor == 0;
     let rules = attribute.rules().filter(|_| known).ok_or(Fault::Unrecognized)?;
     let value = if flags & HIDDEN == 0 {

@@ -110,6 +110,8 @@ impl Channel {
         Self {
             retransmission,
             receive_window: receive_window.clamp(1, MAX_RECEIVE_WINDOW),
+            //= rfc2661 4.4.3 "messages MUST be sent to that peer with a Tunnel ID value of 0 in the header of all control messages."
+            //= test: a_session_is_established_in_the_order_of_the_rfc, an_sccrq_that_names_no_tunnel_is_refused_at_tunnel_0
             tunnel_id: TunnelId::default(),
             peer_window: DEFAULT_WINDOW,
             queue: VecDeque::new(),
@@ -194,6 +196,10 @@ impl Channel {
         }
         // Duplicates "MUST be acknowledged", and so is every other message at once, even one that cannot be used yet: it tells
         // the peer what is missing.
+        //= rfc2661 5.8 "receipt of duplicate messages MUST be acknowledged by the reliable transport."
+        //= test: duplicates_are_acknowledged_and_not_delivered, the_sccrq_of_a_tunnel_once_more_is_acknowledged_and_makes_no_other
+        //= rfc2661 5.8 "A peer MUST NOT withhold acknowledgment of messages as a technique for flow controlling control messages."
+        //= test: messages_out_of_order_are_kept_within_the_window, calls_beyond_the_bound_are_refused_and_the_others_go_on
         self.acknowledge = true;
         let ahead = header.ns.wrapping_sub(self.next_received);
         if ahead == 0 {
@@ -213,6 +219,8 @@ impl Channel {
 
     /// Sends what the window allows; a ZLB where nothing else carries an acknowledgment that is due.
     pub fn flush(&mut self, now: Instant) {
+        //= rfc2661 5.8 "MUST accept a window of up to 4 from its peer"
+        //= test: slow_start_doubles_then_grows_by_one_within_the_peers_window, the_window_of_the_peer_is_kept
         let window = usize::from(self.congestion_window.min(self.peer_window));
         while self.in_flight < window.min(self.queue.len()) {
             self.transmit(self.in_flight);
@@ -251,6 +259,10 @@ impl Channel {
         self.acknowledgments = 0;
         self.in_flight = 1;
         self.transmit(0);
+        //= rfc2661 5.8 "Each subsequent retransmission of a message MUST employ an exponential backoff interval."
+        //= test: each_wait_is_twice_as_long_up_to_eight_seconds, goodbyes_keep_to_the_window_of_the_peer_and_their_repetition_backs_off
+        //= rfc2661 5.8 "This cap MUST be no less than 8 seconds per retransmission."
+        //= test: each_wait_is_twice_as_long_up_to_eight_seconds, a_full_cycle_takes_31_seconds
         self.wait = self.wait.saturating_mul(2).min(self.retransmission.cap.max(self.retransmission.first));
         self.deadline = Some(now + self.wait);
         None
@@ -324,6 +336,8 @@ impl Channel {
             tunnel_id: self.tunnel_id,
             session_id: message.session_id,
             ns: self.front_ns.wrapping_add(count(index)),
+            //= rfc2661 5.8 "the Nr value MUST be updated with the sequence number of the next expected message."
+            //= test: a_retransmission_keeps_ns_and_refreshes_nr, messages_out_of_order_are_kept_within_the_window
             nr: self.next_received,
         };
         let datagram = header.encode(&message.body);
@@ -382,6 +396,24 @@ mod tests {
     #[test]
     fn a_full_cycle_takes_31_seconds() {
         assert_eq!(Retransmission::default().cycle(), 31 * SECOND);
+    }
+
+    #[test]
+    fn each_wait_is_twice_as_long_up_to_eight_seconds() {
+        let (mut channel, start) = channel(4);
+        hello(&mut channel);
+        sent(&mut channel, start);
+        let mut waits = Vec::new();
+        let mut now = start;
+        loop {
+            let next = channel.poll_timeout().unwrap();
+            waits.push((next - now).as_secs());
+            now = next;
+            if channel.handle_timeout(now).is_some() {
+                break;
+            }
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 8, 8]);
     }
 
     #[test]

@@ -42,6 +42,10 @@ impl Sequence {
     /// Whether a received data message is to be used. The numbers pick up where they left off when the LNS switches them off
     /// and on again.
     pub(super) fn accept(&mut self, ns: Option<u16>) -> bool {
+        //= rfc2661 5.4 "it MUST stop sending sequence numbers in future data messages."
+        //= test: data_flows_both_ways_and_sequencing_follows_the_lns, sequencing_that_the_lns_requires_stays_on
+        //= rfc2661 5.4 "it MUST begin sending sequence numbers in future outgoing data messages."
+        //= test: data_flows_both_ways_and_sequencing_follows_the_lns, data_flows_both_ways_and_its_numbers_are_those_of_the_lac_only_where_required
         self.enabled = self.follows && ns.is_some();
         let Some(ns) = ns else { return true };
         // A number within the preceding 32768 is old, as on the control channel (section 5.8).

@@ -84,12 +84,18 @@ impl Ending {
 /// A StopCCN for the tunnel that this end calls `ours`.
 pub(super) fn stop_ccn_body(ours: TunnelId, outcome: &Outcome) -> Body {
     Body::new(MessageType::STOPCCN)
+        //= rfc2661 4.4.3 "the Assigned Tunnel ID AVP MUST be the same as the Assigned Tunnel ID AVP first sent to the receiving peer"
+        //= test: close_tells_all_of_it_to_everybody_and_waits_for_their_acknowledgments, a_stop_ccn_of_a_peer_that_has_not_heard_the_sccrp_names_the_tunnel_by_its_own_id
         .u16(Attribute::ASSIGNED_TUNNEL_ID, ours.0)
+        //= rfc2661 6.4 "The following AVPs MUST be present in the StopCCN:"
+        //= test: close_tells_all_of_it_to_everybody_and_waits_for_their_acknowledgments, a_stop_ccn_without_a_result_ends_the_tunnel_all_the_same
         .bytes(Attribute::RESULT_CODE, &outcome.encode())
 }
 
 /// A CDN for the session that this end calls `ours`; `body` is a new one, which may hide.
 pub(super) fn cdn_body(body: Body, ours: SessionId, outcome: &Outcome) -> Body {
+    //= rfc2661 6.12 "The following AVPs MUST be present in the CDN:"
+    //= test: the_end_of_a_call_is_told_to_the_lac_with_its_reason, a_cdn_without_a_result_ends_the_call_all_the_same
     body.bytes(Attribute::RESULT_CODE, &outcome.encode()).u16(Attribute::ASSIGNED_SESSION_ID, ours.0)
 }
 

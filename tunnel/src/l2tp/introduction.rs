@@ -53,20 +53,60 @@ impl Introduction {
     /// Reads the Assigned Tunnel ID.
     pub(super) fn tunnel_id(message: &Message) -> Result<TunnelId, Error> {
         let attribute = Attribute::ASSIGNED_TUNNEL_ID;
+        //= rfc2661 5.3 "MUST NOT be used as an Assigned Session ID or Assigned Tunnel ID."
+        //= test: a_control_connection_is_accepted_in_the_order_of_the_rfc, an_sccrq_that_names_no_tunnel_is_refused_at_tunnel_0
         let id = message.u16(attribute).filter(|&id| id != 0);
         id.map(TunnelId).ok_or(Error::InvalidAvp { message: message.message_type, attribute })
     }
 
     /// Appends what this end says about itself.
     pub(super) fn write(body: Body, host_name: &str, tunnel_id: TunnelId, window: u16) -> Body {
+        //= rfc2661 4.4.3 "The Host Name is of arbitrary length, but MUST be at least 1 octet."
+        //= test: an_end_without_a_name_is_called_anonymous, a_host_name_without_an_octet_is_none
         let host_name = match host_name.as_bytes() {
             [] => ANONYMOUS,
             name => name,
         };
+        //= rfc2661 6.1 "The following AVPs MUST be present in the SCCRQ:"
+        //= test: a_session_is_established_in_the_order_of_the_rfc, an_sccrq_without_a_required_avp_is_refused
+        //= rfc2661 6.2 "The following AVPs MUST be present in the SCCRP:"
+        //= test: a_control_connection_is_accepted_in_the_order_of_the_rfc, an_sccrp_without_a_required_avp_is_refused
         body.u16(Attribute::PROTOCOL_VERSION, PROTOCOL_VERSION)
             .bytes(Attribute::HOST_NAME, host_name)
             .u32(Attribute::FRAMING_CAPABILITIES, FRAMING_ASYNC | FRAMING_SYNC)
             .u16(Attribute::ASSIGNED_TUNNEL_ID, tunnel_id.0)
             .u16(Attribute::RECEIVE_WINDOW_SIZE, window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::l2tp::message::MessageType;
+
+    fn written(host_name: &str) -> Message {
+        let body = Introduction::write(Body::new(MessageType::SCCRQ), host_name, TunnelId(1), 4);
+        Message::read(&body.into_octets(), None).unwrap()
+    }
+
+    #[test]
+    fn an_end_without_a_name_is_called_anonymous() {
+        assert_eq!(written("").value(Attribute::HOST_NAME), Some(&b"anonymous"[..]));
+        assert_eq!(Introduction::read(&written("lns")).unwrap().peer.host_name, "lns");
+    }
+
+    #[test]
+    fn a_host_name_without_an_octet_is_none() {
+        // The M bit is not set, so that the AVP is ignored and not the reason itself.
+        let body = Body::new(MessageType::SCCRQ)
+            .u16(Attribute::PROTOCOL_VERSION, PROTOCOL_VERSION)
+            .u32(Attribute::FRAMING_CAPABILITIES, FRAMING_SYNC)
+            .raw(&[0, 6, 0, 0, 0, 7]);
+        let message = Message::read(&body.into_octets(), None).unwrap();
+        let attribute = Attribute::HOST_NAME;
+        assert_eq!(
+            Introduction::read(&message).err(),
+            Some(Error::InvalidAvp { message: MessageType::SCCRQ, attribute })
+        );
     }
 }

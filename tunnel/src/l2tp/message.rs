@@ -84,6 +84,12 @@ impl ControlHeader {
     /// A whole control message: this header in front of `body`.
     pub fn encode(&self, body: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(CONTROL_HEADER + body.len());
+        //= rfc2661 3.1 "The S bit MUST be set to 1 for control messages."
+        //= test: messages_are_written_as_xl2tpd_writes_them, headers_that_are_not_of_l2tpv2_are_refused
+        //= rfc2661 3.1 "The O bit MUST be set to 0 (zero) for control messages."
+        //= test: messages_are_written_as_xl2tpd_writes_them, headers_that_are_not_of_l2tpv2_are_refused
+        //= rfc2661 3.1 "The P bit MUST be set to 0 for all control messages."
+        //= test: messages_are_written_as_xl2tpd_writes_them, android_gets_its_call_with_a_window_of_one_and_bare_acknowledgments
         for field in [TYPE | LENGTH | SEQUENCE | VERSION, 0, self.tunnel_id.0, self.session_id.0, self.ns, self.nr] {
             out.extend_from_slice(&field.to_be_bytes());
         }
@@ -141,6 +147,8 @@ impl<'a> Packet<'a> {
     pub fn read(input: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(input);
         let flags = reader.u16("L2TP header")?;
+        //= rfc2661 3.1 "Packets received with an unknown Ver field MUST be discarded."
+        //= test: every_form_of_the_data_header_is_read, headers_that_are_not_of_l2tpv2_are_refused
         if flags & VERSION_MASK != VERSION {
             return Err(Malformed::Invalid("L2TP version"));
         }
@@ -164,6 +172,8 @@ impl<'a> Packet<'a> {
             let offset = reader.u16("Offset Size")?;
             reader.take(usize::from(offset), "Offset pad")?;
         }
+        //= rfc2661 3.1 "MUST be ignored upon receipt"
+        //= test: every_form_of_the_data_header_is_read, nr_of_a_data_message_changes_nothing
         Ok(Self::Data(DataHeader { tunnel_id, session_id, ns: numbers.map(|(ns, _)| ns) }, reader.rest()))
     }
 }
@@ -222,11 +232,15 @@ impl Message {
         let vendor = reader.u16("Message Type AVP")?;
         let attribute = Attribute(reader.u16("Message Type AVP")?);
         let message_type = MessageType(reader.u16("Message Type AVP")?);
+        //= rfc2661 4.4.1 "The Message Type AVP MUST be the first AVP in a message"
+        //= test: messages_of_xl2tpd_are_read, message_type_must_come_first_in_the_clear
         if flags & !avp::MANDATORY != 8 || vendor != 0 || attribute != Attribute::MESSAGE_TYPE {
             return Err(MessageError::Malformed(Malformed::Invalid("Message Type AVP")));
         }
         if message_type.name().is_none() {
             if flags & avp::MANDATORY != 0 {
+                //= rfc2661 4.4.1 "unknown to the implementation, the tunnel MUST be cleared."
+                //= test: an_unknown_message_type_is_ignored_unless_it_is_mandatory, an_unknown_message_type_ends_the_tunnel_only_if_it_is_mandatory
                 return Err(MessageError::UnknownType(message_type));
             }
             return Ok(Self { message_type, avps: Avps::default() });
@@ -282,6 +296,8 @@ pub struct Hiding {
 impl Hiding {
     /// For one message of an end that has a secret.
     pub(super) fn new(secret: Option<&Zeroizing<Vec<u8>>>, rng: &mut impl Rng) -> Option<Self> {
+        //= rfc2661 4.3 "The H bit MUST only be set if a shared secret exists between the LAC and LNS."
+        //= test: values_are_hidden_from_a_lac_that_hides_its_own, values_are_hidden_from_an_lns_that_hides_its_own_and_never_in_the_sccrq
         let secret = secret?.clone();
         let mut random_vector = [0; 16];
         rng.fill_bytes(&mut random_vector);
@@ -309,6 +325,8 @@ impl Body {
     #[must_use]
     pub fn hide(mut self, hiding: Option<Hiding>) -> Self {
         if let Some(hiding) = &hiding {
+            //= rfc2661 4.3 "MUST precede the first AVP having an H bit of 1."
+            //= test: values_are_hidden_from_a_lac_that_hides_its_own, the_m_bit_decides_about_what_cannot_be_used
             avp::encode(&mut self.octets, Attribute::RANDOM_VECTOR, &hiding.random_vector);
         }
         self.hiding = hiding;
@@ -436,6 +454,12 @@ mod tests {
         data(None).encode(&mut out, 2);
         data(Some(5)).encode(&mut out, 2);
         assert_eq!(out, hex!("4002 000a 0102 0304 4802 000e 0102 0304 0005 0000"));
+    }
+
+    #[test]
+    fn nr_of_a_data_message_changes_nothing() {
+        let [zero, other] = [&hex!("0802 0102 0304 0005 0000 aabb"), &hex!("0802 0102 0304 0005 1234 aabb")];
+        assert_eq!(Packet::read(zero), Packet::read(other));
     }
 
     #[test]

@@ -44,7 +44,11 @@ impl Lac {
         }
         let event = match self.tie_breaker.as_slice().cmp(theirs) {
             Ordering::Less => control::Event::SccrqAcceptable,
+            //= rfc2661 4.4.3 "In the case where a tie breaker is present on both sides, and the value is equal, both sides MUST discard their tunnels."
+            //= test: the_higher_tie_breaker_loses_silently, equal_tie_breakers_end_both_tunnels
             Ordering::Equal => control::Event::SccrqEqualTie,
+            //= rfc2661 4.4.3 "MUST silently discard its tunnel."
+            //= test: the_lower_tie_breaker_wins_and_the_loser_places_its_call_in_the_tunnel_of_the_other, the_higher_tie_breaker_loses_silently
             Ordering::Greater => control::Event::SccrqLoseTie,
         };
         self.on_control(now, event, Ending::Failed(Error::UnexpectedMessage(MessageType::SCCRQ)));

@@ -215,12 +215,18 @@ impl Tunnel {
                 self.arm_answer(now);
             }
             control::Action::TunnelOpen => self.open(now, shared),
+            //= rfc2661 7.2.1 "In the event of a local termination, the originator MUST send a Stop-Control-Connection-Notification and clean up the tunnel."
+            //= test: close_tells_all_of_it_to_everybody_and_waits_for_their_acknowledgments, a_tunnel_without_a_call_ends_after_a_minute_and_one_with_a_call_does_not
             control::Action::SendStopCcn => {
+                //= rfc2661 5.8 "the state and reliable delivery mechanisms MUST be maintained and operated for the full retransmission interval after the final message exchange has occurred."
+                //= test: a_peer_that_does_not_hear_the_goodbye_is_waited_for_one_cycle, the_receiver_of_a_stop_ccn_acknowledges_retransmissions_for_31_seconds
                 self.send(SessionId::default(), stop_ccn_body(self.id, &ending.stop_ccn()));
                 self.channel.hasten(now);
                 self.end(shared, ending);
                 self.phase = Phase::Closing;
             }
+            //= rfc2661 7.2.1 "If the originator receives a Stop-Control-Connection-Notification it MUST also clean up the tunnel."
+            //= test: result_codes_in_the_order_of_apples_processor_are_understood, the_receiver_of_a_stop_ccn_acknowledges_retransmissions_for_31_seconds
             control::Action::CleanUp => {
                 self.channel.clear();
                 self.end(shared, ending);
@@ -255,6 +261,8 @@ impl Tunnel {
 
     fn linger(&mut self, now: Instant) {
         self.phase = Phase::Lingering;
+        //= rfc2661 5.7 "The receiver of a StopCCN MUST send a ZLB ACK to acknowledge receipt of the message and maintain enough control connection state"
+        //= test: the_receiver_of_a_stop_ccn_acknowledges_retransmissions_for_31_seconds, close_tells_all_of_it_to_everybody_and_waits_for_their_acknowledgments
         self.timers.set(Timer::Linger, now + Retransmission::default().cycle());
     }
 

@@ -132,6 +132,44 @@ fn a_window_of_zero_is_invalid_and_one_of_one_is_kept() {
 }
 
 #[test]
+fn an_sccrp_without_a_required_avp_is_refused() {
+    let version = |body: Body| body.u16(Attribute::PROTOCOL_VERSION, 0x0100);
+    let framing = |body: Body| body.u32(Attribute::FRAMING_CAPABILITIES, 3);
+    let name = |body: Body| body.bytes(Attribute::HOST_NAME, b"lns");
+    let id = |body: Body| body.u16(Attribute::ASSIGNED_TUNNEL_ID, 5);
+    let new = || Body::new(MessageType::SCCRP);
+    for (body, attribute) in [
+        (id(name(framing(new()))), Attribute::PROTOCOL_VERSION),
+        (id(name(version(new()))), Attribute::FRAMING_CAPABILITIES),
+        (id(framing(version(new()))), Attribute::HOST_NAME),
+        (name(framing(version(new()))), Attribute::ASSIGNED_TUNNEL_ID),
+    ] {
+        let start = Instant::now();
+        let mut lac = Lac::new(config(), StdRng::seed_from_u64(4));
+        lac.connect(start);
+        let header = ControlHeader { tunnel_id: lac.tunnel_id, session_id: SessionId(0), ns: 0, nr: 1 };
+        lac.handle_message(start, &header.encode(&body.into_octets()));
+        let error = Error::InvalidAvp { message: MessageType::SCCRP, attribute };
+        assert_eq!(lac.poll_event(), Some(Event::Failed(error)));
+    }
+}
+
+#[test]
+fn an_icrp_without_a_session_id_is_refused() {
+    for icrp in [Body::new(MessageType::ICRP), Body::new(MessageType::ICRP).u16(Attribute::ASSIGNED_SESSION_ID, 0)] {
+        let script = Script { acknowledges_only: vec![MessageType::ICRQ], ..Script::default() };
+        let mut pair = Pair::new(config(), script);
+        pair.connect();
+        pair.run(SECOND);
+        pair.lns.send(pair.now, pair.lac.session_id, icrp);
+        pair.run(SECOND);
+        let attribute = Attribute::ASSIGNED_SESSION_ID;
+        let error = Error::InvalidAvp { message: MessageType::ICRP, attribute };
+        assert_eq!(pair.events.last(), Some(&Event::Failed(error)));
+    }
+}
+
+#[test]
 fn another_protocol_version_is_refused_with_ours() {
     let version = hex!("8008 0000 0002 0200");
     let start = Instant::now();

@@ -213,6 +213,33 @@ fn messages_about_a_line_are_acknowledged_and_change_nothing() {
 }
 
 #[test]
+fn an_optional_unknown_avp_leaves_call_and_tunnel_alone() {
+    let unknown = [0, 8, 0, 9, 0, 99, 0xaa, 0xaa];
+    let (mut bench, call) = Bench::established(config());
+    let wen = Body::new(MessageType::WEN).bytes(Attribute::CALL_ERRORS, &[0; 26]).raw(&unknown);
+    bench.say(0, call.session.0, wen);
+    bench.say(0, 0, Body::new(MessageType::HELLO).raw(&unknown));
+    bench.say(0, 0, icrq(3).raw(&unknown));
+    assert_eq!(bench.callers[0].types()[1..], [MessageType::ICRP, MessageType::ICRP]);
+    assert_eq!(bench.events, []);
+}
+
+#[test]
+fn an_unknown_message_type_is_ignored_unless_it_is_mandatory() {
+    let (mut bench, call) = Bench::established(config());
+    let header = |ns| ControlHeader { tunnel_id: call.tunnel, session_id: SessionId(0), ns, nr: 2 };
+    let message = |flags: u8| [flags, 8, 0, 0, 0, 0, 0, 99];
+    bench.lns.handle_message(bench.now, &header(4).encode(&message(0)));
+    bench.run(SECOND);
+    assert_eq!(bench.events, []);
+    bench.lns.handle_message(bench.now, &header(5).encode(&message(0x80)));
+    bench.run(SECOND);
+    let error = Some(Error::UnknownMessage(MessageType(99)));
+    assert_eq!(bench.events.last(), Some(&LnsEvent::TunnelClosed { tunnel: call.tunnel, error }));
+    assert_eq!(bench.callers[0].types().last(), Some(&MessageType::STOPCCN));
+}
+
+#[test]
 fn an_unknown_mandatory_avp_ends_the_call_that_its_message_is_about() {
     let unknown = [0x80, 8, 0, 9, 0, 99, 0xaa, 0xaa];
     let (mut bench, call) = Bench::established(config());

@@ -41,6 +41,23 @@ fn a_cdn_ends_the_call_that_it_names_by_either_id() {
 }
 
 #[test]
+fn a_cdn_without_a_result_ends_the_call_all_the_same() {
+    let (mut bench, call) = Bench::established(config());
+    bench.say(0, call.session.0, Body::new(MessageType::CDN));
+    let error = Error::Cdn { result: CdnResult(0), error: None, text: String::new() };
+    assert_eq!(bench.events, [LnsEvent::CallClosed { call, error: Some(error) }]);
+}
+
+#[test]
+fn a_stop_ccn_without_a_result_ends_the_tunnel_all_the_same() {
+    let (mut bench, call) = Bench::established(config());
+    bench.say(0, 0, Body::new(MessageType::STOPCCN));
+    let error = Some(Error::StopCcn { result: StopCcnResult(0), error: None, text: String::new() });
+    assert_eq!(bench.events.last(), Some(&LnsEvent::TunnelClosed { tunnel: call.tunnel, error }));
+    assert!(bench.lns.is_idle());
+}
+
+#[test]
 fn result_codes_in_the_order_of_apples_processor_are_understood() {
     let (mut bench, call) = Bench::established(config());
     bench.say(0, 0, stop_ccn(1, [6, 0]));
@@ -94,6 +111,7 @@ fn close_tells_all_of_it_to_everybody_and_waits_for_their_acknowledgments() {
     assert_eq!(bench.callers[0].types()[3..], [cdn, cdn, stop]);
     assert_eq!(bench.callers[1].types()[2..], [cdn, stop]);
     assert_eq!(bench.callers[1].told().result, StopCcnResult::SHUTTING_DOWN.0);
+    assert_eq!(bench.callers[1].last().u16(Attribute::ASSIGNED_TUNNEL_ID), Some(calls[2].tunnel.0));
     let closed =
         |event: &&LnsEvent| matches!(event, LnsEvent::CallClosed { error: None, call } if calls.contains(call));
     assert_eq!(bench.events.iter().filter(closed).count(), 3);

@@ -56,6 +56,8 @@ impl Tunnel {
     ) -> Result<(), NotEstablished> {
         let tunnel_id = self.channel.tunnel_id();
         let session = self.established(id).ok_or(NotEstablished)?;
+        //= rfc2661 4.4.4 "The L2TP peer MUST place this value in the Session ID header field of all control and data messages"
+        //= test: two_tunnels_with_sessions_of_the_same_name_are_kept_apart, data_of_no_call_and_before_iccn_is_dropped
         let header = DataHeader { tunnel_id, session_id: session.peer_id, ns: session.sequence.next() };
         header.encode(out, ppp_length);
         Ok(())
@@ -100,6 +102,8 @@ impl Tunnel {
 
     fn established(&mut self, id: SessionId) -> Option<&mut Session> {
         let index = self.index(id)?;
+        //= rfc2661 5.0 "An L2TP Session MUST be established before L2TP can begin to tunnel PPP frames."
+        //= test: data_flows_both_ways_and_its_numbers_are_those_of_the_lac_only_where_required, data_of_no_call_and_before_iccn_is_dropped
         self.sessions.get_mut(index).filter(|session| session.state == session::State::Established)
     }
 
@@ -113,6 +117,8 @@ impl Tunnel {
             let unexpected = Ending::Failed(Error::UnexpectedMessage(MessageType::ICRQ));
             return self.on_session(now, shared, index, session::Event::IcrqNotAcceptable, unexpected);
         }
+        //= rfc2661 5.0 "The Tunnel and corresponding Control Connection MUST be established before an incoming or outgoing call is initiated."
+        //= test: a_call_is_opened_with_what_the_lac_says_about_it, a_call_before_the_tunnel_is_established_is_refused
         if self.control != control::State::Established {
             let error = Some(ErrorCode::NO_CONTROL_CONNECTION);
             let outcome = Outcome { result: CdnResult::GENERAL_ERROR.0, error, text: String::new() };
@@ -165,6 +171,8 @@ impl Tunnel {
         match action {
             session::Action::Nothing => {}
             session::Action::SendIcrp => {
+                //= rfc2661 6.7 "The following AVPs MUST be present in the ICRP:"
+                //= test: a_call_is_opened_with_what_the_lac_says_about_it, an_icrp_without_a_session_id_is_refused
                 let body = self.body(shared, MessageType::ICRP).u16(Attribute::ASSIGNED_SESSION_ID, id.0);
                 self.send(peer_id, body);
                 self.arm_call(now, id);
@@ -178,6 +186,8 @@ impl Tunnel {
                 self.send(peer_id, body);
                 self.remove_call(now, shared, index, ending);
             }
+            //= rfc2661 6.12 "The peer MUST clean up any resources, and does not send back any indication of success or failure for such cleanup."
+            //= test: a_cdn_ends_the_call_that_it_names_by_either_id, data_of_no_call_and_before_iccn_is_dropped
             session::Action::CleanUp => self.remove_call(now, shared, index, ending),
         }
     }
@@ -262,6 +272,8 @@ fn assigned_session_id(message: &Message) -> Result<SessionId, Error> {
 }
 
 fn announcement(icrq: &Message) -> Result<Announcement, Error> {
+    //= rfc2661 6.6 "The following AVPs MUST be present in the ICRQ:"
+    //= test: a_call_is_opened_with_what_the_lac_says_about_it, a_call_without_a_required_avp_is_refused
     let attribute = Attribute::CALL_SERIAL_NUMBER;
     let serial_number = icrq.u32(attribute).ok_or(Error::InvalidAvp { message: MessageType::ICRQ, attribute })?;
     let number = |attribute| icrq.value(attribute).map(printable).filter(|number| !number.is_empty());
@@ -276,14 +288,20 @@ fn announcement(icrq: &Message) -> Result<Announcement, Error> {
 fn accept_iccn(session: &mut Session, iccn: &Message) -> Result<(), Error> {
     let invalid = |attribute| Error::InvalidAvp { message: MessageType::ICCN, attribute };
     let missing = |attribute| move || invalid(attribute);
+    //= rfc2661 6.8 "The following AVPs MUST be present in the ICCN:"
+    //= test: a_call_is_opened_with_what_the_lac_says_about_it, a_call_without_a_required_avp_is_refused
     iccn.u32(Attribute::TX_CONNECT_SPEED).ok_or_else(missing(Attribute::TX_CONNECT_SPEED))?;
     let framing = iccn.u32(Attribute::FRAMING_TYPE).ok_or_else(missing(Attribute::FRAMING_TYPE))?;
     // "A value not advertised in the Framing Capabilities AVP [...] will result in the call being rejected". Android's client
     // asks for both at once.
+    //= rfc2661 4.4.3 "A peer MUST NOT request an incoming or outgoing call with a Framing Type AVP specifying a value not advertised"
+    //= test: both_framing_types_at_once_are_taken, a_call_without_a_required_avp_is_refused
     if framing & !(FRAMING_ASYNC | FRAMING_SYNC) != 0 {
         return Err(invalid(Attribute::FRAMING_TYPE));
     }
     if iccn.value(Attribute::SEQUENCING_REQUIRED).is_some() {
+        //= rfc2661 5.4 "If this AVP is present during session setup, sequence numbers MUST be present at all times."
+        //= test: data_flows_both_ways_and_its_numbers_are_those_of_the_lac_only_where_required, sequencing_that_the_lns_requires_stays_on
         session.sequence.require();
     }
     Ok(())

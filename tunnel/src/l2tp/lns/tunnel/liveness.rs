@@ -63,6 +63,8 @@ impl Tunnel {
             }
             return;
         }
+        //= rfc2661 5.8 "the tunnel and all sessions within MUST be cleared."
+        //= test: hello_is_sent_only_after_silence_and_a_dead_peer_is_found, a_hello_without_acknowledgment_does_not_end_the_call_of_a_live_peer
         // "The tunnel and all sessions within MUST be cleared"; there is nobody to tell.
         if self.phase == Phase::Open {
             self.end(shared, Ending::Failed(Error::NoResponse { to: message }));
@@ -88,6 +90,8 @@ impl Tunnel {
     }
 
     pub(super) fn arm_hello(&mut self, now: Instant, shared: &Shared) {
+        //= rfc2661 6.5 "A peer MUST NOT expect HELLO messages at any time or interval."
+        //= test: hello_can_be_switched_off, a_hello_without_acknowledgment_does_not_end_the_call_of_a_live_peer
         if !shared.config.hello.is_zero() {
             self.timers.set(Timer::Hello, shared.last_received.unwrap_or(now) + shared.config.hello);
         }
@@ -113,6 +117,8 @@ impl Tunnel {
     fn send_hello(&mut self, now: Instant) {
         if self.channel.unacknowledged() == 0 {
             self.hello_sent = Some(now);
+            //= rfc2661 6.5 "The Session ID in a HELLO message MUST be 0."
+            //= test: a_probe_sends_one_hello_at_once, hello_can_be_switched_off
             self.send(SessionId::default(), Body::new(MessageType::HELLO));
         }
     }

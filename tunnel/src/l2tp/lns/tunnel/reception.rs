@@ -129,6 +129,10 @@ impl Tunnel {
         let (of_session, error) = (error.is_of_session(), Error::from(error));
         let index = self.index(session_id);
         let ending = Ending::Failed(error);
+        //= rfc2661 4.1 "the session associated with this message MUST be terminated."
+        //= test: an_optional_unknown_avp_leaves_call_and_tunnel_alone, an_unknown_mandatory_avp_ends_the_call_that_its_message_is_about
+        //= rfc2661 4.1 "the entire tunnel (and all sessions within) MUST be terminated."
+        //= test: an_optional_unknown_avp_leaves_call_and_tunnel_alone, an_unknown_mandatory_avp_ends_the_call_that_its_message_is_about
         if !of_session {
             self.on_control(now, shared, control::Event::Close, ending);
         } else if let Some(index) = index {
