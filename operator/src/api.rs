@@ -4,15 +4,17 @@ pub mod condition;
 pub mod label;
 pub mod schema;
 pub mod tunnel;
+pub mod user;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
 pub use tunnel::VpnTunnel;
+pub use user::VpnUser;
 
 /// Every custom resource definition of the group, as it is installed.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![schema::tidy(VpnTunnel::crd())]
+    [VpnTunnel::crd(), VpnUser::crd()].map(schema::tidy).into()
 }
 
 /// The definition as YAML, ready for `kubectl apply -f`.

@@ -3,13 +3,15 @@
 pub mod config;
 pub mod pod;
 mod port;
+mod service;
+pub mod users;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
     ConfigMap, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, Service,
-    ServiceAccount, ServicePort, ServiceSpec, Toleration,
+    ServiceAccount, Toleration,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -18,12 +20,12 @@ use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use towline_tunnel::config::Export;
 
 use crate::api::label;
 use crate::api::tunnel::{Attachment, VpnTunnel};
 use config::{CONFIG_KEY, InvalidSpec};
 use pod::{Settings, Usage, sidecar_template, tunnel_container, tunnel_volumes};
+use users::Roll;
 
 /// How long a gateway pod has to say goodbye: the process takes two seconds at most.
 const TERMINATION_SECONDS: i64 = 10;
@@ -46,7 +48,7 @@ pub fn object_name(tunnel: &str) -> String {
     format!("towline-{tunnel}")
 }
 
-/// Name of the Service of an export.
+/// Name of the Service of an export; that at which people and sites dial in to a server has the name of the tunnel.
 pub fn service_name(tunnel: &str, export: &str) -> String {
     format!("{tunnel}-{export}")
 }
@@ -63,8 +65,10 @@ pub struct Objects {
     pub config_map: ConfigMap,
     /// For `attachment: Gateway`: who the pod is, the pod, and its protection. Sidecars run in pods of others.
     pub gateway: Option<Gateway>,
-    /// One of each export.
+    /// One of each export, and that of a server at which people and sites dial in.
     pub services: Vec<Service>,
+    /// The exports that have none, by name, and why.
+    pub homeless: Vec<(String, String)>,
 }
 
 /// The objects of `attachment: Gateway` alone.
@@ -78,24 +82,25 @@ pub struct Gateway {
     pub disruption_budget: PodDisruptionBudget,
 }
 
-/// The objects of `tunnel`.
+/// The objects of `tunnel`, which lets the users of `roll` in if it is a server.
 ///
 /// # Errors
 /// When the specification cannot be carried out: the field, its value and the remedy.
-pub fn objects(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Result<Objects, InvalidSpec> {
-    let config = config::config(tunnel, settings, ca_bundle)?;
-    let text = serde_json::to_string_pretty(&config).map_err(|error| InvalidSpec(error.to_string()))?;
-    let gateway = (tunnel.spec.attachment == Attachment::Gateway).then(|| template(tunnel, settings));
+pub fn objects(tunnel: &VpnTunnel, roll: &Roll, settings: &Settings, ca_bundle: &str) -> Result<Objects, InvalidSpec> {
+    let config = config::written(tunnel, &roll.users, settings, ca_bundle)?;
+    let gateway = (tunnel.spec.attachment == Attachment::Gateway).then(|| template(tunnel, &roll.secrets, settings));
+    let exports = config.exports.iter().map(|export| service::of_export(tunnel, export));
     Ok(Objects {
         revision: config.revision,
         template: gateway.as_ref().map_or_else(|| sidecar_template(tunnel, settings), |(hash, _)| hash.clone()),
         config_map: ConfigMap {
             metadata: metadata(tunnel, object_name(&tunnel.name_any())),
-            data: Some(BTreeMap::from([(CONFIG_KEY.to_owned(), text)])),
+            data: Some(BTreeMap::from([(CONFIG_KEY.to_owned(), config.text)])),
             ..ConfigMap::default()
         },
         gateway: gateway.map(|(_, template)| self::gateway(tunnel, template)),
-        services: config.exports.iter().map(|export| service(tunnel, export)).collect(),
+        services: service::dial_in(tunnel).into_iter().chain(exports).collect(),
+        homeless: config.homeless,
     })
 }
 
@@ -148,7 +153,8 @@ fn gateway(tunnel: &VpnTunnel, template: PodTemplateSpec) -> Gateway {
 }
 
 /// The pod, and the hash of it. It does not change with the configuration: the process follows its ConfigMap.
-fn template(tunnel: &VpnTunnel, settings: &Settings) -> (String, PodTemplateSpec) {
+fn template(tunnel: &VpnTunnel, secrets: &BTreeSet<String>, settings: &Settings) -> (String, PodTemplateSpec) {
+    let usage = Usage::Gateway { secrets };
     let name = tunnel.name_any();
     let pod = tunnel.spec.pod.clone().unwrap_or_default();
     let secrets = settings.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
@@ -164,8 +170,8 @@ fn template(tunnel: &VpnTunnel, settings: &Settings) -> (String, PodTemplateSpec
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
             ..PodSecurityContext::default()
         }),
-        containers: vec![tunnel_container(tunnel, settings, Usage::Gateway)],
-        volumes: Some(tunnel_volumes(tunnel, Usage::Gateway)),
+        containers: vec![tunnel_container(tunnel, settings, usage)],
+        volumes: Some(tunnel_volumes(tunnel, usage)),
         ..PodSpec::default()
     };
     let hash = short_hash(&json!(spec).to_string());
@@ -201,28 +207,6 @@ fn tolerations(mut tolerations: Vec<Toleration>) -> Vec<Toleration> {
     tolerations
 }
 
-fn service(tunnel: &VpnTunnel, export: &Export) -> Service {
-    let name = tunnel.name_any();
-    let mut metadata = metadata(tunnel, service_name(&name, &export.name));
-    metadata.labels.get_or_insert_default().insert(label::EXPORT.to_owned(), export.name.clone());
-    let port = ServicePort {
-        name: Some("export".to_owned()),
-        port: export.port.into(),
-        target_port: Some(IntOrString::Int(export.listen.port().into())),
-        protocol: Some(export.protocol.to_string()),
-        ..ServicePort::default()
-    };
-    Service {
-        metadata,
-        spec: Some(ServiceSpec {
-            selector: Some(label::gateway_selector(&name)),
-            ports: Some(vec![port]),
-            ..ServiceSpec::default()
-        }),
-        ..Service::default()
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -254,8 +238,63 @@ pub(crate) mod tests {
         .unwrap()
     }
 
+    /// A server with everything that one can have, save what excludes something else.
+    pub(crate) fn server() -> VpnTunnel {
+        serde_json::from_value(json!({
+            "apiVersion": "towline.dev/v1alpha1",
+            "kind": "VpnTunnel",
+            "metadata": {"name": "road", "namespace": "erp", "uid": "u-2", "generation": 5},
+            "spec": {
+                "mode": "Server",
+                "l2tp": {"tunnelSecret": {"name": "road-l2tp", "key": "secret"}},
+                "network": {"mtu": 1400},
+                "server": {
+                    "preSharedKeys": [
+                        {"name": "road-psk"},
+                        {
+                            "name": "road-psk", "key": "site", "addresses": ["198.51.100.0/24"],
+                            "remoteId": {"type": "Fqdn", "value": "site.example.com"},
+                        },
+                    ],
+                    "certificate": {
+                        "secretName": "road-tls", "revocationsKey": "ca.crl",
+                        "remoteId": {"type": "Fqdn", "value": "people.example.com"},
+                    },
+                    "pools": ["10.99.0.0/24", "10.98.0.0/24"],
+                    "dns": ["10.96.0.10"],
+                    "domain": "erp.svc.cluster.local",
+                    "routes": ["10.96.0.0/12"],
+                    "ipv6Pool": "fd00:99::/56",
+                    "forwarding": {"networks": ["10.96.0.0/12"], "sourceNat": "None"},
+                    "limits": {
+                        "sessions": 10, "peersPerSource": 5, "sessionsPerUser": 2, "onLimit": "Refuse",
+                        "idleSeconds": 600, "totalSeconds": 7200,
+                    },
+                    "radius": {
+                        "servers": [{
+                            "address": "radius.erp.svc", "port": 11812, "accountingPort": 0,
+                            "secret": {"name": "road-radius", "key": "shared"},
+                        }],
+                        "timeoutSeconds": 4, "tries": 2, "interimSeconds": 300, "disconnect": true, "nasIdentifier": "road",
+                    },
+                    "service": {
+                        "type": "LoadBalancer", "externalIPs": ["203.0.113.7"], "loadBalancerClass": "example.com/lb",
+                        "annotations": {"example.com/pool": "vpn"}, "externalTrafficPolicy": "Cluster",
+                        "nodePorts": {"ike": 30500, "natT": 34500},
+                    },
+                },
+                "exports": [{"name": "web", "host": "10.20.4.11", "port": 80}],
+                "imports": [
+                    {"name": "orders", "serviceName": "orders", "servicePort": 80},
+                    {"name": "dns", "serviceName": "names", "servicePort": 53, "port": 5353, "protocol": "UDP"},
+                ],
+            },
+        }))
+        .unwrap()
+    }
+
     pub(crate) fn built(tunnel: &VpnTunnel) -> Objects {
-        objects(tunnel, &pod::tests::settings(), "PEM").unwrap()
+        objects(tunnel, &Roll::default(), &pod::tests::settings(), "PEM").unwrap()
     }
 
     #[test]
@@ -313,7 +352,7 @@ pub(crate) mod tests {
     /// Whatever a reviewer asks about the pod's rights stands here: a change of it is a change of this file.
     #[test]
     fn the_gateway_pod_is_as_reviewed() {
-        let (_, template) = template(&tunnel("Gateway"), &pod::tests::settings());
+        let (_, template) = template(&tunnel("Gateway"), &BTreeSet::new(), &pod::tests::settings());
         insta::assert_snapshot!("gateway-pod", yaml(&template));
     }
 
@@ -341,7 +380,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_release_of_the_operator_restarts_no_pod() {
-        let (_, template) = template(&tunnel("Gateway"), &pod::tests::settings());
+        let (_, template) = template(&tunnel("Gateway"), &BTreeSet::new(), &pod::tests::settings());
         let labels = template.metadata.unwrap().labels.unwrap();
         assert!(!labels.contains_key(label::VERSION));
         assert!(label::gateway_selector("oslo").iter().all(|(name, value)| labels.get(name) == Some(value)));
@@ -361,6 +400,16 @@ pub(crate) mod tests {
         assert_eq!(seconds(vec![asked(Some("gpu"))]), [None, Some(30), Some(30)]);
         assert_eq!(seconds(vec![asked(Some("node.kubernetes.io/unreachable"))]), [None, Some(30)]);
         assert_eq!(seconds(vec![asked(None)]), [None]);
+    }
+
+    #[test]
+    fn a_server_is_one_pod_with_its_ports_and_one_service_that_leads_to_them() {
+        let objects = objects(&server(), &Roll::default(), &pod::tests::settings(), "PEM").unwrap();
+        let deployment = objects.gateway.unwrap().deployment;
+        assert_eq!(deployment.spec.strategy.unwrap().type_.as_deref(), Some("Recreate"));
+        insta::assert_snapshot!("server-pod", yaml(&deployment.spec.template));
+        insta::assert_snapshot!("server-service", yaml(&objects.services[0]));
+        assert_eq!(objects.services.len(), 2);
     }
 
     #[test]

@@ -18,12 +18,16 @@ use tokio::sync::OnceCell;
 
 use crate::api::label;
 use crate::api::tunnel::VpnTunnel;
+use crate::api::user::VpnUser;
 use crate::build::pod::CONTAINER;
 
 /// A tunnel, or why it cannot be read: one that this version does not understand must not stall the others.
 pub type Tunnel = DeserializeGuard<VpnTunnel>;
 
-/// A kind of object that is made for tunnels. Of each only the metadata is kept.
+/// A user, or why it cannot be read.
+pub type User = DeserializeGuard<VpnUser>;
+
+/// A kind of object that is made for tunnels.
 pub trait Made:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
@@ -34,20 +38,31 @@ pub trait Made:
     + Sync
     + 'static
 {
+    /// What is kept of each: the metadata, and of those that say more than that all.
+    type Kept: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static;
+
     /// Where its objects are.
-    fn store(cache: &Cache) -> &Store<PartialObjectMeta<Self>>;
+    fn store(cache: &Cache) -> &Store<Self::Kept>;
 }
 
 macro_rules! caches {
-    ($($field:ident: $kind:ty),* $(,)?) => {
+    ($($field:ident: $kind:ty as $kept:ty),* $(,)?) => {
         /// The watched objects, for whoever reads them. All are empty on a replica that does not lead.
         #[derive(Clone)]
         pub struct Cache {
             /// Every tunnel.
             pub tunnels: Store<Tunnel>,
+            /// Every user.
+            pub users: Store<User>,
             /// Every pod with the label of a tunnel, without what nobody here asks for.
             pub pods: Store<Pod>,
-            $($field: Store<PartialObjectMeta<$kind>>,)*
+            $(pub(crate) $field: Store<$kept>,)*
             listed: Arc<OnceCell<()>>,
         }
 
@@ -55,16 +70,20 @@ macro_rules! caches {
         pub struct Writers {
             /// Every tunnel.
             pub tunnels: Writer<Tunnel>,
+            /// Every user.
+            pub users: Writer<User>,
             /// Every pod with the label of a tunnel.
             pub pods: Writer<Pod>,
             $(
-                /// Metadata of the objects of this kind.
-                pub $field: Writer<PartialObjectMeta<$kind>>
+                /// What is kept of the objects of this kind.
+                pub $field: Writer<$kept>
             ),*
         }
 
         $(impl Made for $kind {
-            fn store(cache: &Cache) -> &Store<PartialObjectMeta<Self>> {
+            type Kept = $kept;
+
+            fn store(cache: &Cache) -> &Store<$kept> {
                 &cache.$field
             }
         })*
@@ -73,10 +92,11 @@ macro_rules! caches {
             /// An empty cache.
             pub fn new() -> (Self, Writers) {
                 let (tunnels, tunnels_writer) = store();
+                let (users, users_writer) = store();
                 let (pods, pods_writer) = store();
                 $(let $field = store();)*
-                let cache = Self { tunnels, pods, $($field: $field.0,)* listed: Arc::default() };
-                (cache, Writers { tunnels: tunnels_writer, pods: pods_writer, $($field: $field.1),* })
+                let cache = Self { tunnels, users, pods, $($field: $field.0,)* listed: Arc::default() };
+                (cache, Writers { tunnels: tunnels_writer, users: users_writer, pods: pods_writer, $($field: $field.1),* })
             }
 
             /// Waits until every kind was listed once. Any number may wait.
@@ -87,6 +107,7 @@ macro_rules! caches {
                 // A store wakes only the last of those that wait for it: one waits for all.
                 let listed = async {
                     self.tunnels.wait_until_ready().await?;
+                    self.users.wait_until_ready().await?;
                     self.pods.wait_until_ready().await?;
                     $(self.$field.wait_until_ready().await?;)*
                     Ok(())
@@ -98,17 +119,26 @@ macro_rules! caches {
 }
 
 caches! {
-    config_maps: ConfigMap,
-    deployments: Deployment,
-    disruption_budgets: PodDisruptionBudget,
-    service_accounts: ServiceAccount,
-    services: Service,
+    config_maps: ConfigMap as PartialObjectMeta<ConfigMap>,
+    deployments: Deployment as PartialObjectMeta<Deployment>,
+    disruption_budgets: PodDisruptionBudget as PartialObjectMeta<PodDisruptionBudget>,
+    service_accounts: ServiceAccount as PartialObjectMeta<ServiceAccount>,
+    services: Service as Service,
 }
 
 impl Cache {
     /// A tunnel, if it is known.
     pub fn tunnel(&self, namespace: &str, name: &str) -> Option<Arc<Tunnel>> {
         self.tunnels.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// The users that name a tunnel, those that cannot be read or are about to go left out.
+    pub fn users_of(&self, namespace: &str, tunnel: &str) -> Vec<Arc<User>> {
+        self.users.state_filter(|user| {
+            user.meta().namespace.as_deref() == Some(namespace)
+                && user.meta().deletion_timestamp.is_none()
+                && user.0.as_ref().is_ok_and(|user| user.spec.tunnel_name == tunnel)
+        })
     }
 
     /// A pod, if it is known.
@@ -216,7 +246,7 @@ mod tests {
                 writers.$field.apply_watcher_event(&Event::InitDone);
             )*};
         }
-        list!(pods, config_maps, deployments, disruption_budgets, service_accounts, services, tunnels);
+        list!(users, pods, config_maps, deployments, disruption_budgets, service_accounts, services, tunnels);
         for task in waiting {
             let woken = tokio::time::timeout(Duration::from_secs(1), task).await;
             assert!(woken.expect("it still waits").unwrap());

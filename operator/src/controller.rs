@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod as KubePod;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod as KubePod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
@@ -24,11 +26,13 @@ use tracing::{debug, warn};
 use crate::admin::Health;
 use crate::api::label;
 use crate::api::tunnel::VpnTunnel;
+use crate::api::user::{VpnUser, VpnUserStatus};
 use crate::build::{self, pod::Settings};
-use crate::cache::{Cache, Tunnel, Writers};
+use crate::cache::{Cache, Tunnel, User, Writers};
 use crate::metrics::Metrics;
 use crate::reports::{Reports, SILENCE};
-use crate::status::{self, Input, Outcome, Pod};
+use crate::status::user::Attempts;
+use crate::status::{self, Input, Outcome, Part, Pod, Problem};
 use crate::tls::Certificate;
 
 /// Tunnels that are reconciled at once.
@@ -89,6 +93,7 @@ struct Memory {
     failures: u32,
     applied: apply::Applied,
     told: publish::Told,
+    users: publish::ToldUsers,
 }
 
 impl Context {
@@ -171,33 +176,50 @@ pub async fn run(context: Arc<Context>, writers: Writers, shutdown: Cancellation
         let tunnel = pod.labels().get(label::TUNNEL).cloned();
         tunnel.zip(pod.namespace()).map(|(name, namespace)| reference(&namespace, &name))
     };
+    let of_user = |user: User| {
+        let tunnel = user.0.as_ref().ok().map(|user| user.spec.tunnel_name.clone());
+        tunnel.zip(user.meta().namespace.clone()).map(|(name, namespace)| reference(&namespace, &name))
+    };
     let tunnels = watches::tunnels(client(), writers.tunnels, context.clone());
     Controller::for_stream(tunnels, context.cache.tunnels.clone())
-        .owns_stream(watches::made(client(), writers.deployments, health()))
-        .owns_stream(watches::made(client(), writers.config_maps, health()))
-        .owns_stream(watches::made(client(), writers.services, health()))
-        .owns_stream(watches::made(client(), writers.service_accounts, health()))
-        .owns_stream(watches::made(client(), writers.disruption_budgets, health()))
+        .owns_stream(watches::made::<Deployment>(client(), writers.deployments, health()))
+        .owns_stream(watches::made::<ConfigMap>(client(), writers.config_maps, health()))
+        .owns_stream(watches::made::<Service>(client(), writers.services, health()))
+        .owns_stream(watches::made::<ServiceAccount>(client(), writers.service_accounts, health()))
+        .owns_stream(watches::made::<PodDisruptionBudget>(client(), writers.disruption_budgets, health()))
+        .watches_stream(watches::users(client(), writers.users, health()), of_user)
         .watches_stream(watches::pods(client(), writers.pods, health()), of_pod)
         .reconcile_on(reported.boxed())
         .reconcile_all_on(authorities.boxed())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, on_error, context.clone())
-        .for_each(|result| {
-            match result {
-                Ok((tunnel, _)) => debug!(%tunnel, "reconciled"),
-                Err(kube::runtime::controller::Error::ObjectNotFound(tunnel)) => {
-                    debug!(%tunnel, "gone");
-                    context.forget(tunnel.namespace.as_deref().unwrap_or_default(), &tunnel.name);
+        .for_each_concurrent(usize::from(CONCURRENCY), async |result| match result {
+            Ok((tunnel, _)) => debug!(%tunnel, "reconciled"),
+            Err(kube::runtime::controller::Error::ObjectNotFound(tunnel)) => {
+                debug!(%tunnel, "gone");
+                let (namespace, name) = (tunnel.namespace.as_deref().unwrap_or_default(), &tunnel.name);
+                context.forget(namespace, name);
+                match timeout(RUN_LIMIT, tell_orphans(&context, namespace, name)).await.unwrap_or(Err(Error::Late)) {
+                    Ok(()) => {}
+                    Err(error) => warn!(namespace, tunnel = name, %error, "its users are not told that it is gone"),
                 }
-                // Told where it happened.
-                Err(kube::runtime::controller::Error::ReconcilerFailed(..)) => {}
-                Err(error) => warn!(%error, "the controller cannot go on as it should"),
             }
-            std::future::ready(())
+            // Told where it happened.
+            Err(kube::runtime::controller::Error::ReconcilerFailed(..)) => {}
+            Err(error) => warn!(%error, "the controller cannot go on as it should"),
         })
         .await;
+}
+
+/// Says to the users that name a tunnel which does not exist that it does not.
+async fn tell_orphans(context: &Context, namespace: &str, tunnel: &str) -> Result<(), Error> {
+    context.cache.ready().await.map_err(|_| Error::Ended)?;
+    let (orphans, now) = (context.cache.users_of(namespace, tunnel), Timestamp::now());
+    let status = |user: &VpnUser, old: Option<&VpnUserStatus>| {
+        status::user::status(user, &build::users::without_tunnel(user), Some(&Attempts::new()), old, now)
+    };
+    publish::users(&orphans, context, status, &mut publish::ToldUsers::new()).await
 }
 
 async fn reconcile(tunnel: Arc<Tunnel>, context: Arc<Context>) -> Result<Action, Error> {
@@ -237,10 +259,16 @@ async fn run_once(tunnel: &VpnTunnel, context: &Context, memory: &mut Memory) ->
     }
     let now = Timestamp::now();
     let ca_bundle = context.certificate.borrow().ca_bundle.clone();
-    let outcome = match build::objects(tunnel, &context.settings, &ca_bundle) {
+    let users = context.cache.users_of(&namespace, &tunnel.name_any());
+    let roll = build::users::roll(tunnel, users.iter().filter_map(|user| user.0.as_ref().ok()));
+    let mut unwritten = Vec::new();
+    let outcome = match build::objects(tunnel, &roll, &context.settings, &ca_bundle) {
         Err(invalid) => Outcome::Invalid(invalid.to_string()),
         Ok(objects) => {
-            let problems = apply::all(tunnel, context, &namespace, &objects, &mut memory.applied).await;
+            let mut problems = apply::all(tunnel, context, &namespace, &objects, &mut memory.applied).await;
+            unwritten.extend(problems.iter().map(|problem| problem.text.clone()));
+            let homeless = objects.homeless.into_iter();
+            problems.extend(homeless.map(|(export, text)| Problem { part: Part::Export(export), text }));
             Outcome::Applied { revision: objects.revision, template: objects.template, problems }
         }
     };
@@ -248,15 +276,26 @@ async fn run_once(tunnel: &VpnTunnel, context: &Context, memory: &mut Memory) ->
     let refusal = pods::refusal(tunnel, context, &namespace, &pods).await?;
     let just_began = context.began.elapsed() < SILENCE;
     let old = memory.told.status(tunnel).cloned();
-    let input = Input { tunnel, old: old.as_ref(), outcome: &outcome, refusal, pods: &pods, just_began, now };
+    let addresses = dialled(tunnel, context, &namespace);
+    let input = Input { tunnel, old: old.as_ref(), outcome: &outcome, refusal, addresses, pods: &pods, just_began, now };
     publish::status(tunnel, context, status::status(&input), &mut memory.told).await?;
-    match outcome {
-        Outcome::Applied { problems, .. } if !problems.is_empty() => {
-            let texts: Vec<String> = problems.into_iter().map(|problem| problem.text).collect();
-            Err(Error::Apply(texts.join("; ")))
-        }
-        _ => Ok(Action::requeue(next_look(&pods))),
-    }
+    let attempts = status::user::attempts(&pods);
+    let of_user = |user: &VpnUser, old: Option<&VpnUserStatus>| match roll.verdicts.get(&user.name_any()) {
+        Some(verdict) => status::user::status(user, verdict, attempts.as_ref(), old, now),
+        None => old.cloned().unwrap_or_default(),
+    };
+    publish::users(&users, context, of_user, &mut memory.users).await?;
+    if unwritten.is_empty() { Ok(Action::requeue(next_look(&pods))) } else { Err(Error::Apply(unwritten.join("; "))) }
+}
+
+/// The addresses at which people and sites dial in to a server.
+fn dialled(tunnel: &VpnTunnel, context: &Context, namespace: &str) -> Vec<String> {
+    let service = context.cache.services.get(&ObjectRef::new(&tunnel.name_any()).within(namespace));
+    let is_ours = |service: &Arc<Service>| {
+        service.labels().contains_key(label::DIAL_IN)
+            && service.owner_references().iter().any(|owner| Some(&owner.uid) == tunnel.meta().uid.as_ref())
+    };
+    service.filter(is_ours).map(|service| status::address::of(&service)).unwrap_or_default()
 }
 
 /// When to look again at what causes no event.

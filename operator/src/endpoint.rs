@@ -24,6 +24,7 @@ use towline_tunnel::report::Acknowledgement;
 use tracing::{debug, warn};
 
 use crate::api::label;
+use crate::api::tunnel::Mode;
 use crate::cache::{Cache, Tunnel};
 use crate::controller::pods::belongs;
 use crate::metrics::{Metrics, Refused, Reviewed};
@@ -40,8 +41,12 @@ pub const HEARTBEAT_SECONDS: u32 = 10;
 pub const MAX_REPORT_CONNECTIONS: usize = 1_024;
 /// Connections of API servers at once, which keep theirs open.
 pub const MAX_WEBHOOK_CONNECTIONS: usize = 256;
-/// A report is a few kilobytes: seven layers with a message each.
+/// The report of a client is a few kilobytes: seven layers with a message each.
 const MAX_REPORT: usize = 16 << 10;
+/// The report of a server names each of its users, [`MAX_USERS`] at most.
+///
+/// [`MAX_USERS`]: towline_tunnel::config::server::MAX_USERS
+const MAX_SERVER_REPORT: usize = 2 << 20;
 /// An AdmissionReview holds one pod, and the API server takes objects of up to 3 MiB.
 const MAX_REVIEW: usize = 4 << 20;
 /// AdmissionReviews that are read and answered at once. Anybody in the cluster can send one, so they bound our memory.
@@ -83,7 +88,7 @@ impl Endpoint {
     /// What is answered to pods.
     pub fn report_router(self: Arc<Self>) -> Router {
         let path = "/v1/namespaces/{namespace}/tunnels/{name}/report";
-        Router::new().route(path, post(take_report).layer(DefaultBodyLimit::max(MAX_REPORT))).with_state(self)
+        Router::new().route(path, post(take_report)).with_state(self)
     }
 
     /// What is answered to API servers.
@@ -136,7 +141,7 @@ impl Endpoint {
         Ok(())
     }
 
-    async fn report(&self, namespace: String, tunnel: String, request: Request) -> Result<Acknowledgement, Refusal> {
+    async fn report(&self, namespace: String, tunnel: String, mut request: Request) -> Result<Acknowledgement, Refusal> {
         if !*self.leading.borrow() {
             let text = "this replica does not lead; try again";
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Refused::Unavailable, text));
@@ -156,6 +161,8 @@ impl Endpoint {
         }
         let known = self.tunnel(&namespace, &tunnel).await?;
         self.authorize(&sender, &tunnel, &known).await?;
+        let is_server = known.0.as_ref().is_ok_and(|tunnel| tunnel.spec.mode == Mode::Server);
+        DefaultBodyLimit::max(if is_server { MAX_SERVER_REPORT } else { MAX_REPORT }).apply(&mut request);
         // Read last, so that strangers cost no memory.
         let report = reports::read(&body(request).await?).map_err(|error| {
             let text = format!("the report cannot be read: {error}");

@@ -14,7 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::cache::Tunnel;
+use crate::api::condition::{ConditionType, find};
+use crate::cache::{Tunnel, User};
 use crate::reports::Reports;
 use crate::status;
 
@@ -29,6 +30,11 @@ struct OfResult {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfStatus {
     ready: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAcceptance {
+    accepted: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -101,7 +107,7 @@ struct Counted {
     reviews: Family<OfResult, Counter>,
     /// Seconds since the Unix epoch.
     certificate_expires: Gauge<f64, AtomicU64>,
-    watched: OnceLock<(Store<Tunnel>, Reports)>,
+    watched: OnceLock<(Store<Tunnel>, Store<User>, Reports)>,
 }
 
 impl Default for Counted {
@@ -132,8 +138,8 @@ impl Default for Counted {
 
 impl Metrics {
     /// What tunnels and pods are counted from when somebody asks. The first call counts.
-    pub fn watch(&self, tunnels: Store<Tunnel>, reports: Reports) {
-        self.0.watched.get_or_init(|| (tunnels, reports));
+    pub fn watch(&self, tunnels: Store<Tunnel>, users: Store<User>, reports: Reports) {
+        self.0.watched.get_or_init(|| (tunnels, users, reports));
     }
 
     /// A run of the controller begins.
@@ -194,13 +200,32 @@ impl Metrics {
         let help = "Until when the certificate of the HTTPS servers is valid, since the Unix epoch";
         let expires = counted.certificate_expires.clone();
         registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, expires);
-        if let Some((tunnels, reports)) = counted.watched.get() {
+        if let Some((tunnels, users, reports)) = counted.watched.get() {
             register_watched(&mut registry, tunnels, reports);
+            register_users(&mut registry, users);
         }
         let mut out = String::new();
         text::encode(&mut out, &registry)?;
         Ok(out)
     }
+}
+
+fn register_users(registry: &mut Registry, users: &Store<User>) {
+    let by_status = Family::<OfAcceptance, Gauge>::default();
+    for accepted in ["True", "False", "Unknown"] {
+        by_status.get_or_create(&OfAcceptance { accepted }).set(0);
+    }
+    for user in users.state() {
+        let status = user.0.as_ref().ok().and_then(|user| user.status.clone()).unwrap_or_default();
+        let told = find(&status.conditions, ConditionType::Accepted).map(|accepted| accepted.status.as_str());
+        let accepted = match told {
+            Some("True") => "True",
+            Some("False") => "False",
+            _ => "Unknown",
+        };
+        by_status.get_or_create(&OfAcceptance { accepted }).inc();
+    }
+    registry.register("users", "VpnUsers by the status of their condition Accepted", by_status);
 }
 
 fn register_watched(registry: &mut Registry, tunnels: &Store<Tunnel>, reports: &Reports) {
@@ -237,7 +262,7 @@ mod tests {
     use kube::runtime::watcher::Event;
 
     use super::*;
-    use crate::api::condition::{ConditionType, Verdict};
+    use crate::api::condition::Verdict;
     use crate::api::tunnel::VpnTunnelStatus;
     use crate::build::tests::tunnel;
     use crate::cache::Cache;
@@ -246,7 +271,7 @@ mod tests {
     fn tunnels_are_counted_by_their_status_and_forgotten_with_their_end() {
         let (cache, mut writers) = Cache::new();
         let metrics = Metrics::default();
-        metrics.watch(cache.tunnels, Reports::default());
+        metrics.watch(cache.tunnels, cache.users, Reports::default());
         let mut ready = tunnel("Gateway");
         let verdict = Verdict::yes(towline_tunnel::report::Reason::ProbeSucceeded, "It works.");
         let condition = verdict.condition(ConditionType::Ready, &[], None, Timestamp::UNIX_EPOCH);

@@ -84,7 +84,7 @@ impl Run {
         let client = Client::try_default().await.context("cannot find the API server")?;
         let (cache, writers) = Cache::new();
         let (reports, metrics, health) = (Reports::default(), Metrics::default(), Health::default());
-        metrics.watch(cache.tunnels.clone(), reports.clone());
+        metrics.watch(cache.tunnels.clone(), cache.users.clone(), reports.clone());
         let http = listen(admin::PORT).await?;
         let (for_reports, for_webhook) = (listen(leader::REPORTS_PORT).await?, listen(leader::WEBHOOK_PORT).await?);
         let admin = tokio::spawn(admin::serve(http, metrics.clone(), health.clone(), shutdown.clone()));

@@ -2,6 +2,9 @@
 //!
 //! Nothing is True because a pod runs: a layer is what the pod's own report says, and `Ready` is the probe through the tunnel.
 
+pub mod address;
+pub mod user;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +14,7 @@ use towline_tunnel::report::{Layer, LayerReport, Reason, Report, State};
 
 use crate::api::condition::{ConditionType, Truth, Verdict, find};
 use crate::api::tunnel::{
-    Attachment, MAX_STATUS_PODS, Negotiated, PodStatus, ServiceStatus, VpnTunnel, VpnTunnelStatus,
+    Attachment, MAX_ADDRESSES, MAX_STATUS_PODS, Mode, Negotiated, PodStatus, ServiceStatus, VpnTunnel, VpnTunnelStatus,
 };
 use crate::build::service_name;
 use crate::reports::SILENCE;
@@ -44,11 +47,22 @@ pub struct Pod {
     pub report: Option<Heard>,
 }
 
+/// What is missing without an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The export of this name.
+    Export(String),
+    /// The Service at which people and sites dial in.
+    DialIn,
+    /// Something of the tunnel itself.
+    Tunnel,
+}
+
 /// An object that could not be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The export whose Service it is.
-    pub export: Option<String>,
+    /// What is missing without it.
+    pub part: Part,
     /// What happened and what to do, without a full stop.
     pub text: String,
 }
@@ -88,6 +102,8 @@ pub struct Input<'a> {
     pub outcome: &'a Outcome,
     /// Why its Deployment gets no pod.
     pub refusal: Option<String>,
+    /// Of a server: the addresses that people and sites dial.
+    pub addresses: Vec<String>,
     /// Its pods, those that end left out.
     pub pods: &'a [Pod],
     /// The operator has just begun to lead: a pod that it has not heard of is no news.
@@ -140,7 +156,7 @@ pub fn status(input: &Input<'_>) -> VpnTunnelStatus {
     let is_current = input.is_current();
     let conditions = ConditionType::ALL
         .iter()
-        .filter(|kind| !kind.is_of_server())
+        .filter(|kind| kind.is_of(&tunnel.spec))
         .filter_map(|kind| {
             let old = find(old_conditions, *kind);
             let is_ours = matches!(kind, ConditionType::Accepted | ConditionType::Provisioned);
@@ -157,16 +173,22 @@ pub fn status(input: &Input<'_>) -> VpnTunnelStatus {
     let keep = told.is_none() && input.just_began && !input.pods.is_empty();
     let kept = old.filter(|_| keep);
     let alone = input.pods.len() == 1;
+    let peers = tunnel.spec.client.iter().flat_map(|client| &client.peers);
+    let assigned_address = told.filter(|_| alone).map_or_else(
+        || kept.and_then(|old| old.assigned_address.clone()),
+        |report| report.assigned_address.map(|address| address.to_string()),
+    );
+    let dialled = (!input.addresses.is_empty()).then(|| input.addresses.join(","));
     VpnTunnelStatus {
         observed_generation: generation,
         conditions,
         active_peer: told
             .map_or_else(|| kept.and_then(|old| old.active_peer.clone()), |report| report.active_peer.clone())
-            .or_else(|| tunnel.spec.client.peers.first().map(|peer| peer.address.clone())),
-        assigned_address: told.filter(|_| alone).map_or_else(
-            || kept.and_then(|old| old.assigned_address.clone()),
-            |report| report.assigned_address.map(|address| address.to_string()),
-        ),
+            .or_else(|| peers.map(|peer| peer.address.clone()).next()),
+        address: dialled.or_else(|| assigned_address.clone()),
+        addresses: input.addresses.iter().take(MAX_ADDRESSES).cloned().collect(),
+        sessions: told.map_or_else(|| kept.and_then(|old| old.sessions), |report| report.sessions),
+        assigned_address,
         peer_address: told.map_or_else(
             || kept.and_then(|old| old.peer_address.clone()),
             |report| report.peer_address.map(|address| address.to_string()),
@@ -205,8 +227,9 @@ fn pod_status(pod: &Pod, old: Option<&VpnTunnelStatus>) -> PodStatus {
             (false, Reason::PodSilent, address)
         }
         Some(report) => {
-            let probe = report.layer(Layer::Probe).map_or(Reason::Pending, |probe| probe.reason);
-            let reason = if report.is_ready() { probe } else { report.cause().map_or(probe, |cause| cause.reason) };
+            let up = report.layer(Layer::Probe).map_or(Reason::Serving, |probe| probe.reason);
+            let cause = || report.cause().map_or(Reason::Pending, |cause| cause.reason);
+            let reason = if report.is_ready() { up } else { cause() };
             (report.is_ready(), reason, report.assigned_address.map(|address| address.to_string()))
         }
     };
@@ -222,7 +245,7 @@ fn services(input: &Input<'_>) -> Vec<ServiceStatus> {
         port: export.port,
     };
     let is_missing =
-        |name: &String| input.outcome.problems().iter().any(|problem| problem.export.as_ref() == Some(name));
+        |name: &str| input.outcome.problems().iter().any(|problem| problem.part == Part::Export(name.to_owned()));
     tunnel.spec.exports.iter().filter(|export| !is_missing(&export.name)).map(status).collect()
 }
 
@@ -344,6 +367,9 @@ fn layer(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Option<
     let found = if is_ready && !report.is_ready() {
         // Ready tells the cause, whichever layer it is in.
         report.cause()
+    } else if is_ready && input.tunnel.spec.mode == Mode::Server {
+        // It has no layer of its own: it is up when all are.
+        return Some(Verdict::yes(Reason::Serving, "People and sites can dial in."));
     } else {
         report.layers.iter().find(|layer| ConditionType::from(layer.layer) == kind)
     };
@@ -360,21 +386,35 @@ fn layer(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Option<
 
 /// Why a tunnel that is up is of no use to those who ask its Services.
 fn out_of_service(input: &Input<'_>, pod: &Pod, report: &Report) -> Option<Verdict> {
-    if input.tunnel.spec.exports.is_empty() {
+    let spec = &input.tunnel.spec;
+    let is_server = spec.mode == Mode::Server;
+    if spec.exports.is_empty() && !is_server {
         return None;
     }
-    if let Some(problem) = input.outcome.problems().iter().find(|problem| problem.export.is_some()) {
-        let message = format!("The tunnel is up, but an export has no Service: {}.", problem.text);
+    let up = if is_server { "The server listens" } else { "The tunnel is up" };
+    let mut problems = input.outcome.problems().iter();
+    if let Some(problem) = problems.find(|problem| problem.part != Part::Tunnel) {
+        let missing = match problem.part {
+            Part::DialIn => "nobody can dial in",
+            _ => "an export has no Service",
+        };
+        let message = format!("{up}, but {missing}: {}.", problem.text);
         return Some(Verdict::no(Reason::ApplyFailed, message));
     }
     let unserved = report.exports.iter().find_map(|export| Some((&export.name, export.problem.as_ref()?)));
     if let Some((name, problem)) = unserved {
-        let message = format!("The tunnel is up, but pod {} does not serve export {name}: {problem}", pod.name);
+        let message = format!("{up}, but pod {} does not serve export {name}: {problem}", pod.name);
         return Some(Verdict::no(Reason::DeviceFailed, message));
     }
-    let message =
-        format!("The tunnel is up; its Services lead to pod {} as soon as the kubelet finds it ready.", pod.name);
-    (!pod.in_service).then(|| Verdict::no(Reason::PodsPending, message))
+    if !pod.in_service {
+        let message = format!("{up}; its Services lead to pod {} as soon as the kubelet finds it ready.", pod.name);
+        return Some(Verdict::no(Reason::PodsPending, message));
+    }
+    let message = format!(
+        "{up}, but Service {} has no address yet: the cluster needs a load balancer, or set spec.server.service.type to NodePort, or externalIPs.",
+        input.tunnel.name_any()
+    );
+    (is_server && input.addresses.is_empty()).then(|| Verdict::no(Reason::AddressPending, message))
 }
 
 fn of_layer(layer: &LayerReport) -> Verdict {
@@ -436,7 +476,7 @@ mod tests {
 
     fn judge(tunnel: &VpnTunnel, outcome: &Outcome, pods: &[Pod], just_began: bool) -> VpnTunnelStatus {
         let (old, now) = (tunnel.status.as_ref(), Timestamp::from_second(1_000).unwrap());
-        status(&Input { tunnel, old, outcome, refusal: None, pods, just_began, now })
+        status(&Input { tunnel, old, outcome, refusal: None, addresses: Vec::new(), pods, just_began, now })
     }
 
     fn outcome(revision: &str, problems: Vec<Problem>) -> Outcome {
@@ -541,7 +581,7 @@ mod tests {
         let invalid = judge(&tunnel, &Outcome::Invalid("spec.x: fix it".to_owned()), &[], false);
         assert_eq!(says(&invalid, ConditionType::Accepted), pair("False", "InvalidSpec"));
         assert_eq!(says(&invalid, ConditionType::Ready), pair("False", "InvalidSpec"));
-        let problem = Problem { export: None, text: "quota".to_owned() };
+        let problem = Problem { part: Part::Tunnel, text: "quota".to_owned() };
         let failed = judge(&tunnel, &outcome("r1", vec![problem]), &[], false);
         assert_eq!(says(&failed, ConditionType::Provisioned), pair("False", "ApplyFailed"));
         tunnel.spec.suspend = true;
@@ -591,6 +631,7 @@ mod tests {
             old: None,
             outcome: &applied(),
             refusal: Some("violates PodSecurity; label the namespace".to_owned()),
+            addresses: Vec::new(),
             pods: &[],
             just_began: false,
             now: Timestamp::UNIX_EPOCH,
@@ -605,7 +646,7 @@ mod tests {
     #[test]
     fn an_export_without_its_service_is_not_listed_and_ready_names_the_remedy() {
         let text = "Service oslo-web exists and belongs to somebody else: rename export web, or delete the Service";
-        let problem = Problem { export: Some("web".to_owned()), text: text.to_owned() };
+        let problem = Problem { part: Part::Export("web".to_owned()), text: text.to_owned() };
         let status = judge(&tunnel("Gateway"), &outcome("r1", vec![problem]), &[pod("a", Some((up("r1"), 1)))], false);
         assert_eq!(status.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), ["db"]);
         assert_eq!(says(&status, ConditionType::Ready), pair("False", "ApplyFailed"));

@@ -111,6 +111,10 @@ reasons! {
     PodSilent,
     /// The objects of the tunnel could not be written.
     ApplyFailed,
+    /// Another object came first with the same name or address; the message names it.
+    Conflict,
+    /// The VpnTunnel that the object names does not exist.
+    TunnelNotFound,
     /// The tunnel is switched off by `suspend`.
     Suspended,
 
@@ -207,6 +211,8 @@ reasons! {
     RadiusSilent,
     /// The server accepts people and sites.
     Serving,
+    /// The Service of the server has no address that people and sites could dial.
+    AddressPending,
 }
 
 impl fmt::Display for Reason {

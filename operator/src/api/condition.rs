@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use towline_tunnel::report::{Layer, Reason};
 
+use super::tunnel::{Mode, VpnTunnelSpec};
+
 macro_rules! condition_types {
     ($($(#[doc = $doc:literal])+ $name:ident),* $(,)?) => {
         /// The conditions of a `VpnTunnel`, in the order in which a person reads them: the first False is the cause.
@@ -43,14 +45,21 @@ condition_types! {
     Forwarding,
     /// (Servers.) A RADIUS server answers.
     RadiusReachable,
-    /// Traffic goes through the tunnel; a server accepts people and sites.
+    /// Traffic goes through the tunnel; a server accepts people and sites at its addresses.
     Ready,
 }
 
 impl ConditionType {
-    /// Whether only a server has it.
-    pub fn is_of_server(self) -> bool {
-        matches!(self, Self::Listening | Self::Forwarding | Self::RadiusReachable)
+    /// Whether `tunnel` has it.
+    pub fn is_of(self, tunnel: &VpnTunnelSpec) -> bool {
+        match self {
+            Self::Accepted | Self::Provisioned | Self::CredentialsResolved | Self::Ready => true,
+            Self::PeerReachable | Self::IkeEstablished | Self::IpsecEstablished | Self::L2tpEstablished | Self::PppEstablished => {
+                tunnel.mode == Mode::Client
+            }
+            Self::Listening | Self::Forwarding => tunnel.mode == Mode::Server,
+            Self::RadiusReachable => tunnel.server.as_ref().is_some_and(|server| server.radius.is_some()),
+        }
     }
 }
 

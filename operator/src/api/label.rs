@@ -16,6 +16,8 @@ pub const ROLE_SIDECAR: &str = "sidecar";
 pub const TEMPLATE: &str = "towline.dev/template";
 /// Name of the export that a Service stands for.
 pub const EXPORT: &str = "towline.dev/export";
+/// Marks the Service at which people and sites dial in to a server.
+pub const DIAL_IN: &str = "towline.dev/dial-in";
 
 /// Who manages an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -5,6 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
+use towline_tunnel::config::server::{OnLimit, SourceNat};
 use towline_tunnel::config::{IdentityKind, LogFormat, LogLevel, MAX_PROPOSALS, PppAuth, Protocol};
 use towline_tunnel::suite::{Cipher, Group, Hash, Security};
 
@@ -25,6 +26,14 @@ pub(crate) fn identity_kind(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn protocol(_: &mut SchemaGenerator) -> Schema {
     one_of(&[Protocol::Tcp, Protocol::Udp])
+}
+
+pub(crate) fn source_nat(_: &mut SchemaGenerator) -> Schema {
+    one_of(&[SourceNat::Masquerade, SourceNat::None])
+}
+
+pub(crate) fn on_limit(_: &mut SchemaGenerator) -> Schema {
+    one_of(&[OnLimit::Replace, OnLimit::Refuse])
 }
 
 pub(crate) fn log_level(_: &mut SchemaGenerator) -> Schema {

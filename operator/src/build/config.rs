@@ -1,11 +1,15 @@
 //! The configuration of the tunnel process, as it stands in the ConfigMap.
 
+pub mod server;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use kube::ResourceExt;
+use serde::Serialize;
 use serde_json::json;
+use towline_tunnel::config::server::User;
 use towline_tunnel::config::{
     Admin, Config, Credentials, Dpd, Esp, Export, HealthCheck, Identity, Ike, L2tp, Log, Network, Peer, Ppp, ProbeKind,
     ReportTo, SecretFile, parse,
@@ -14,30 +18,71 @@ use towline_tunnel::config::{
 use super::pod::{ADMIN_PORT, RUN_FOLDER, SECRETS_FOLDER, Settings, TOKEN_FILE};
 use super::port::ports;
 use super::short_hash;
-use crate::api::tunnel::{self, Attachment, ProbeType, VpnTunnel, VpnTunnelSpec};
+use crate::api::tunnel::{self, Attachment, Mode, ProbeType, VpnTunnel, VpnTunnelSpec};
 
 /// Key of the ConfigMap.
 pub const CONFIG_KEY: &str = "config.json";
+
 /// A specification that cannot be carried out: the field, its value and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidSpec(pub String);
 
-fn field<T: FromStr>(path: &str, text: &str) -> Result<T, InvalidSpec>
+/// What stands in the ConfigMap.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The text.
+    pub text: String,
+    /// What tells the configuration from the one before; the pod reports it.
+    pub revision: String,
+    /// The exports that the pod relays.
+    pub exports: Vec<Export>,
+    /// The exports that it cannot relay, by name, and why.
+    pub homeless: Vec<(String, String)>,
+}
+
+/// The configuration of `tunnel`, which lets `users` in if it is a server; reports go to the operator whose authorities are
+/// `ca_bundle`.
+///
+/// # Errors
+/// The first field that cannot be used.
+pub fn written(
+    tunnel: &VpnTunnel,
+    users: &[User],
+    settings: &Settings,
+    ca_bundle: &str,
+) -> Result<Written, InvalidSpec> {
+    match tunnel.spec.mode {
+        Mode::Client => {
+            let config = config(tunnel, settings, ca_bundle)?;
+            Ok(Written { text: pretty(&config)?, revision: config.revision, exports: config.exports, homeless: Vec::new() })
+        }
+        Mode::Server => {
+            let (config, homeless) = server::config(tunnel, users, settings, ca_bundle)?;
+            Ok(Written { text: pretty(&config)?, revision: config.revision, exports: config.exports, homeless })
+        }
+    }
+}
+
+fn pretty(config: &impl Serialize) -> Result<String, InvalidSpec> {
+    serde_json::to_string_pretty(config).map_err(|error| InvalidSpec(error.to_string()))
+}
+
+pub(super) fn field<T: FromStr>(path: &str, text: &str) -> Result<T, InvalidSpec>
 where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|error| InvalidSpec(format!("spec.{path}: {text:?}: {error}")))
 }
 
-fn fields<T: FromStr>(path: &str, texts: &[String]) -> Result<Vec<T>, InvalidSpec>
+pub(super) fn fields<T: FromStr>(path: &str, texts: &[String]) -> Result<Vec<T>, InvalidSpec>
 where
     T::Err: std::fmt::Display,
 {
     texts.iter().enumerate().map(|(index, text)| field(&format!("{path}[{index}]"), text)).collect()
 }
 
-fn secret(name: &str, key: &str) -> SecretFile {
+pub(super) fn secret(name: &str, key: &str) -> SecretFile {
     SecretFile {
         path: PathBuf::from(format!("{SECRETS_FOLDER}/{name}/{key}")),
         source: Some(format!("key {key} of Secret {name}")),
@@ -48,8 +93,8 @@ fn identity(id: &tunnel::Identity) -> Identity {
     Identity { kind: id.kind, value: id.value.clone() }
 }
 
-fn credentials(spec: &VpnTunnelSpec) -> Credentials {
-    let (key, user) = (&spec.client.pre_shared_key, &spec.client.user);
+fn credentials(spec: &VpnTunnelSpec, client: &tunnel::Client) -> Credentials {
+    let (key, user) = (&client.pre_shared_key, &client.user);
     Credentials {
         pre_shared_key: secret(&key.name, &key.key),
         username: secret(&user.secret_name, &user.username_key),
@@ -81,25 +126,47 @@ fn esp(esp: &tunnel::Esp) -> Result<Esp, InvalidSpec> {
     })
 }
 
-/// The configuration of `tunnel`; reports go to the operator whose authorities are `ca_bundle`.
-///
-/// # Errors
-/// The first field that cannot be used.
-pub fn config(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Result<Config, InvalidSpec> {
-    let spec = &tunnel.spec;
+fn l2tp(spec: &VpnTunnelSpec) -> L2tp {
+    L2tp { host_name: spec.l2tp.host_name.clone(), hello_seconds: spec.l2tp.hello_seconds }
+}
+
+fn ppp(spec: &VpnTunnelSpec) -> Ppp {
+    Ppp { auth: spec.ppp.auth.clone(), echo_seconds: spec.ppp.echo_seconds, echo_failures: spec.ppp.echo_failures }
+}
+
+fn admin() -> Admin {
+    Admin {
+        listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ADMIN_PORT)),
+        socket: PathBuf::from(RUN_FOLDER).join("control.sock"),
+    }
+}
+
+fn report_to(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> ReportTo {
     let (namespace, name) = (tunnel.namespace().unwrap_or_default(), tunnel.name_any());
+    ReportTo {
+        url: format!("{}/v1/namespaces/{namespace}/tunnels/{name}/report", settings.report_url),
+        ca_bundle: ca_bundle.to_owned(),
+        token_file: PathBuf::from(TOKEN_FILE),
+    }
+}
+
+fn log(spec: &VpnTunnelSpec) -> Log {
+    Log { format: spec.log.format, level: spec.log.level }
+}
+
+/// The configuration of a client.
+fn config(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Result<Config, InvalidSpec> {
+    let spec = &tunnel.spec;
+    let missing = || InvalidSpec("spec.client is missing; mode Client needs it".to_owned());
+    let client = spec.client.as_ref().ok_or_else(missing)?;
     let mut config = Config {
         revision: String::new(),
-        peers: spec.client.peers.iter().map(|peer| Peer { address: peer.address.clone() }).collect(),
-        credentials: credentials(spec),
+        peers: client.peers.iter().map(|peer| Peer { address: peer.address.clone() }).collect(),
+        credentials: credentials(spec, client),
         ike: ike(spec)?,
         esp: esp(&spec.esp)?,
-        l2tp: L2tp { host_name: spec.l2tp.host_name.clone(), hello_seconds: spec.l2tp.hello_seconds },
-        ppp: Ppp {
-            auth: spec.ppp.auth.clone(),
-            echo_seconds: spec.ppp.echo_seconds,
-            echo_failures: spec.ppp.echo_failures,
-        },
+        l2tp: l2tp(spec),
+        ppp: ppp(spec),
         network: Network {
             remote_cidrs: fields("network.remoteCIDRs", &spec.network.remote_cidrs)?,
             mtu: spec.network.mtu,
@@ -107,28 +174,25 @@ pub fn config(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Resul
         },
         exports: exports(&spec.exports)?,
         health_check: health_check(spec.health_check.as_ref())?,
-        admin: Admin {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ADMIN_PORT)),
-            socket: PathBuf::from(RUN_FOLDER).join("control.sock"),
-        },
-        report: Some(ReportTo {
-            url: format!("{}/v1/namespaces/{namespace}/tunnels/{name}/report", settings.report_url),
-            ca_bundle: ca_bundle.to_owned(),
-            token_file: PathBuf::from(TOKEN_FILE),
-        }),
-        log: Log { format: spec.log.format, level: spec.log.level },
+        admin: admin(),
+        report: Some(report_to(tunnel, settings, ca_bundle)),
+        log: log(spec),
     };
-    config.revision = revision(&config)?;
+    let text = compact(&config)?;
+    // The process's own checks, before it meets the text.
+    parse(&text).map_err(|error| InvalidSpec(format!("spec.{error}")))?;
+    config.revision = revision(&text, ca_bundle);
     Ok(config)
 }
 
-/// What tells `config` from others. The authority changes without the tunnel: it is no part of what the user asked for.
-fn revision(config: &Config) -> Result<String, InvalidSpec> {
-    let text = serde_json::to_string(config).map_err(|error| InvalidSpec(error.to_string()))?;
-    // The process's own checks, before it meets the text.
-    parse(&text).map_err(|error| InvalidSpec(format!("spec.{error}")))?;
-    let authority = config.report.as_ref().map(|report| json!(report.ca_bundle).to_string()).unwrap_or_default();
-    Ok(short_hash(&text.replace(&authority, "")))
+fn compact(config: &impl Serialize) -> Result<String, InvalidSpec> {
+    serde_json::to_string(config).map_err(|error| InvalidSpec(error.to_string()))
+}
+
+/// What tells the configuration in `text` from others. The authority changes without the tunnel: it is no part of what the user
+/// asked for.
+fn revision(text: &str, ca_bundle: &str) -> String {
+    short_hash(&text.replace(&json!(ca_bundle).to_string(), ""))
 }
 
 fn exports(exports: &[tunnel::Export]) -> Result<Vec<Export>, InvalidSpec> {

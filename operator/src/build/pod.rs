@@ -13,13 +13,19 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{object_name, short_hash};
-use crate::api::tunnel::{Amounts, Resources, VpnTunnel};
+use crate::api::tunnel::{Amounts, Mode, Resources, VpnTunnel};
 use crate::endpoint::AUDIENCE;
 
 /// Name of the container.
 pub const CONTAINER: &str = "towline";
 /// Port of health and metrics in the pod.
 pub const ADMIN_PORT: u16 = 9_090;
+/// UDP port of ISAKMP (RFC 2408 section 2.5.1).
+pub const IKE_PORT: u16 = 500;
+/// UDP port of ISAKMP and ESP behind a NAT (RFC 3947 section 4).
+pub const NAT_T_PORT: u16 = 4_500;
+/// UDP port of Disconnect-Requests (RFC 5176 section 2.3).
+pub const DYNAUTH_PORT: u16 = 3_799;
 /// Folder of the control socket.
 pub const RUN_FOLDER: &str = "/run/towline";
 /// Folder with a folder for each Secret.
@@ -58,17 +64,51 @@ pub struct Settings {
 
 /// Where the container runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Usage {
+pub enum Usage<'a> {
     /// In a pod of its own.
-    Gateway,
+    Gateway {
+        /// Names of the Secrets of users, which the specification of the tunnel does not name.
+        secrets: &'a BTreeSet<String>,
+    },
     /// In the pod of an application, in front of its containers.
     Sidecar,
 }
 
-/// The Secrets that a tunnel names, each once.
-fn secrets(tunnel: &VpnTunnel) -> BTreeSet<String> {
-    let client = &tunnel.spec.client;
-    let mut names = BTreeSet::from([client.pre_shared_key.name.clone(), client.user.secret_name.clone()]);
+/// A UDP port of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Its name in the pod and in the Service.
+    pub name: &'static str,
+    /// Its number in both.
+    pub number: u16,
+}
+
+/// The UDP ports at which a server listens; a client listens at none.
+pub fn listeners(tunnel: &VpnTunnel) -> Vec<Port> {
+    let Some(server) = &tunnel.spec.server else { return Vec::new() };
+    let mut ports =
+        vec![Port { name: "ike", number: IKE_PORT }, Port { name: "nat-t", number: NAT_T_PORT }];
+    if server.radius.as_ref().is_some_and(|radius| radius.disconnect) {
+        ports.push(Port { name: "radius-dynauth", number: DYNAUTH_PORT });
+    }
+    ports
+}
+
+/// The Secrets that the pod mounts, each once and whole: a further key of one needs no other pod.
+fn secrets(tunnel: &VpnTunnel, usage: Usage<'_>) -> BTreeSet<String> {
+    let mut names = match usage {
+        Usage::Gateway { secrets } => secrets.clone(),
+        Usage::Sidecar => BTreeSet::new(),
+    };
+    if let Some(client) = &tunnel.spec.client {
+        names.extend([client.pre_shared_key.name.clone(), client.user.secret_name.clone()]);
+    }
+    if let Some(server) = &tunnel.spec.server {
+        names.extend(server.pre_shared_keys.iter().map(|key| key.name.clone()));
+        names.extend(server.certificate.as_ref().map(|certificate| certificate.secret_name.clone()));
+        let radius = server.radius.iter().flat_map(|radius| &radius.servers);
+        names.extend(radius.map(|server| server.secret.name.clone()));
+    }
     names.extend(tunnel.spec.l2tp.tunnel_secret.as_ref().map(|key| key.name.clone()));
     names
 }
@@ -78,7 +118,7 @@ fn mount(name: &str, path: &str) -> VolumeMount {
 }
 
 /// The container.
-pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage) -> Container {
+pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage<'_>) -> Container {
     let mut mounts = vec![
         mount("towline-config", CONFIG_FOLDER),
         mount("towline-token", "/var/run/secrets/towline.dev"),
@@ -86,7 +126,7 @@ pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage) -
         VolumeMount { read_only: None, ..mount("towline-tun", TUN_DEVICE) },
     ];
     mounts.extend(
-        secrets(tunnel)
+        secrets(tunnel, usage)
             .iter()
             .enumerate()
             .map(|(index, secret)| mount(&format!("towline-secret-{index}"), &format!("{SECRETS_FOLDER}/{secret}"))),
@@ -102,11 +142,7 @@ pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage) -
         // The routes to nowhere stay while the container is restarted: the pod's network namespace outlives it.
         args: Some(ARGUMENTS.map(str::to_owned).into()),
         restart_policy: is_sidecar.then(|| "Always".to_owned()),
-        ports: Some(vec![ContainerPort {
-            name: Some("towline".to_owned()),
-            container_port: ADMIN_PORT.into(),
-            ..ContainerPort::default()
-        }]),
+        ports: Some(ports(tunnel)),
         // A sidecar is started when its tunnel is up: that is what the application's containers wait for.
         startup_probe: is_sidecar.then(|| Probe {
             failure_threshold: Some(START_LIMIT / START_INTERVAL),
@@ -116,14 +152,32 @@ pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage) -
         // A sidecar has none: an application that can do without its remote network for a while stays in service.
         readiness_probe: (!is_sidecar).then(|| Probe { failure_threshold: Some(1), ..probe("/readyz", 2) }),
         resources: Some(resources(tunnel)),
-        security_context: Some(security_context()),
+        security_context: Some(security_context(tunnel)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
         ..Container::default()
     }
 }
 
-fn security_context() -> SecurityContext {
+fn ports(tunnel: &VpnTunnel) -> Vec<ContainerPort> {
+    let admin = ContainerPort {
+        name: Some("towline".to_owned()),
+        container_port: ADMIN_PORT.into(),
+        ..ContainerPort::default()
+    };
+    let listener = |port: Port| ContainerPort {
+        name: Some(port.name.to_owned()),
+        container_port: port.number.into(),
+        protocol: Some("UDP".to_owned()),
+        ..ContainerPort::default()
+    };
+    std::iter::once(admin).chain(listeners(tunnel).into_iter().map(listener)).collect()
+}
+
+fn security_context(tunnel: &VpnTunnel) -> SecurityContext {
+    let mut capabilities = vec!["NET_ADMIN".to_owned()];
+    // Port 500 is below 1024, and not every container runtime lets everybody have those.
+    capabilities.extend(tunnel.spec.server.as_ref().map(|_| "NET_BIND_SERVICE".to_owned()));
     SecurityContext {
         // The capability is of no use to another user without a file capability, and an image from scratch has none.
         run_as_user: Some(0),
@@ -132,7 +186,7 @@ fn security_context() -> SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
         capabilities: Some(Capabilities {
-            add: Some(vec!["NET_ADMIN".to_owned()]),
+            add: Some(capabilities),
             drop: Some(vec!["ALL".to_owned()]),
         }),
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
@@ -161,10 +215,15 @@ fn resources(tunnel: &VpnTunnel) -> ResourceRequirements {
         (!all.is_empty()).then_some(all)
     };
     let asked = tunnel.spec.pod.as_ref().and_then(|pod| pod.resources.clone());
+    // A server holds the sessions of many.
+    let (cpu, request, limit) = match tunnel.spec.mode {
+        Mode::Client => ("10m", "24Mi", "128Mi"),
+        Mode::Server => ("50m", "64Mi", "512Mi"),
+    };
     let asked = asked.unwrap_or_else(|| Resources {
-        requests: Amounts { cpu: Some(Quantity("10m".to_owned())), memory: Some(Quantity("24Mi".to_owned())) },
+        requests: Amounts { cpu: Some(Quantity(cpu.to_owned())), memory: Some(Quantity(request.to_owned())) },
         // No limit of processor time: it would show as lost packets.
-        limits: Amounts { cpu: None, memory: Some(Quantity("128Mi".to_owned())) },
+        limits: Amounts { cpu: None, memory: Some(Quantity(limit.to_owned())) },
     });
     ResourceRequirements {
         requests: quantities(&asked.requests),
@@ -201,7 +260,7 @@ fn token() -> Volume {
 }
 
 /// The volumes that the container mounts.
-pub fn tunnel_volumes(tunnel: &VpnTunnel, usage: Usage) -> Vec<Volume> {
+pub fn tunnel_volumes(tunnel: &VpnTunnel, usage: Usage<'_>) -> Vec<Volume> {
     let mut volumes = vec![
         Volume {
             config_map: Some(ConfigMapVolumeSource {
@@ -224,7 +283,7 @@ pub fn tunnel_volumes(tunnel: &VpnTunnel, usage: Usage) -> Vec<Volume> {
             ..named("towline-tun")
         },
     ];
-    volumes.extend(secrets(tunnel).into_iter().enumerate().map(|(index, secret)| Volume {
+    volumes.extend(secrets(tunnel, usage).into_iter().enumerate().map(|(index, secret)| Volume {
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret),
             default_mode: Some(0o400),
@@ -246,6 +305,9 @@ pub(crate) mod tests {
     use crate::api::tunnel::PodSettings;
     use crate::build::tests::tunnel;
 
+    /// Of a tunnel without users.
+    const GATEWAY: Usage<'_> = Usage::Gateway { secrets: &BTreeSet::new() };
+
     pub(crate) fn settings() -> Settings {
         Settings {
             image: "example.com/towline-tunnel:1".to_owned(),
@@ -261,7 +323,7 @@ pub(crate) mod tests {
         assert_eq!(sidecar.restart_policy.as_deref(), Some("Always"));
         assert_eq!(sidecar.startup_probe.unwrap().http_get.unwrap().path.as_deref(), Some("/startupz"));
         assert!(sidecar.readiness_probe.is_none());
-        let gateway = tunnel_container(&tunnel("Gateway"), &settings(), Usage::Gateway);
+        let gateway = tunnel_container(&tunnel("Gateway"), &settings(), GATEWAY);
         assert_eq!(gateway.readiness_probe.unwrap().http_get.unwrap().path.as_deref(), Some("/readyz"));
         assert!(gateway.startup_probe.is_none() && gateway.restart_policy.is_none());
     }
@@ -269,7 +331,7 @@ pub(crate) mod tests {
     #[test]
     fn every_mount_has_its_volume_and_every_secret_is_optional() {
         let tunnel = tunnel("Gateway");
-        for usage in [Usage::Gateway, Usage::Sidecar] {
+        for usage in [GATEWAY, Usage::Sidecar] {
             let volumes = tunnel_volumes(&tunnel, usage);
             let mounts = tunnel_container(&tunnel, &settings(), usage).volume_mounts.unwrap();
             assert_eq!(mounts.len(), volumes.len());
@@ -301,7 +363,7 @@ pub(crate) mod tests {
         };
         assert_eq!(with(|tunnel, _| tunnel.spec.esp.lifetime_seconds = 600), before);
         assert_eq!(with(|_, settings| settings.pull_secrets.clear()), before);
-        assert_ne!(with(|tunnel, _| tunnel.spec.client.user.secret_name = "other".to_owned()), before);
+        assert_ne!(with(|tunnel, _| tunnel.spec.client.as_mut().unwrap().user.secret_name = "other".to_owned()), before);
         assert_ne!(
             with(|tunnel, _| tunnel.spec.pod =
                 Some(PodSettings { resources: Some(Resources::default()), ..PodSettings::default() })),

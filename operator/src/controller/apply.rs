@@ -15,7 +15,7 @@ use crate::api::VpnTunnel;
 use crate::api::label;
 use crate::build::Objects;
 use crate::cache::Made;
-use crate::status::Problem;
+use crate::status::{Part, Problem};
 
 /// What was written last, by kind and name.
 pub(super) type Applied = BTreeMap<(String, String), Written>;
@@ -78,7 +78,7 @@ impl Writer<'_> {
             }
             Err(text) => {
                 self.applied.remove(&key);
-                self.problems.push(Problem { export: object.labels().get(label::EXPORT).cloned(), text });
+                self.problems.push(Problem { part: part(object.labels()), text });
             }
         }
     }
@@ -98,7 +98,7 @@ impl Writer<'_> {
         Ok(written.resource_version())
     }
 
-    fn owns<K: Made>(&self, present: &PartialObjectMeta<K>) -> bool {
+    fn owns(&self, present: &impl ResourceExt) -> bool {
         present.owner_references().iter().any(|owner| Some(&owner.uid) == self.tunnel.meta().uid.as_ref())
     }
 
@@ -137,11 +137,19 @@ impl Writer<'_> {
                 Err(kube::Error::Api(refusal)) if refusal.code == 404 => {}
                 Err(error) => {
                     let text = format!("Service {name} of a removed export cannot be deleted: {}", words(error));
-                    self.problems.push(Problem { export: None, text });
+                    self.problems.push(Problem { part: Part::Tunnel, text });
                 }
             }
             self.applied.remove(&(Service::kind(&()).into_owned(), name));
         }
+    }
+}
+
+fn part(labels: &BTreeMap<String, String>) -> Part {
+    match labels.get(label::EXPORT) {
+        Some(export) => Part::Export(export.clone()),
+        None if labels.contains_key(label::DIAL_IN) => Part::DialIn,
+        None => Part::Tunnel,
     }
 }
 

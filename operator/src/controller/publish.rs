@@ -1,9 +1,13 @@
 //! Status: what people see of a tunnel, its conditions first and then the events about them.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
@@ -12,16 +16,18 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use towline_tunnel::report::Reason;
 use tracing::{debug, info};
 
 use super::{Context, Error, api};
-use crate::api::VpnTunnel;
 use crate::api::condition::{ConditionType, Truth, Verdict, find};
 use crate::api::label;
 use crate::api::tunnel::VpnTunnelStatus;
-use crate::cache::Tunnel;
+use crate::api::user::VpnUserStatus;
+use crate::api::{VpnTunnel, VpnUser};
+use crate::cache::{Tunnel, User};
 
 /// The longest note of an event, in characters; the API server takes 1024 octets.
 const MAX_NOTE: usize = 500;
@@ -68,13 +74,51 @@ pub(super) async fn status(
         return Ok(());
     }
     let events = events(old, &new);
-    write(&tunnel.namespace().unwrap_or_default(), &tunnel.name_any(), context, &new).await?;
+    write::<Tunnel>(&tunnel.namespace().unwrap_or_default(), &tunnel.name_any(), context, &new).await?;
     *told = Told { status: Some(new), of: tunnel.resource_version(), unreadable: None };
     for event in events {
         info!(namespace = tunnel.namespace(), tunnel = tunnel.name_any(), reason = event.reason, "told as an event");
         publish(context, &event, &tunnel.object_ref(&())).await;
     }
     Ok(())
+}
+
+/// The statuses of users that were written last, by the names of their objects, each with the version that it was made from.
+pub(super) type ToldUsers = BTreeMap<String, (Option<String>, VpnUserStatus)>;
+
+/// Writes the status of each user that is another than before, and tells people who is not let in any more.
+pub(super) async fn users(
+    users: &[Arc<User>],
+    context: &Context,
+    new: impl Fn(&VpnUser, Option<&VpnUserStatus>) -> VpnUserStatus,
+    told: &mut ToldUsers,
+) -> Result<(), Error> {
+    told.retain(|name, _| users.iter().any(|user| user.name_any() == *name));
+    for user in users.iter().filter_map(|user| user.0.as_ref().ok()) {
+        let (name, version) = (user.name_any(), user.resource_version());
+        let newer = told.get(&name).filter(|(of, _)| of.is_some() && *of == version).map(|(_, status)| status);
+        let old = newer.or(user.status.as_ref());
+        let new = new(user, old);
+        if old == Some(&new) {
+            continue;
+        }
+        let event = user_event(old, &new);
+        write::<User>(&user.namespace().unwrap_or_default(), &name, context, &new).await?;
+        told.insert(name, (version, new));
+        if let Some(event) = event {
+            info!(namespace = user.namespace(), user = user.name_any(), reason = event.reason, "told as an event");
+            publish(context, &event, &user.object_ref(&())).await;
+        }
+    }
+    Ok(())
+}
+
+/// What people are told of a user: that it is not let in, and why.
+fn user_event(old: Option<&VpnUserStatus>, new: &VpnUserStatus) -> Option<Event> {
+    let now = find(&new.conditions, ConditionType::Accepted)?;
+    let before = old.and_then(|old| find(&old.conditions, ConditionType::Accepted));
+    let is_known = before.is_some_and(|before| before.status == now.status && before.reason == now.reason);
+    (now.status != Truth::True.name() && !is_known).then(|| event(now, "Accept"))
 }
 
 /// Says of a tunnel that it cannot be read.
@@ -92,31 +136,34 @@ pub(super) async fn unreadable(tunnel: &InvalidObject, context: &Context, told: 
         let conditions = json!({"conditions": [condition(ConditionType::Accepted), condition(ConditionType::Ready)]});
         let (namespace, name) = (&tunnel.metadata.namespace, &tunnel.metadata.name);
         let of = |part: &Option<String>| part.clone().unwrap_or_default();
-        write(&of(namespace), &of(name), context, &conditions).await?;
+        write::<Tunnel>(&of(namespace), &of(name), context, &conditions).await?;
         *told = Told { unreadable: digest, ..Told::default() };
     }
     Ok(Action::await_change())
 }
 
-async fn write(namespace: &str, name: &str, context: &Context, status: &impl Serialize) -> Result<(), Error> {
-    // The answer of one that cannot be read cannot be read either.
-    let tunnels: Api<Tunnel> = Api::namespaced(context.client.clone(), namespace);
+/// Writes the status of a tunnel or of a user, which both may be such as cannot be read: neither can the answer then.
+async fn write<K>(namespace: &str, name: &str, context: &Context, status: &impl Serialize) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let objects: Api<K> = Api::namespaced(context.client.clone(), namespace);
     let patch = json!({
-        "apiVersion": VpnTunnel::api_version(&()),
-        "kind": VpnTunnel::kind(&()),
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
         "metadata": {"name": name},
         "status": status,
     });
     let params = PatchParams::apply(label::OPERATOR).force();
-    match tunnels.patch_status(name, &params, &Patch::Apply(patch)).await {
+    match objects.patch_status(name, &params, &Patch::Apply(patch)).await {
         // Deleted meanwhile.
         Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(()),
         written => written.map(drop).map_err(api("write the status")),
     }
 }
 
-async fn publish(context: &Context, event: &Event, tunnel: &ObjectReference) {
-    if let Err(error) = context.recorder.publish(event, tunnel).await {
+async fn publish(context: &Context, event: &Event, object: &ObjectReference) {
+    if let Err(error) = context.recorder.publish(event, object).await {
         debug!(%error, "an event could not be written");
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Mutex as StdMutex;
 
 use axum::http::StatusCode;
-use k8s_openapi::api::core::v1::Service;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
@@ -12,6 +11,7 @@ use towline_tunnel::report::{Layer, Reason, Report, State};
 
 use super::*;
 use crate::build::tests::{built, tunnel};
+use crate::build::users::Roll;
 use crate::reports::PodKey;
 use crate::{mock, tls};
 
@@ -55,6 +55,9 @@ impl World {
         let (cache, mut writers) = Cache::new();
         for event in [Event::Init, Event::InitDone] {
             writers.tunnels.apply_watcher_event(&event);
+        }
+        for event in [Event::Init, Event::InitDone] {
+            writers.users.apply_watcher_event(&event);
         }
         macro_rules! listed {
             ($($field:ident)*) => { $(
@@ -105,8 +108,9 @@ impl World {
         }
         seen!(config_maps: objects.config_map, service_accounts: gateway.service_account,
             deployments: gateway.deployment, disruption_budgets: gateway.disruption_budget);
-        for service in objects.services {
-            seen!(services: service);
+        for mut service in objects.services {
+            service.metadata.resource_version = Some(version.to_owned());
+            self.writers.services.apply_watcher_event(&Event::Apply(service));
         }
     }
 
@@ -138,7 +142,7 @@ impl World {
 
     fn report(&self, tunnel: &VpnTunnel) {
         let bundle = self.context.certificate.borrow().ca_bundle.clone();
-        let revision = build::objects(tunnel, &self.context.settings, &bundle).unwrap().revision;
+        let revision = build::objects(tunnel, &Roll::default(), &self.context.settings, &bundle).unwrap().revision;
         let mut report = Report::new(revision);
         for layer in Layer::CLIENT {
             report.set(layer, State::Up, Reason::ProbeSucceeded, "It works.");
@@ -211,10 +215,7 @@ async fn an_object_that_somebody_changed_is_written_again_and_no_other() {
     oslo.metadata.resource_version = Some("70".to_owned());
     world.run(&oslo).await.unwrap();
     world.watch_objects(&oslo, "1");
-    let mut service = PartialObjectMeta::<Service> {
-        metadata: built(&oslo).services[0].metadata.clone(),
-        ..PartialObjectMeta::default()
-    };
+    let mut service = built(&oslo).services.swap_remove(0);
     service.metadata.resource_version = Some("2".to_owned());
     world.writers.services.apply_watcher_event(&Event::Apply(service));
     world.asked();
@@ -289,7 +290,7 @@ async fn a_deployment_without_a_pod_says_why_kubernetes_refuses_it() {
 async fn a_tunnel_that_cannot_be_read_says_so_once_and_stalls_nobody() {
     let world = World::new(|_, _| None);
     let mut later = serde_json::to_value(tunnel("Gateway")).unwrap();
-    later["spec"]["mode"] = json!("Server");
+    later["spec"]["mode"] = json!("Relay");
     let guard: Tunnel = serde_json::from_value(later).unwrap();
     assert!(guard.0.is_err());
     for _ in 0..2 {
@@ -340,7 +341,8 @@ async fn a_tunnel_that_the_watches_bring_is_reconciled_and_the_controller_ends_w
     }
     let World { context, writers, asked, .. } = World::new(|question, _| match question {
         "GET /apis/towline.dev/v1alpha1/vpntunnels" => list(json!([tunnel("Gateway")])),
-        "GET /api/v1/configmaps"
+        "GET /apis/towline.dev/v1alpha1/vpnusers"
+        | "GET /api/v1/configmaps"
         | "GET /api/v1/pods"
         | "GET /api/v1/serviceaccounts"
         | "GET /api/v1/services"

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
@@ -19,9 +18,9 @@ use tracing::warn;
 
 use super::Context;
 use crate::admin::Health;
-use crate::api::VpnTunnel;
+use crate::api::{VpnTunnel, VpnUser};
 use crate::api::label;
-use crate::cache::{Made, Tunnel, slim};
+use crate::cache::{Made, Tunnel, User, slim};
 
 /// Tells a change that is read from one that is not, such as a status that we wrote.
 struct News<K: Resource<DynamicType = ()>> {
@@ -67,6 +66,11 @@ fn of_tunnel(tunnel: &Tunnel) -> u64 {
     digest((&tunnel.meta().uid, tunnel.meta().generation))
 }
 
+/// The specification and nothing else, and whether it is about to go.
+fn of_user(user: &User) -> u64 {
+    digest((&user.meta().uid, user.meta().generation, user.meta().deletion_timestamp.is_some()))
+}
+
 fn of_pod(pod: &Pod) -> u64 {
     digest(text(pod))
 }
@@ -101,10 +105,9 @@ fn problem(plural: &str, error: &watcher::Error) -> Option<String> {
         return None;
     };
     match refusal.code {
-        404 if plural == VpnTunnel::plural(&()) => Some(
-            "the API server does not serve VpnTunnels: install the chart with crds.install, or apply its definitions"
-                .to_owned(),
-        ),
+        404 if [VpnTunnel::plural(&()), VpnUser::plural(&())].contains(&plural.into()) => Some(format!(
+            "the API server does not serve {plural}: install the chart with crds.install, or apply its definitions"
+        )),
         403 | 404 => Some(format!("{plural} cannot be watched: {}", refusal.message)),
         _ => None,
     }
@@ -128,6 +131,21 @@ pub(super) fn tunnels(
     })
 }
 
+/// Users whose specification changed, and users that are gone.
+pub(super) fn users(
+    client: Client,
+    writer: Writer<User>,
+    health: Health,
+) -> impl Stream<Item = watcher::Result<User>> + Send + 'static {
+    let watched = watcher::watcher(Api::<User>::all(client), watcher::Config::default())
+        .modify(|user| user.meta_mut().managed_fields = None);
+    let mut news = News::new(of_user);
+    events(watched, health)
+        .map(Ok)
+        .reflect(writer)
+        .filter_map(move |event: watcher::Result<_>| ready(event.ok().and_then(|event| news.take(event)).map(Ok)))
+}
+
 /// Pods that changed in what is kept of them.
 pub(super) fn pods(
     client: Client,
@@ -146,11 +164,11 @@ pub(super) fn pods(
 /// Objects of a kind that is made for tunnels, as often as anything of them changes.
 pub(super) fn made<K: Made>(
     client: Client,
-    writer: Writer<PartialObjectMeta<K>>,
+    writer: Writer<K::Kept>,
     health: Health,
-) -> impl Stream<Item = watcher::Result<PartialObjectMeta<K>>> + Send + 'static {
+) -> impl Stream<Item = watcher::Result<K::Kept>> + Send + 'static {
     let config = watcher::Config::default().labels(&format!("{}={}", label::MANAGED_BY, label::OPERATOR));
-    let watched = watcher::watcher(Api::<PartialObjectMeta<K>>::all(client), config)
+    let watched = watcher::watcher(Api::<K::Kept>::all(client), config)
         .modify(|object| object.meta_mut().managed_fields = None);
     events(watched, health).map(Ok).reflect(writer).touched_objects()
 }

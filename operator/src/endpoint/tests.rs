@@ -193,7 +193,7 @@ async fn a_tunnel_that_only_the_watch_does_not_know_is_not_gone() {
 #[tokio::test]
 async fn a_tunnel_that_this_version_cannot_read_is_not_gone_either() {
     let mut later = tunnel("Gateway");
-    later["spec"]["mode"] = json!("Server");
+    later["spec"]["mode"] = json!("Relay");
     let server = Running::new(World { tunnel: Some(later), ..World::default() }).await;
     let (status, text) = server.post(Some("t"), report()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

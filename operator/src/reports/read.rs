@@ -2,7 +2,8 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use towline_tunnel::report::{ExportReport, LayerReport, MAX_MESSAGE, Negotiated, Reason, Report};
+use towline_tunnel::config::server::MAX_USERS;
+use towline_tunnel::report::{ExportReport, LayerReport, MAX_MESSAGE, Negotiated, Reason, Report, UserReport};
 
 /// Name servers of a report that are kept.
 const MAX_DNS_SERVERS: usize = 8;
@@ -20,6 +21,9 @@ pub fn read(body: &[u8]) -> Result<Report, serde_json::Error> {
     }
     if let Some(exports) = value.get_mut("exports").and_then(Value::as_array_mut) {
         exports.retain(is::<ExportReport>);
+    }
+    if let Some(users) = value.get_mut("users").and_then(Value::as_array_mut) {
+        users.retain(is::<UserReport>);
     }
     if let Some(object) = value.as_object_mut()
         && object.get("negotiated").is_some_and(|negotiated| !is::<Negotiated>(negotiated))
@@ -66,6 +70,11 @@ fn bound(report: &mut Report) {
         tidy(&mut export.name);
         export.problem.as_mut().map(tidy);
     }
+    report.users.truncate(MAX_USERS);
+    for user in &mut report.users {
+        tidy(&mut user.name);
+        tidy(&mut user.result);
+    }
 }
 
 /// Control characters would move the cursor of whoever reads the status.
@@ -94,6 +103,9 @@ mod tests {
             "layers": [layer("Ike", "AuthenticationFailed", "Check."), layer("Mppe", "Pending", ""), layer("Ppp", "Brandnew", "Do it.")],
             "negotiated": {"ike": "kyber-1", "nat": "None"},
             "exports": [{"name": "web", "problem": "in use"}, {"shade": "dark"}],
+            "users": [
+                {"name": "alice", "sessions": 1, "lastAttempt": 7, "accepted": true, "result": "accepted\n"}, {"shade": "dark"},
+            ],
         }))
         .unwrap();
         assert_eq!(report.layers.len(), 2);
@@ -102,6 +114,7 @@ mod tests {
         assert_eq!((ppp.state, ppp.reason, ppp.message.as_str()), (State::Down, Reason::Pending, "Do it."));
         assert_eq!(report.negotiated, None);
         assert_eq!(report.exports.len(), 1);
+        assert_eq!((report.users.len(), report.users[0].result.as_str()), (1, "accepted "));
     }
 
     #[test]

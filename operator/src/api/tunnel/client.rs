@@ -5,13 +5,11 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-// A DNS name as in RFC 1123 section 2.1: its last label is not a number, or it would be a mistyped address.
-const ADDRESS_RULE: &str = "isIP(self) || (self.matches('^([A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?[.])*\
-[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?[.]?$') && !self.matches('(^|[.])[0-9]+[.]?$'))";
-const SECRET_NAME_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$') && !self.matches('[.][.]|[.]-|-[.]')";
-// The names of files that a Secret volume can have.
-const SECRET_KEY_RULE: &str = "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')";
+use super::secret::{SECRET_KEY_RULE, SECRET_NAME_RULE};
 
+// A DNS name as in RFC 1123 section 2.1: its last label is not a number, or it would be a mistyped address.
+pub(super) const ADDRESS_RULE: &str = "isIP(self) || (self.matches('^([A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?[.])*\
+[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?[.]?$') && !self.matches('(^|[.])[0-9]+[.]?$'))";
 /// The gateway of the remote site and the credentials for it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -87,20 +85,4 @@ fn username() -> String {
 
 fn password() -> String {
     "password".to_owned()
-}
-
-/// A key of a Secret.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretKey {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(SECRET_NAME_RULE).message(
-        "l2tp.tunnelSecret.name must be the name of a Secret: lower-case letters, digits, '-' and '.', such as oslo-vpn"))]
-    pub name: String,
-    /// Key in the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(SECRET_KEY_RULE).message(
-        "l2tp.tunnelSecret.key must be a key of the Secret: letters, digits, '-', '_' and '.', and not begin with '..'"))]
-    pub key: String,
 }

@@ -11,6 +11,8 @@ use crate::api::schema;
 
 const CIDR_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4 && cidr(c).prefixLength() > 0)";
 const EXPORT_NAME_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')";
+const IMPORT_PORT_RULE: &str = "!((has(self.port) ? self.port : self.servicePort) in \
+     (self.protocol == 'UDP' ? [500, 4500, 3799] : [9090]))";
 const PROBE_PORT_RULE: &str = "has(self.port) == (self.type == 'Tcp')";
 
 /// The networks behind the peer.
@@ -38,12 +40,42 @@ pub struct Export {
     #[x_kube(validation = Rule::new(EXPORT_NAME_RULE).message(
         "exports[].name must be lower-case letters, digits and '-', such as web; it becomes part of the Service's name"))]
     pub name: String,
-    /// IPv4 address of the host, inside `network.remoteCIDRs`.
+    /// IPv4 address of the host. In mode Client it is inside `network.remoteCIDRs`; in mode Server it is that of a `VpnUser`, or
+    /// inside its `networks`, or inside `server.pools`.
     #[schemars(length(min = 1, max = 253))]
     pub host: String,
     /// Port of the host and of the Service.
     #[schemars(range(min = 1, max = 65_535))]
     pub port: u16,
+    /// TCP or UDP.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::protocol")]
+    pub protocol: Protocol,
+}
+
+/// A Service of this namespace that people and sites reach at the server's own address inside the tunnel.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[x_kube(validation = Rule::new(IMPORT_PORT_RULE).message(
+    "imports[].port must not be 9090/TCP, 500/UDP, 4500/UDP or 3799/UDP, which are the server's own; choose another port"))]
+#[serde(rename_all = "camelCase")]
+pub struct Import {
+    /// Name, for messages and metrics.
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new(EXPORT_NAME_RULE).message(
+        "imports[].name must be lower-case letters, digits and '-', such as orders"))]
+    pub name: String,
+    /// Name of the Service.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new(EXPORT_NAME_RULE).message(
+        "imports[].serviceName must be the name of a Service of this namespace alone, such as orders"))]
+    pub service_name: String,
+    /// Port of the Service.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub service_port: u16,
+    /// Port at the server's own address; that of the Service unless it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: Option<u16>,
     /// TCP or UDP.
     #[serde(default)]
     #[schemars(schema_with = "schema::protocol")]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use towline_tunnel::config::{self, IdentityKind, PppAuth};
 use towline_tunnel::suite::Security;
 
-use super::client::SecretKey;
+use super::secret::SecretKey;
 use crate::api::schema;
 
 const GROUP_RULE: &str = "!has(self.proposals) || self.proposals.all(p, \

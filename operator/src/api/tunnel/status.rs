@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// The most pods that status lists; the rest is only counted.
 pub const MAX_STATUS_PODS: usize = 64;
+/// The most addresses that status lists.
+pub const MAX_ADDRESSES: usize = 64;
 
 /// What is known about the tunnel.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -24,6 +26,17 @@ pub struct VpnTunnelStatus {
     /// The gateway of `client.peers` that is in use or was tried last; the first of them before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_peer: Option<String>,
+    /// Our address. Of a client: inside the tunnel. Of a server: those that people and sites dial, with commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The addresses that people and sites dial. `NODE:500/4500` means any node, with these UDP ports for 500 and 4500.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub addresses: Vec<String>,
+    /// How many sessions people and sites have. Who they are tells `towline-tunnel status` in the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
     /// Our address inside the tunnel. With several sidecars each has its own, under `pods`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assigned_address: Option<String>,
