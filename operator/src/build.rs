@@ -238,7 +238,7 @@ pub(crate) mod tests {
         .unwrap()
     }
 
-    /// A server with everything that one can have, save what excludes something else.
+    /// A server with everything that one can have.
     pub(crate) fn server() -> VpnTunnel {
         serde_json::from_value(json!({
             "apiVersion": "towline.dev/v1alpha1",
@@ -280,7 +280,7 @@ pub(crate) mod tests {
                     "service": {
                         "type": "LoadBalancer", "externalIPs": ["203.0.113.7"], "loadBalancerClass": "example.com/lb",
                         "annotations": {"example.com/pool": "vpn"}, "externalTrafficPolicy": "Cluster",
-                        "nodePorts": {"ike": 30500, "natT": 34500},
+                        "nodePorts": {"ike": 30500, "natT": 30450},
                     },
                 },
                 "exports": [{"name": "web", "host": "10.20.4.11", "port": 80}],

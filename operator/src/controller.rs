@@ -277,7 +277,8 @@ async fn run_once(tunnel: &VpnTunnel, context: &Context, memory: &mut Memory) ->
     let just_began = context.began.elapsed() < SILENCE;
     let old = memory.told.status(tunnel).cloned();
     let addresses = dialled(tunnel, context, &namespace);
-    let input = Input { tunnel, old: old.as_ref(), outcome: &outcome, refusal, addresses, pods: &pods, just_began, now };
+    let input =
+        Input { tunnel, old: old.as_ref(), outcome: &outcome, refusal, addresses, pods: &pods, just_began, now };
     publish::status(tunnel, context, status::status(&input), &mut memory.told).await?;
     let attempts = status::user::attempts(&pods);
     let of_user = |user: &VpnUser, old: Option<&VpnUserStatus>| match roll.verdicts.get(&user.name_any()) {

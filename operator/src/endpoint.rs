@@ -141,7 +141,12 @@ impl Endpoint {
         Ok(())
     }
 
-    async fn report(&self, namespace: String, tunnel: String, mut request: Request) -> Result<Acknowledgement, Refusal> {
+    async fn report(
+        &self,
+        namespace: String,
+        tunnel: String,
+        mut request: Request,
+    ) -> Result<Acknowledgement, Refusal> {
         if !*self.leading.borrow() {
             let text = "this replica does not lead; try again";
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Refused::Unavailable, text));

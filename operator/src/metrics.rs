@@ -264,7 +264,9 @@ mod tests {
     use super::*;
     use crate::api::condition::Verdict;
     use crate::api::tunnel::VpnTunnelStatus;
+    use crate::api::user::VpnUserStatus;
     use crate::build::tests::tunnel;
+    use crate::build::users::tests::user;
     use crate::cache::Cache;
 
     #[test]
@@ -287,6 +289,23 @@ mod tests {
         count("Unknown", 0);
         writers.tunnels.apply_watcher_event(&Event::Delete(ready));
         count("True", 0);
+    }
+
+    #[test]
+    fn users_are_counted_by_whether_they_are_let_in() {
+        let (cache, mut writers) = Cache::new();
+        let metrics = Metrics::default();
+        metrics.watch(cache.tunnels, cache.users, Reports::default());
+        let mut alice = user("alice", 1, &serde_json::json!({}));
+        writers.users.apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(alice.clone()))));
+        assert!(metrics.render().unwrap().contains("towline_operator_users{accepted=\"Unknown\"} 1\n"));
+        let verdict = Verdict::no(towline_tunnel::report::Reason::Conflict, "Somebody has the name.");
+        let condition = verdict.condition(ConditionType::Accepted, &[], None, Timestamp::UNIX_EPOCH);
+        alice.status = Some(VpnUserStatus { conditions: vec![condition], ..VpnUserStatus::default() });
+        writers.users.apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(alice))));
+        let text = metrics.render().unwrap();
+        assert!(text.contains("towline_operator_users{accepted=\"False\"} 1\n"), "{text}");
+        assert!(text.contains("towline_operator_users{accepted=\"Unknown\"} 0\n"), "{text}");
     }
 
     #[test]

@@ -437,7 +437,7 @@ mod tests {
     use towline_tunnel::report::ExportReport;
 
     use super::*;
-    use crate::build::tests::tunnel;
+    use crate::build::tests::{server, tunnel};
 
     fn up(revision: &str) -> Report {
         let mut report = Report::new(revision.to_owned());
@@ -676,5 +676,64 @@ mod tests {
         assert_eq!(says(&status, ConditionType::Provisioned), pair("False", "RollingOut"));
         assert_eq!(message(&status, ConditionType::Provisioned), "Pod a was made before this change; restart it.");
         assert_eq!(says(&status, ConditionType::Ready).0, "True");
+    }
+
+    /// A server's report in which every layer is up.
+    fn serving(radius: bool) -> Report {
+        let mut report = Report::of_server("r1".to_owned(), radius);
+        for layer in Layer::SERVER {
+            report.set(layer, State::Up, Reason::Listening, "It works.");
+        }
+        report.sessions = Some(3);
+        report
+    }
+
+    fn judge_server(tunnel: &VpnTunnel, outcome: &Outcome, pods: &[Pod], addresses: &[&str]) -> VpnTunnelStatus {
+        let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
+        let now = Timestamp::from_second(1_000).unwrap();
+        status(&Input { tunnel, old: None, outcome, refusal: None, addresses, pods, just_began: false, now })
+    }
+
+    #[test]
+    fn a_server_has_its_own_conditions_and_nothing_of_a_client() {
+        let conditions = |tunnel: &VpnTunnel, radius: bool| -> Vec<String> {
+            let status = judge_server(tunnel, &applied(), &[pod("a", Some((serving(radius), 1)))], &["203.0.113.7"]);
+            assert_eq!((&status.active_peer, &status.assigned_address, &status.negotiated), (&None, &None, &None));
+            status.conditions.into_iter().map(|condition| condition.type_).collect()
+        };
+        let first = ["Accepted", "Provisioned", "CredentialsResolved", "Listening", "Forwarding"];
+        assert_eq!(conditions(&server(), true), [&first[..], &["RadiusReachable", "Ready"]].concat());
+        let mut without = server();
+        without.spec.server.as_mut().unwrap().radius = None;
+        assert_eq!(conditions(&without, false), [&first[..], &["Ready"]].concat());
+        let client = judge(&tunnel("Gateway"), &applied(), &[pod("a", Some((up("r1"), 3)))], false);
+        assert!(find(&client.conditions, ConditionType::Listening).is_none() && client.conditions.len() == 9);
+        assert_eq!((client.address.as_deref(), client.sessions), (Some("10.20.5.10"), None));
+    }
+
+    #[test]
+    fn a_server_that_serves_is_ready_and_counts_its_sessions_and_tells_where_to_dial() {
+        let pods = [pod("a", Some((serving(true), 1)))];
+        let status = judge_server(&server(), &applied(), &pods, &["203.0.113.7", "lb.example.com"]);
+        assert_eq!(says(&status, ConditionType::Ready), pair("True", "Serving"));
+        assert_eq!((status.sessions, status.pods[0].reason.as_str()), (Some(3), "Serving"));
+        assert_eq!(status.address.as_deref(), Some("203.0.113.7,lb.example.com"));
+        assert_eq!(status.addresses, ["203.0.113.7", "lb.example.com"]);
+    }
+
+    #[test]
+    fn a_server_is_not_ready_while_a_layer_is_down_or_nobody_can_reach_it() {
+        let judged = |outcome: &Outcome, report: Report, in_service: bool, addresses: &[&str]| {
+            let mut pod = pod("a", Some((report, 1)));
+            pod.in_service = in_service;
+            says(&judge_server(&server(), outcome, &[pod], addresses), ConditionType::Ready)
+        };
+        let mut shut = serving(true);
+        shut.set(Layer::Forwarding, State::Down, Reason::ForwardingDisabled, "Switch it on.");
+        assert_eq!(judged(&applied(), shut, true, &["a"]), pair("False", "ForwardingDisabled"));
+        assert_eq!(judged(&applied(), serving(true), false, &["a"]), pair("False", "PodsPending"));
+        assert_eq!(judged(&applied(), serving(true), true, &[]), pair("False", "AddressPending"));
+        let taken = outcome("r1", vec![Problem { part: Part::DialIn, text: "Service road is taken".to_owned() }]);
+        assert_eq!(judged(&taken, serving(true), true, &["a"]), pair("False", "ApplyFailed"));
     }
 }

@@ -54,9 +54,11 @@ impl ConditionType {
     pub fn is_of(self, tunnel: &VpnTunnelSpec) -> bool {
         match self {
             Self::Accepted | Self::Provisioned | Self::CredentialsResolved | Self::Ready => true,
-            Self::PeerReachable | Self::IkeEstablished | Self::IpsecEstablished | Self::L2tpEstablished | Self::PppEstablished => {
-                tunnel.mode == Mode::Client
-            }
+            Self::PeerReachable
+            | Self::IkeEstablished
+            | Self::IpsecEstablished
+            | Self::L2tpEstablished
+            | Self::PppEstablished => tunnel.mode == Mode::Client,
             Self::Listening | Self::Forwarding => tunnel.mode == Mode::Server,
             Self::RadiusReachable => tunnel.server.as_ref().is_some_and(|server| server.radius.is_some()),
         }

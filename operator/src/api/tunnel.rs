@@ -23,7 +23,8 @@ pub use pod::{Amounts, Log, PodSettings, Resources};
 pub use protocol::{Dpd, Esp, Identity, Ike, L2tp, Ppp};
 pub use secret::SecretKey;
 pub use server::{
-    Certificate, DialIn, Forwarding, Limits, NodePorts, Radius, RadiusServer, Server, ServerKey, ServiceType, TrafficPolicy,
+    Certificate, DialIn, Forwarding, Limits, NodePorts, Radius, RadiusServer, Server, ServerKey, ServiceType,
+    TrafficPolicy,
 };
 pub use status::{MAX_ADDRESSES, MAX_STATUS_PODS, Negotiated, PodStatus, ServiceStatus, VpnTunnelStatus};
 

@@ -1,6 +1,7 @@
 //! `VpnUser`: somebody, or a site, who may dial in to a `VpnTunnel` of mode Server.
 
 #![allow(unreachable_pub, reason = "the derived schema repeats the types in a module of its own")]
+#![allow(clippy::duplicated_attributes, reason = "each column has a name and a type")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema, ResourceExt};

@@ -55,17 +55,15 @@ pub fn written(
     match tunnel.spec.mode {
         Mode::Client => {
             let config = config(tunnel, settings, ca_bundle)?;
-            Ok(Written { text: pretty(&config)?, revision: config.revision, exports: config.exports, homeless: Vec::new() })
+            let text = serde_json::to_string_pretty(&config).map_err(|error| InvalidSpec(error.to_string()))?;
+            Ok(Written { text, revision: config.revision, exports: config.exports, homeless: Vec::new() })
         }
         Mode::Server => {
             let (config, homeless) = server::config(tunnel, users, settings, ca_bundle)?;
-            Ok(Written { text: pretty(&config)?, revision: config.revision, exports: config.exports, homeless })
+            // Without white space: its users are many.
+            Ok(Written { text: compact(&config)?, revision: config.revision, exports: config.exports, homeless })
         }
     }
-}
-
-fn pretty(config: &impl Serialize) -> Result<String, InvalidSpec> {
-    serde_json::to_string_pretty(config).map_err(|error| InvalidSpec(error.to_string()))
 }
 
 pub(super) fn field<T: FromStr>(path: &str, text: &str) -> Result<T, InvalidSpec>

@@ -86,8 +86,7 @@ pub struct Port {
 /// The UDP ports at which a server listens; a client listens at none.
 pub fn listeners(tunnel: &VpnTunnel) -> Vec<Port> {
     let Some(server) = &tunnel.spec.server else { return Vec::new() };
-    let mut ports =
-        vec![Port { name: "ike", number: IKE_PORT }, Port { name: "nat-t", number: NAT_T_PORT }];
+    let mut ports = vec![Port { name: "ike", number: IKE_PORT }, Port { name: "nat-t", number: NAT_T_PORT }];
     if server.radius.as_ref().is_some_and(|radius| radius.disconnect) {
         ports.push(Port { name: "radius-dynauth", number: DYNAUTH_PORT });
     }
@@ -185,10 +184,7 @@ fn security_context(tunnel: &VpnTunnel) -> SecurityContext {
         privileged: Some(false),
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
-        capabilities: Some(Capabilities {
-            add: Some(capabilities),
-            drop: Some(vec!["ALL".to_owned()]),
-        }),
+        capabilities: Some(Capabilities { add: Some(capabilities), drop: Some(vec!["ALL".to_owned()]) }),
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
         ..SecurityContext::default()
     }
@@ -301,9 +297,15 @@ pub fn tunnel_volumes(tunnel: &VpnTunnel, usage: Usage<'_>) -> Vec<Volume> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::api::tunnel::PodSettings;
-    use crate::build::tests::tunnel;
+    use crate::api::user::VpnUser;
+    use crate::build::objects;
+    use crate::build::tests::{server, tunnel};
+    use crate::build::users::roll;
+    use crate::build::users::tests::user;
 
     /// Of a tunnel without users.
     const GATEWAY: Usage<'_> = Usage::Gateway { secrets: &BTreeSet::new() };
@@ -343,6 +345,41 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_further_key_or_user_of_a_mounted_secret_needs_no_other_pod_and_a_new_secret_does() {
+        let template = |change: fn(&mut VpnTunnel), users: &[(&str, u32, Value)]| {
+            let mut tunnel = server();
+            change(&mut tunnel);
+            let users: Vec<VpnUser> = users.iter().map(|(name, second, spec)| user(name, *second, spec)).collect();
+            let objects = objects(&tunnel, &roll(&tunnel, &users), &settings(), "PEM").unwrap();
+            (objects.template, objects.revision)
+        };
+        let alice = ("alice", 1, json!({}));
+        let (before, revision) = template(|_| {}, std::slice::from_ref(&alice));
+        let (after, other) = template(|_| {}, &[alice.clone(), ("bob", 2, json!({}))]);
+        assert_eq!(after, before);
+        assert_ne!(other, revision);
+        let further = |tunnel: &mut VpnTunnel| {
+            tunnel.spec.server.as_mut().unwrap().pre_shared_keys[0].key = "new".to_owned();
+        };
+        assert_eq!(template(further, std::slice::from_ref(&alice)).0, before);
+        let carol = ("carol", 3, json!({"passwordSecret": {"name": "others"}}));
+        assert_ne!(template(|_| {}, &[alice, carol]).0, before);
+    }
+
+    #[test]
+    fn every_secret_of_a_server_and_of_its_users_is_mounted_whole_and_once() {
+        let users = BTreeSet::from(["people".to_owned(), "road-psk".to_owned()]);
+        let volumes = tunnel_volumes(&server(), Usage::Gateway { secrets: &users });
+        let secrets = volumes.into_iter().filter_map(|volume| volume.secret);
+        let whole = |secret: SecretVolumeSource| {
+            assert!(secret.items.is_none() && secret.optional == Some(true), "{secret:?}");
+            secret.secret_name.unwrap()
+        };
+        let names: Vec<String> = secrets.map(whole).collect();
+        assert_eq!(names, ["people", "road-l2tp", "road-psk", "road-radius", "road-tls"]);
+    }
+
+    #[test]
     fn nothing_is_where_the_api_server_would_mount_the_applications_token_into_a_sidecar() {
         let tunnel = tunnel("Sidecar");
         let mounts = tunnel_container(&tunnel, &settings(), Usage::Sidecar).volume_mounts.unwrap();
@@ -363,7 +400,10 @@ pub(crate) mod tests {
         };
         assert_eq!(with(|tunnel, _| tunnel.spec.esp.lifetime_seconds = 600), before);
         assert_eq!(with(|_, settings| settings.pull_secrets.clear()), before);
-        assert_ne!(with(|tunnel, _| tunnel.spec.client.as_mut().unwrap().user.secret_name = "other".to_owned()), before);
+        assert_ne!(
+            with(|tunnel, _| tunnel.spec.client.as_mut().unwrap().user.secret_name = "other".to_owned()),
+            before
+        );
         assert_ne!(
             with(|tunnel, _| tunnel.spec.pod =
                 Some(PodSettings { resources: Some(Resources::default()), ..PodSettings::default() })),

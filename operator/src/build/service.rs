@@ -117,11 +117,11 @@ mod tests {
     fn node_ports_are_those_that_are_asked_for() {
         let spec = spec(|service| {
             service.kind = ServiceType::NodePort;
-            service.node_ports = Some(NodePorts { ike: None, nat_t: Some(34_500) });
+            service.node_ports = Some(NodePorts { ike: None, nat_t: Some(30_450) });
         });
         assert_eq!(spec.type_.as_deref(), Some("NodePort"));
         let ports: Vec<_> = spec.ports.unwrap().iter().map(|port| (port.port, port.node_port)).collect();
-        assert_eq!(ports, [(500, None), (4_500, Some(34_500)), (3_799, None)]);
+        assert_eq!(ports, [(500, None), (4_500, Some(30_450)), (3_799, None)]);
     }
 
     #[test]

@@ -20,8 +20,6 @@ use crate::api::user::VpnUser;
 pub const MAX_SECRETS: usize = 64;
 /// Octets that the users take in the ConfigMap, which takes 1 MiB: the rest of the specification has room beside them.
 const MAX_OCTETS: usize = 768 << 10;
-/// What each line of a user is indented by where it stands in the ConfigMap.
-const INDENT: usize = 4;
 
 /// The users of a tunnel.
 #[derive(Debug, Clone, Default)]
@@ -85,7 +83,8 @@ fn accept(tunnel: &VpnTunnel, user: &VpnUser, roll: &mut Roll, taken: &mut Taken
         return Err(invalid(message));
     }
     if let Some(other) = taken.names.get(&entry.name) {
-        let message = format!("VpnUser {other} has the name {:?} on VpnTunnel {name}; set another spec.username.", entry.name);
+        let message =
+            format!("VpnUser {other} has the name {:?} on VpnTunnel {name}; set another spec.username.", entry.name);
         return Err(Verdict::no(Reason::Conflict, message));
     }
     if let Some(address) = entry.address {
@@ -94,7 +93,8 @@ fn accept(tunnel: &VpnTunnel, user: &VpnUser, roll: &mut Roll, taken: &mut Taken
             return Err(Verdict::no(Reason::Conflict, message));
         }
         if let Some(other) = taken.addresses.get(&address) {
-            let message = format!("VpnUser {other} has the address {address} on VpnTunnel {name}; set another spec.address.");
+            let message =
+                format!("VpnUser {other} has the address {address} on VpnTunnel {name}; set another spec.address.");
             return Err(Verdict::no(Reason::Conflict, message));
         }
     }
@@ -147,6 +147,158 @@ fn entry(user: &VpnUser) -> Result<User, InvalidSpec> {
 /// What the user takes in the ConfigMap.
 fn octets(user: &User) -> usize {
     // A user of the configuration is always JSON.
-    let text = serde_json::to_string_pretty(user).unwrap_or_default();
-    text.len().saturating_add(text.lines().count().saturating_mul(INDENT)).saturating_add(",\n".len())
+    serde_json::to_string(user).unwrap_or_default().len().saturating_add(",".len())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::condition::Truth;
+    use crate::build::tests::{server, tunnel};
+
+    /// A user of the tunnel `road` that was made at `second` and has more than the least as `spec` says.
+    pub(crate) fn user(name: &str, second: u32, spec: &Value) -> VpnUser {
+        let mut all = json!({"tunnelName": "road", "passwordSecret": {"name": "people", "key": name}});
+        all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(json!({
+            "apiVersion": "towline.dev/v1alpha1", "kind": "VpnUser",
+            "metadata": {
+                "name": name, "namespace": "erp", "uid": format!("uid-{name}"), "generation": 1, "resourceVersion": "7",
+                "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+            },
+            "spec": all,
+        }))
+        .unwrap()
+    }
+
+    fn names(roll: &Roll) -> Vec<&str> {
+        roll.users.iter().map(|user| user.name.as_str()).collect()
+    }
+
+    /// Reason and message of a user that is not let in.
+    fn refusal(roll: &Roll, name: &str) -> (Reason, String) {
+        let verdict = &roll.verdicts[name];
+        assert_eq!(verdict.truth, Truth::False, "{verdict:?}");
+        (verdict.reason, verdict.message.clone())
+    }
+
+    #[test]
+    fn every_field_of_a_user_reaches_the_process() {
+        let alice = user(
+            "alice",
+            1,
+            &json!({
+                "username": "Alice", "address": "10.99.0.7", "networks": ["10.20.0.0/16"], "destinations": ["10.96.0.0/12"],
+                "expiresAt": "2027-01-01T00:00:00Z", "suspend": true,
+            }),
+        );
+        let roll = roll(&server(), [&alice]);
+        let expected = json!([{
+            "name": "Alice", "address": "10.99.0.7", "networks": ["10.20.0.0/16"], "destinations": ["10.96.0.0/12"],
+            "password": {"path": "/etc/towline/secrets/people/alice", "source": "key alice of Secret people"},
+            "expiresAt": 1_798_761_600, "suspended": true,
+        }]);
+        assert_eq!(json!(roll.users), expected);
+        assert_eq!((roll.verdicts["alice"].truth, roll.verdicts["alice"].reason), (Truth::True, Reason::Valid));
+    }
+
+    #[test]
+    fn a_user_is_named_like_its_object_and_may_go_anywhere_unless_it_says_otherwise() {
+        let roll = roll(&server(), [&user("alice", 1, &json!({"destinations": []}))]);
+        assert_eq!((names(&roll), &roll.users[0].destinations), (vec!["alice"], &None));
+    }
+
+    #[test]
+    fn the_older_one_has_the_name_and_the_address_and_the_other_is_told_whose_they_are() {
+        let old = user("zoe", 1, &json!({"username": "z", "address": "10.99.0.7"}));
+        let name = user("amy", 2, &json!({"username": "z"}));
+        let address = user("bob", 3, &json!({"address": "10.99.0.7"}));
+        for users in [[&old, &name, &address], [&address, &name, &old]] {
+            let roll = roll(&server(), users);
+            assert_eq!(names(&roll), ["z"]);
+            let (reason, message) = refusal(&roll, "amy");
+            assert!(reason == Reason::Conflict && message.starts_with("VpnUser zoe has the name \"z\""), "{message}");
+            let (reason, message) = refusal(&roll, "bob");
+            assert!(
+                reason == Reason::Conflict && message.starts_with("VpnUser zoe has the address 10.99.0.7"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn nobody_gets_the_servers_own_address() {
+        let roll = roll(&server(), [&user("alice", 1, &json!({"address": "10.99.0.1"}))]);
+        let (reason, message) = refusal(&roll, "alice");
+        assert!(reason == Reason::Conflict && message.contains("VpnTunnel road itself"), "{message}");
+        assert_eq!(names(&roll), [""; 0]);
+    }
+
+    #[test]
+    fn nobody_dials_in_to_a_client_or_to_a_tunnel_that_is_not_there() {
+        let alice = user("alice", 1, &json!({}));
+        let roll = roll(&tunnel("Gateway"), [&alice]);
+        assert!(refusal(&roll, "alice").1.contains("VpnTunnel oslo is of mode Client"));
+        assert!(roll.users.is_empty() && roll.secrets.is_empty());
+        let orphan = without_tunnel(&alice);
+        assert_eq!(orphan.reason, Reason::TunnelNotFound);
+        assert!(orphan.message.starts_with("Namespace erp has no VpnTunnel road;"), "{}", orphan.message);
+    }
+
+    #[test]
+    fn a_user_without_a_password_needs_a_server_with_a_certificate() {
+        let alice = user("alice", 1, &json!({"passwordSecret": null}));
+        assert_eq!(names(&roll(&server(), [&alice])), ["alice"]);
+        let mut without = server();
+        without.spec.server.as_mut().unwrap().certificate = None;
+        assert!(refusal(&roll(&without, [&alice]), "alice").1.contains("spec.passwordSecret"));
+    }
+
+    #[test]
+    fn a_mistaken_user_is_named_and_keeps_nobody_else_out() {
+        let wrong = user("alice", 1, &json!({"networks": ["10.20.0.0"]}));
+        let long = user("carol", 2, &json!({"username": "ü".repeat(127)}));
+        let roll = roll(&server(), [&wrong, &long, &user("bob", 3, &json!({}))]);
+        assert_eq!(names(&roll), ["bob"]);
+        assert!(refusal(&roll, "alice").1.starts_with("spec.networks[0]: \"10.20.0.0\""));
+        assert!(refusal(&roll, "carol").1.starts_with("spec.username has 254 octets"));
+    }
+
+    #[test]
+    fn the_users_fit_into_a_config_map_and_those_beyond_are_told_where_to_go() {
+        let networks: Vec<String> = (0..64).map(|index| format!("10.{index}.0.0/16")).collect();
+        let users: Vec<VpnUser> =
+            (0..1_000).map(|index| user(&format!("u{index:04}"), 1, &json!({"networks": networks}))).collect();
+        let roll = roll(&server(), &users);
+        assert!((500..1_000).contains(&roll.users.len()), "{}", roll.users.len());
+        assert!(refusal(&roll, "u0999").1.contains("RADIUS"));
+        let objects = super::super::objects(&server(), &roll, &super::super::pod::tests::settings(), "PEM").unwrap();
+        let text = &objects.config_map.data.unwrap()["config.json"];
+        assert!((MAX_OCTETS - 4_096..MAX_OCTETS + 4_096).contains(&text.len()), "{}", text.len());
+    }
+
+    #[test]
+    fn no_more_users_than_the_process_takes_are_let_in() {
+        let users: Vec<VpnUser> =
+            (0..=MAX_USERS).map(|index| user(&format!("u{index:04}"), 1, &json!({"passwordSecret": null}))).collect();
+        let roll = roll(&server(), &users);
+        assert_eq!(roll.users.len(), MAX_USERS);
+        assert!(refusal(&roll, "u4096").1.contains("has 4096 users"));
+    }
+
+    #[test]
+    fn a_pod_mounts_so_many_secrets_and_a_user_of_one_more_is_told_to_share_one() {
+        let mut users: Vec<VpnUser> = (0..=MAX_SECRETS)
+            .map(|index| {
+                user(&format!("u{index:02}"), 1, &json!({"passwordSecret": {"name": format!("s{index}"), "key": "p"}}))
+            })
+            .collect();
+        users.push(user("u99", 2, &json!({"passwordSecret": {"name": "s0", "key": "q"}})));
+        let roll = roll(&server(), &users);
+        assert_eq!((roll.secrets.len(), roll.users.len()), (MAX_SECRETS, MAX_SECRETS + 1));
+        assert!(refusal(&roll, "u64").1.contains("put the password into one of these"));
+        assert!(names(&roll).contains(&"u99"));
+    }
 }

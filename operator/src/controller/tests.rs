@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use towline_tunnel::report::{Layer, Reason, Report, State};
 
 use super::*;
-use crate::build::tests::{built, tunnel};
+use crate::build::tests::{built, server, tunnel};
 use crate::build::users::Roll;
+use crate::build::users::tests::user;
 use crate::reports::PodKey;
 use crate::{mock, tls};
 
@@ -357,4 +358,191 @@ async fn a_tunnel_that_the_watches_bring_is_reconciled_and_the_controller_ends_w
     }
     shutdown.cancel();
     timeout(RUN_LIMIT, running).await.expect("the controller goes on").unwrap();
+}
+
+const SERVER_STATUS: &str = "PATCH /apis/towline.dev/v1alpha1/namespaces/erp/vpntunnels/road/status";
+const ALICE_STATUS: &str = "PATCH /apis/towline.dev/v1alpha1/namespaces/erp/vpnusers/alice/status";
+const BOB_STATUS: &str = "PATCH /apis/towline.dev/v1alpha1/namespaces/erp/vpnusers/bob/status";
+
+impl World {
+    fn watch_user(&mut self, user: &VpnUser) {
+        self.writers.users.apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(user.clone()))));
+    }
+
+    /// The watch brings the Service of `road` with an address.
+    fn watch_dial_in(&mut self, uid: &str) {
+        self.writers.services.apply_watcher_event(&Event::Apply(
+            serde_json::from_value(json!({
+                "metadata": {
+                    "name": "road", "namespace": "erp", "resourceVersion": "1", "labels": {"towline.dev/dial-in": "true"},
+                    "ownerReferences": [{"apiVersion": "towline.dev/v1alpha1", "kind": "VpnTunnel", "name": "road", "uid": uid}],
+                },
+                "spec": {"type": "LoadBalancer"},
+                "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}},
+            }))
+            .unwrap(),
+        ));
+    }
+
+    /// The pod of `road` runs, and tells how users fared.
+    fn report_users(&mut self, users: Value) {
+        let mut pod: KubePod = serde_json::from_value(json!({
+            "metadata": {
+                "name": "road-1", "namespace": "erp", "uid": "p-2",
+                "labels": {"towline.dev/tunnel": "road", "towline.dev/role": "gateway"},
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "towline-road-7d9", "uid": "r", "controller": true,
+                }],
+            },
+            "spec": {"serviceAccountName": "towline-road", "containers": [{"name": "towline"}]},
+        }))
+        .unwrap();
+        pod.status = serde_json::from_value(json!({
+            "phase": "Running",
+            "containerStatuses": [{
+                "name": "towline", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}},
+            }],
+        }))
+        .unwrap();
+        self.writers.pods.apply_watcher_event(&Event::Apply(pod));
+        let mut report = Report::of_server("r".to_owned(), true);
+        report.users = serde_json::from_value(users).unwrap();
+        let key = PodKey { namespace: "erp".to_owned(), tunnel: "road".to_owned(), pod: "road-1".to_owned() };
+        self.context.reports.record(key, "p-2".to_owned(), report);
+    }
+
+    /// The configuration that was written last.
+    fn configuration(&self) -> Value {
+        let written = self.written("PATCH /api/v1/namespaces/erp/configmaps/towline-road");
+        serde_json::from_str(written["data"]["config.json"].as_str().unwrap()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_server_gets_its_objects_lets_its_users_in_and_tells_where_to_dial() {
+    let mut world = World::new(|_, _| None);
+    world.watch_user(&user("alice", 1, &json!({})));
+    world.watch_user(&user("eve", 1, &json!({"tunnelName": "other"})));
+    world.watch_dial_in("u-2");
+    world.run(&server()).await.unwrap();
+    let asked = world.asked();
+    let (core, apps) = ("PATCH /api/v1/namespaces/erp", "PATCH /apis/apps/v1/namespaces/erp");
+    assert_eq!(
+        writes(&asked),
+        [
+            &format!("{core}/serviceaccounts/towline-road"),
+            &format!("{core}/configmaps/towline-road"),
+            &format!("{apps}/deployments/towline-road"),
+            "PATCH /apis/policy/v1/namespaces/erp/poddisruptionbudgets/towline-road",
+            &format!("{core}/services/road"),
+            &format!("{core}/services/road-web"),
+            SERVER_STATUS,
+            ALICE_STATUS,
+        ]
+    );
+    let names: Vec<Value> =
+        world.configuration()["users"].as_array().unwrap().iter().map(|user| user["name"].clone()).collect();
+    assert_eq!(names, ["alice"]);
+    assert_eq!(world.written(SERVER_STATUS)["status"]["addresses"], json!(["203.0.113.7"]));
+    assert!(condition(&world.written(ALICE_STATUS), "Accepted").starts_with("True Valid "));
+    assert_eq!(world.written(ALICE_STATUS)["kind"], "VpnUser");
+}
+
+#[tokio::test]
+async fn the_address_of_somebody_elses_service_is_not_where_to_dial() {
+    let mut world = World::new(|_, _| None);
+    world.watch_dial_in("u-1");
+    world.run(&server()).await.unwrap();
+    assert_eq!(world.written(SERVER_STATUS)["status"]["addresses"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_user_whose_name_is_taken_is_told_so_with_an_event_and_only_once() {
+    let mut world = World::new(|_, _| None);
+    world.watch_user(&user("alice", 1, &json!({})));
+    world.watch_user(&user("bob", 2, &json!({"username": "alice"})));
+    world.run(&server()).await.unwrap();
+    let refused = condition(&world.written(BOB_STATUS), "Accepted");
+    assert!(refused.starts_with("False Conflict VpnUser alice has the name"), "{refused}");
+    let events = |asked: Vec<String>| asked.iter().filter(|asked| *asked == EVENT).count();
+    assert_eq!(events(world.asked()), 1);
+    let event = world.written(EVENT);
+    assert_eq!((&event["reason"], &event["regarding"]["name"]), (&json!("Conflict"), &json!("bob")));
+    world.run(&server()).await.unwrap();
+    let again = world.asked();
+    assert!(!again.contains(&BOB_STATUS.to_owned()) && events(again) == 0);
+}
+
+#[tokio::test]
+async fn what_the_pod_tells_of_a_user_is_written_when_it_changes_and_at_no_other_time() {
+    let mut world = World::new(|_, _| None);
+    world.watch_user(&user("alice", 1, &json!({})));
+    let attempt = |at: u64, sessions: u32, result: &str| json!([{"name": "alice", "sessions": sessions, "lastAttempt": at, "accepted": sessions > 0, "result": result}]);
+    world.report_users(attempt(100, 0, "wrong_password"));
+    world.run(&server()).await.unwrap();
+    assert_eq!(world.written(ALICE_STATUS)["status"]["lastResult"], "wrong_password");
+    for (attempt, is_written) in [
+        (attempt(100, 0, "wrong_password"), false),
+        (attempt(105, 1, "accepted"), true),
+        (attempt(105, 1, "accepted"), false),
+    ] {
+        world.asked();
+        world.report_users(attempt);
+        world.run(&server()).await.unwrap();
+        assert_eq!(world.asked().contains(&ALICE_STATUS.to_owned()), is_written);
+    }
+    let status = &world.written(ALICE_STATUS)["status"];
+    assert_eq!((&status["sessions"], &status["lastResult"]), (&json!(1), &json!("accepted")));
+    assert_eq!(status["lastAttemptTime"], "1970-01-01T00:01:45Z");
+}
+
+#[tokio::test]
+async fn a_user_that_is_about_to_go_is_let_in_no_more() {
+    let mut world = World::new(|_, _| None);
+    let mut alice = user("alice", 1, &json!({}));
+    alice.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now()));
+    world.watch_user(&alice);
+    world.run(&server()).await.unwrap();
+    assert_eq!(world.configuration()["users"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_user_of_a_tunnel_that_does_not_exist_says_so() {
+    fn list(items: Value) -> Option<(StatusCode, Value)> {
+        Some((StatusCode::OK, json!({"metadata": {"resourceVersion": "1"}, "items": items})))
+    }
+    let World { context, writers, asked, written } = World::new(|question, _| match question {
+        "GET /apis/towline.dev/v1alpha1/vpnusers" => list(json!([user("alice", 1, &json!({}))])),
+        "GET /apis/towline.dev/v1alpha1/vpntunnels"
+        | "GET /api/v1/configmaps"
+        | "GET /api/v1/pods"
+        | "GET /api/v1/serviceaccounts"
+        | "GET /api/v1/services"
+        | "GET /apis/apps/v1/deployments"
+        | "GET /apis/policy/v1/poddisruptionbudgets" => list(json!([])),
+        _ => None,
+    });
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(run(context, writers, shutdown.clone()));
+    while !asked.lock().unwrap().contains(&EVENT.to_owned()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    shutdown.cancel();
+    timeout(RUN_LIMIT, running).await.expect("the controller goes on").unwrap();
+    let written = written.lock().unwrap();
+    let (_, status) = written.iter().find(|(asked, _)| asked == ALICE_STATUS).unwrap();
+    let refused = condition(status, "Accepted");
+    assert!(refused.starts_with("False TunnelNotFound Namespace erp has no VpnTunnel road"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_export_behind_nobody_has_no_service_and_says_what_is_missing() {
+    let world = World::new(|_, _| None);
+    let mut road = server();
+    road.spec.server.as_mut().unwrap().radius = None;
+    world.run(&road).await.unwrap();
+    assert!(!world.asked().contains(&"PATCH /api/v1/namespaces/erp/services/road-web".to_owned()));
+    let provisioned = condition(&world.written(SERVER_STATUS), "Provisioned");
+    assert!(provisioned.contains("export web is behind no VpnUser"), "{provisioned}");
+    assert_eq!(world.written(SERVER_STATUS)["status"]["services"], Value::Null);
 }

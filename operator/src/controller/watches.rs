@@ -18,8 +18,8 @@ use tracing::warn;
 
 use super::Context;
 use crate::admin::Health;
-use crate::api::{VpnTunnel, VpnUser};
 use crate::api::label;
+use crate::api::{VpnTunnel, VpnUser};
 use crate::cache::{Made, Tunnel, User, slim};
 
 /// Tells a change that is read from one that is not, such as a status that we wrote.
@@ -168,8 +168,8 @@ pub(super) fn made<K: Made>(
     health: Health,
 ) -> impl Stream<Item = watcher::Result<K::Kept>> + Send + 'static {
     let config = watcher::Config::default().labels(&format!("{}={}", label::MANAGED_BY, label::OPERATOR));
-    let watched = watcher::watcher(Api::<K::Kept>::all(client), config)
-        .modify(|object| object.meta_mut().managed_fields = None);
+    let watched =
+        watcher::watcher(Api::<K::Kept>::all(client), config).modify(|object| object.meta_mut().managed_fields = None);
     events(watched, health).map(Ok).reflect(writer).touched_objects()
 }
 

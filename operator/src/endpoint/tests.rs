@@ -118,9 +118,14 @@ impl Running {
     }
 
     async fn post(&self, token: Option<&str>, body: String) -> (StatusCode, String) {
+        self.try_post(token, body).await.unwrap()
+    }
+
+    /// An error also when the connection is closed before the body is sent.
+    async fn try_post(&self, token: Option<&str>, body: String) -> anyhow::Result<(StatusCode, String)> {
         let bearer = token.map(|token| format!("Bearer {token}"));
         let headers: Vec<_> = bearer.iter().map(|bearer| (header::AUTHORIZATION, bearer.as_str())).collect();
-        verify::post(&self.address, HOST, &self.bundle, PATH, &headers, body.into()).await.unwrap()
+        verify::post(&self.address, HOST, &self.bundle, PATH, &headers, body.into()).await
     }
 
     fn asked(&self) -> Vec<String> {
@@ -180,6 +185,22 @@ async fn a_report_about_a_tunnel_that_is_gone_or_goes_is_answered_so_and_nothing
         assert_eq!(server.reports.len(), 0);
         let counted = "towline_operator_reports_refused_total{reason=\"no-tunnel\"} 1\n";
         assert!(server.metrics.render().unwrap().contains(counted));
+    }
+}
+
+#[tokio::test]
+async fn the_report_of_a_server_may_name_many_users_and_that_of_a_client_may_not() {
+    let user =
+        json!({"name": "n".repeat(200), "sessions": 0, "lastAttempt": 7, "accepted": false, "result": "unknown"});
+    let mut long = serde_json::to_value(Report::new("1".to_owned())).unwrap();
+    long["users"] = json!(vec![user; 500]);
+    let mut server = tunnel("Gateway");
+    server["spec"] = serde_json::to_value(crate::build::tests::server().spec).unwrap();
+    for (tunnel, is_taken) in [(tunnel("Gateway"), false), (server, true)] {
+        let running = Running::new(World { tunnel: Some(tunnel), ..World::default() }).await;
+        let answer = running.try_post(Some("t"), long.to_string()).await;
+        assert_eq!(answer.is_ok_and(|(status, _)| status == StatusCode::OK), is_taken);
+        assert_eq!(running.reports.len(), usize::from(is_taken));
     }
 }
 

@@ -56,11 +56,8 @@ pub fn status(
     };
     let Some(attempt) = attempt else { return kept };
     let result: String = attempt.result.chars().take(MAX_RESULT).collect();
-    let new = VpnUserStatus {
-        last_attempt_time: time(attempt.last_attempt),
-        last_result: Some(result),
-        ..kept.clone()
-    };
+    let new =
+        VpnUserStatus { last_attempt_time: time(attempt.last_attempt), last_result: Some(result), ..kept.clone() };
     let seconds = |status: &VpnUserStatus| status.last_attempt_time.as_ref().map(|Time(time)| time.as_second());
     let is_soon = seconds(&new).zip(seconds(&kept)).is_some_and(|(new, old)| new.saturating_sub(old) < GRAIN_SECONDS);
     let is_alike = Some(&kept) == old && new.last_result == kept.last_result;
@@ -84,8 +81,13 @@ mod tests {
     }
 
     fn told(sessions: u32, at: u64, result: &str) -> Attempts {
-        let report =
-            UserReport { name: "alice".to_owned(), sessions, last_attempt: at, accepted: sessions > 0, result: result.to_owned() };
+        let report = UserReport {
+            name: "alice".to_owned(),
+            sessions,
+            last_attempt: at,
+            accepted: sessions > 0,
+            result: result.to_owned(),
+        };
         Attempts::from([(report.name.clone(), report)])
     }
 

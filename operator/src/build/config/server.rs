@@ -10,7 +10,8 @@ use towline_tunnel::config::server::{
 use towline_tunnel::config::{Export, parse_server};
 
 use super::{
-    InvalidSpec, admin, compact, esp, exports, field, fields, identity, ike, l2tp, log, ppp, report_to, revision, secret,
+    InvalidSpec, admin, compact, esp, exports, field, fields, identity, ike, l2tp, log, ppp, report_to, revision,
+    secret,
 };
 use crate::api::tunnel::{self, VpnTunnel, VpnTunnelSpec};
 use crate::build::pod::{DYNAUTH_PORT, Settings};
@@ -96,7 +97,8 @@ pub(in crate::build) fn local_address(server: &tunnel::Server) -> Result<Ipv4Add
     if let Some(address) = &server.local_address {
         return field("server.localAddress", address);
     }
-    let first = server.pools.first().ok_or_else(|| InvalidSpec("spec.server.pools: at least one is needed".to_owned()))?;
+    let first =
+        server.pools.first().ok_or_else(|| InvalidSpec("spec.server.pools: at least one is needed".to_owned()))?;
     let pool: ipnet::Ipv4Net = field("server.pools[0]", first)?;
     pool.hosts().next().ok_or_else(|| InvalidSpec(format!("spec.server.pools[0]: {pool} has no address")))
 }
