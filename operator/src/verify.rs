@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::api::tunnel::VpnTunnel;
+use crate::api::{VpnTunnel, VpnUser};
 use crate::leader::{reports_service, webhook_service};
 use crate::tls;
 
@@ -61,10 +61,14 @@ impl Verify {
 
     async fn problems(&self, client: &Client) -> Vec<String> {
         let mut problems = Vec::new();
-        if let Err(error) = Api::<VpnTunnel>::all(client.clone()).list(&ListParams::default().limit(1)).await {
-            problems.push(format!(
-                "the API server does not serve VpnTunnels; install the chart with crds.install: {error}"
-            ));
+        let unserved =
+            |kind, error| format!("the API server does not serve {kind}; install the chart with crds.install: {error}");
+        let one = ListParams::default().limit(1);
+        if let Err(error) = Api::<VpnTunnel>::all(client.clone()).list(&one).await {
+            problems.push(unserved("VpnTunnels", error));
+        }
+        if let Err(error) = Api::<VpnUser>::all(client.clone()).list(&one).await {
+            problems.push(unserved("VpnUsers", error));
         }
         let secret = tls::secret_name(&self.name);
         let bundle = match Api::<Secret>::namespaced(client.clone(), &self.namespace).get(&secret).await {

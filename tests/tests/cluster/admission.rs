@@ -17,6 +17,32 @@ fn sidecar() -> String {
     sidecar_tunnel("good", "192.0.2.99", "some-vpn")
 }
 
+/// A server with nothing more than it needs.
+const SERVER: &str = "apiVersion: towline.dev/v1alpha1
+kind: VpnTunnel
+metadata: {name: good}
+spec:
+  mode: Server
+  server:
+    preSharedKeys: [{name: road-psk}]
+    pools: [10.99.0.0/24]
+";
+
+/// A user of it with everything that one can have.
+const USER: &str = "apiVersion: towline.dev/v1alpha1
+kind: VpnUser
+metadata: {name: good}
+spec:
+  tunnelName: good
+  username: alice@example.com
+  passwordSecret: {name: road-users, key: alice}
+  address: 10.99.0.7
+  networks: [10.20.4.0/24]
+  destinations: [10.96.0.0/12]
+  expiresAt: '2030-01-31T18:00:00Z'
+  suspend: true
+";
+
 /// A specification with `old` replaced.
 fn with(manifest: &str, old: &str, new: &str) -> String {
     assert!(manifest.contains(old), "{old} is not in {manifest}");
@@ -117,11 +143,119 @@ fn fields_that_cannot_work_together_are_refused_with_field_and_remedy() {
 }
 
 #[test]
+fn a_role_takes_its_own_fields_only_and_cannot_be_changed() {
+    let cluster = cluster();
+    let _cleanup = Cleanup(&cluster, &["vpntunnel/good"]);
+    let client = gateway();
+    let (begin, end) = (client.find("  client:").unwrap(), client.find("  network:").unwrap());
+    let (part, without) = (&client[begin..end], [&client[..begin], &client[end..]].concat());
+    let server = &SERVER[SERVER.find("  server:").unwrap()..];
+    let server_with = |more: &str| format!("{SERVER}  {more}\n");
+    let imports = "imports: [{name: a, serviceName: a, servicePort: 80}]";
+    let cases = [
+        (with(SERVER, server, ""), "mode Server needs server", "the pools and the credentials"),
+        (format!("{SERVER}{part}"), "mode Server needs server", "takes no client"),
+        (without, "mode Client needs client", "the gateways to dial"),
+        (format!("{client}{server}"), "mode Client needs client", "takes no server"),
+        (server_with("attachment: Sidecar"), "mode Server needs attachment Gateway", "a sidecar can only dial"),
+        (server_with("network: {remoteCIDRs: [10.20.0.0/16]}"), "network.remoteCIDRs", "those of its VpnUser"),
+        (server_with("healthCheck: {type: Icmp, host: 10.20.4.10}"), "healthCheck", "remove healthCheck"),
+        (server_with("exports: [{name: web, host: web, port: 80}]"), "exports[].host", "behind a VpnUser"),
+        (format!("{client}  {imports}\n"), "imports goes with mode Server", "remove imports"),
+    ];
+    for (manifest, field, remedy) in &cases {
+        assert_refused(&cluster, manifest, &[field, remedy]);
+    }
+    cluster.apply(SERVER).unwrap();
+    assert_refused(&cluster, &client, &["mode cannot be changed", "delete the VpnTunnel and create it anew"]);
+}
+
+#[test]
+fn fields_of_a_server_that_cannot_work_are_refused_with_field_and_remedy() {
+    let cluster = cluster();
+    let _cleanup = Cleanup(&cluster, &["vpntunnel/good"]);
+    let pools = "pools: [10.99.0.0/24]";
+    let server = |more: &str| with(SERVER, pools, &format!("{pools}\n    {more}"));
+    let key = |key: &str| with(SERVER, "{name: road-psk}", key);
+    let pool = |pool: &str| with(SERVER, "[10.99.0.0/24]", pool);
+    let keys = "    preSharedKeys: [{name: road-psk}]\n";
+    let import = |more: &str| format!("{SERVER}  imports: [{{name: a, serviceName: a, servicePort: 80{more}}}]\n");
+    let radius = |more: &str, server: &str| {
+        server_radius(more, &format!("[{{address: {server}, secret: {{name: a, key: b}}}}]"))
+    };
+    let cases = [
+        (with(SERVER, keys, ""), "server needs preSharedKeys or certificate", "no peer could prove itself"),
+        (key("{name: Road}"), "spec.server.preSharedKeys[0].name", "such as oslo-vpn"),
+        (key("{name: road, key: ../a}"), "spec.server.preSharedKeys[0].key", "a key of the Secret"),
+        (
+            key("{name: road, addresses: [198.51.100.7]}"),
+            "spec.server.preSharedKeys[0].addresses",
+            "such as 198.51.100.7/32",
+        ),
+        (server("certificate: {secretName: -a}"), "spec.server.certificate.secretName", "such as oslo-vpn"),
+        (pool("[10.99.0.0/31]"), "server.pools", "such as 10.99.0.0/24"),
+        (pool("['fd00::/64']"), "server.pools", "such as 10.99.0.0/24"),
+        (pool("[]"), "spec.server.pools", "at least 1"),
+        (server("localAddress: 'fd00::1'"), "server.localAddress", "such as 10.99.0.1"),
+        (server("dns: ['fd00::1']"), "server.dns", "server.forwarding.networks"),
+        (server("dns: [10.0.0.1, 10.0.0.2, 10.0.0.3]"), "spec.server.dns", "at most 2"),
+        (server("domain: a b"), "server.domain", "such as erp.svc.cluster.local"),
+        (server("routes: ['fd00::/64']"), "server.routes", "such as 10.96.0.0/12"),
+        (server("ipv6Pool: 'fd00::/65'"), "server.ipv6Pool", "such as fd00:99::/56"),
+        (server("forwarding: {networks: [10.96.0.0]}"), "server.forwarding.networks", "such as 10.96.0.0/12"),
+        (server("forwarding: {sourceNat: Full}"), "spec.server.forwarding.sourceNat", "\"Masquerade\""),
+        (server("limits: {sessions: 0}"), "spec.server.limits.sessions", "greater than or equal to 1"),
+        (server("limits: {onLimit: Wait}"), "spec.server.limits.onLimit", "\"Replace\""),
+        (server_radius("", "[]"), "spec.server.radius.servers", "at least 1"),
+        (radius("", "'radius:1812'"), "spec.server.radius.servers[0].address", "without scheme or port"),
+        (radius("nasIdentifier: a b, ", "radius"), "server.radius.nasIdentifier", "without blanks"),
+        (server("service: {type: NodePort, loadBalancerClass: a}"), "loadBalancerClass", "change the type"),
+        (server("service: {type: ClusterIP, nodePorts: {ike: 30500}}"), "nodePorts", "change the type"),
+        (server("service: {externalIPs: [lb.example.com]}"), "server.service.externalIPs", "such as 203.0.113.7"),
+        (import(", port: 9090"), "imports[].port", "choose another port"),
+        (import(", port: 4500, protocol: UDP"), "imports[].port", "choose another port"),
+        (with(&import(""), "serviceName: a", "serviceName: a.b"), "imports[].serviceName", "such as orders"),
+        (import("}, {name: b, serviceName: b, servicePort: 81, port: 80"), "imports", "set imports[].port"),
+    ];
+    for (manifest, field, remedy) in &cases {
+        assert_refused(&cluster, manifest, &[field, remedy]);
+    }
+}
+
+/// A server with these RADIUS servers.
+fn server_radius(more: &str, servers: &str) -> String {
+    format!("{SERVER}    radius: {{{more}servers: {servers}}}\n")
+}
+
+#[test]
+fn fields_of_a_user_that_cannot_work_are_refused_with_field_and_remedy() {
+    let cluster = cluster();
+    let _cleanup = Cleanup(&cluster, &["vpnuser/good"]);
+    let user = |old: &str, new: &str| with(USER, old, new);
+    let cases = [
+        (user("name: road-users", "name: Road"), "spec.passwordSecret.name", "such as oslo-vpn"),
+        (user("key: alice", "key: ../alice"), "spec.passwordSecret.key", "a key of the Secret"),
+        (user("alice@example.com", "\"a\\tb\""), "spec.username", "remove them"),
+        (user("10.99.0.7", "'fd00::1'"), "spec.address", "such as 10.99.0.7"),
+        (user("[10.20.4.0/24]", "['fd00::/64']"), "spec.networks", "such as 10.20.0.0/16"),
+        (user("[10.96.0.0/12]", "[here]"), "spec.destinations", "such as 10.96.0.0/12"),
+        (user("2030-01-31T18:00:00Z", "tomorrow"), "spec.expiresAt", "date-time"),
+        (user("tunnelName: good", "tunnelName: ''"), "spec.tunnelName", "at least 1 chars long"),
+    ];
+    for (manifest, field, remedy) in &cases {
+        assert_refused(&cluster, manifest, &[field, remedy]);
+    }
+    cluster.apply(USER).unwrap();
+    let moved = user("tunnelName: good", "tunnelName: other");
+    assert_refused(&cluster, &moved, &["tunnelName cannot be changed", "delete the VpnUser and create it anew"]);
+}
+
+#[test]
 fn values_that_no_field_takes_are_refused_with_the_field() {
     let cluster = cluster();
     let _cleanup = Cleanup(&cluster, &["vpntunnel/good"]);
     let cases = [
-        (with(&gateway(), "mode: Client", "mode: Server"), ["spec.mode", "\"Client\""]),
+        (with(&gateway(), "mode: Client", "mode: Relay"), ["spec.mode", "\"Client\""]),
         (with(&gateway(), "peers: [{address: 192.0.2.99}]", "peers: []"), ["spec.client.peers", "at least 1"]),
         (format!("{}  ike: {{security: Weak}}\n", gateway()), ["spec.ike.security", "\"Strong\""]),
         (format!("{}  unknown: {{field: 1}}\n", gateway()), ["unknown field", "spec.unknown"]),
