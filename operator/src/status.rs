@@ -698,8 +698,12 @@ mod tests {
     fn a_server_has_its_own_conditions_and_nothing_of_a_client() {
         let conditions = |tunnel: &VpnTunnel, radius: bool| -> Vec<String> {
             let status = judge_server(tunnel, &applied(), &[pod("a", Some((serving(radius), 1)))], &["203.0.113.7"]);
+            let kinds = |status: &VpnTunnelStatus| -> Vec<String> {
+                status.conditions.iter().map(|condition| condition.type_.clone()).collect()
+            };
+            assert_eq!(kinds(&status), kinds(&judge_server(tunnel, &applied(), &[], &[])));
             assert_eq!((&status.active_peer, &status.assigned_address, &status.negotiated), (&None, &None, &None));
-            status.conditions.into_iter().map(|condition| condition.type_).collect()
+            kinds(&status)
         };
         let first = ["Accepted", "Provisioned", "CredentialsResolved", "Listening", "Forwarding"];
         assert_eq!(conditions(&server(), true), [&first[..], &["RadiusReachable", "Ready"]].concat());
