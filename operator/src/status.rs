@@ -728,9 +728,10 @@ mod tests {
     #[test]
     fn a_server_is_not_ready_while_a_layer_is_down_or_nobody_can_reach_it() {
         let judged = |outcome: &Outcome, report: Report, in_service: bool, addresses: &[&str]| {
-            let mut pod = pod("a", Some((report, 1)));
+            let (mut server, mut pod) = (server(), pod("a", Some((report, 1))));
+            server.spec.exports.clear();
             pod.in_service = in_service;
-            says(&judge_server(&server(), outcome, &[pod], addresses), ConditionType::Ready)
+            says(&judge_server(&server, outcome, &[pod], addresses), ConditionType::Ready)
         };
         let mut shut = serving(true);
         shut.set(Layer::Forwarding, State::Down, Reason::ForwardingDisabled, "Switch it on.");

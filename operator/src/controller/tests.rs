@@ -406,6 +406,9 @@ impl World {
         .unwrap();
         self.writers.pods.apply_watcher_event(&Event::Apply(pod));
         let mut report = Report::of_server("r".to_owned(), true);
+        for layer in Layer::SERVER {
+            report.set(layer, State::Up, Reason::Listening, "It works.");
+        }
         report.users = serde_json::from_value(users).unwrap();
         let key = PodKey { namespace: "erp".to_owned(), tunnel: "road".to_owned(), pod: "road-1".to_owned() };
         self.context.reports.record(key, "p-2".to_owned(), report);
@@ -471,6 +474,25 @@ async fn a_user_whose_name_is_taken_is_told_so_with_an_event_and_only_once() {
     world.run(&server()).await.unwrap();
     let again = world.asked();
     assert!(!again.contains(&BOB_STATUS.to_owned()) && events(again) == 0);
+    // A change that does not help.
+    let mut bob = user("bob", 2, &json!({"username": "alice", "suspend": true}));
+    bob.metadata.generation = Some(2);
+    world.watch_user(&bob);
+    world.run(&server()).await.unwrap();
+    let again = world.asked();
+    assert!(again.contains(&BOB_STATUS.to_owned()) && events(again) == 0);
+}
+
+#[tokio::test]
+async fn a_server_whose_service_belongs_to_somebody_else_is_not_ready() {
+    let mut world = World::new(|question, _| {
+        (question == "GET /api/v1/namespaces/erp/services/road")
+            .then(|| (StatusCode::OK, json!({"metadata": {"name": "road", "namespace": "erp"}})))
+    });
+    world.report_users(json!([]));
+    world.run(&server()).await.unwrap_err();
+    let ready = condition(&world.written(SERVER_STATUS), "Ready");
+    assert!(ready.starts_with("False ApplyFailed The server listens, but nobody can dial in: Service road"), "{ready}");
 }
 
 #[tokio::test]
