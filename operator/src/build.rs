@@ -1,4 +1,4 @@
-//! From a `VpnTunnel` to the objects that carry it out. Pure: the same tunnel and settings give the same objects.
+//! From a `VpnTunnel`, and the `VpnUsers` that dial in to it, to the objects that carry it out. Pure: the same give the same.
 
 pub mod config;
 pub mod pod;

@@ -1,8 +1,8 @@
-//! Towline's operator: reconciles `VpnTunnel` resources into tunnel pods and sidecars, and tells how they are.
+//! Towline's operator: reconciles `VpnTunnel` and `VpnUser` resources into tunnel pods and sidecars, and tells how they are.
 //!
 //! ```text
-//!   api         the resource, its schema, conditions, labels
-//!   build       from a VpnTunnel to objects                              pure
+//!   api         the resources, their schemas, conditions, labels
+//!   build       from a VpnTunnel and its VpnUsers to objects             pure
 //!   status      from pods and reports to conditions                      pure
 //!   controller  dereference, validate, build, apply, status              cache
 //!   endpoint    reports of pods, and the webhook's requests, over TLS    reports, webhook, tls

@@ -58,7 +58,7 @@ pub fn describe(cluster: &Cluster) -> String {
     let ask = |arguments: &[&str]| cluster.kubectl(arguments).unwrap_or_else(|error| format!("{error:#}"));
     [
         ask(&["get", "pods", "--all-namespaces", "-o", "wide"]),
-        ask(&["get", "vpntunnels", "--all-namespaces", "-o", "yaml"]),
+        ask(&["get", "vpntunnels,vpnusers", "--all-namespaces", "-o", "yaml"]),
         ask(&["--namespace", NAMESPACE, "logs", "deployment/towline", "--tail=60", "--prefix"]),
         ask(&["logs", "-l", "towline.dev/tunnel", "-c", "towline", "--tail=60", "--prefix"]),
         ask(&["get", "events", "--sort-by=.lastTimestamp"]),

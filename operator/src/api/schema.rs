@@ -45,9 +45,9 @@ pub(crate) fn log_format(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(crate) fn ppp_auth(_: &mut SchemaGenerator) -> Schema {
-    let names = one_of(&[PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap]);
+    let (names, most) = (one_of(&PppAuth::ALL), PppAuth::ALL.len());
     json_schema!({
-        "type": "array", "items": names, "minItems": 1, "maxItems": 3, "x-kubernetes-list-type": "set",
+        "type": "array", "items": names, "minItems": 1, "maxItems": most, "x-kubernetes-list-type": "set",
     })
 }
 

@@ -80,10 +80,10 @@ pub struct VpnUserSpec {
     #[x_kube(validation = Rule::new(DESTINATIONS_RULE).message(
         "destinations must be networks in CIDR form, such as 10.96.0.0/12"))]
     pub destinations: Vec<String>,
-    /// When the user may not come in any more, as in `2027-01-31T18:00:00Z`. Sessions end then as well.
+    /// When the user may not come in any more, such as `2027-01-31T18:00:00Z`. Sessions end then as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
-    /// The user may not come in for now. Sessions end at once.
+    /// The user may not come in for now. Sessions end as soon as the server's pod has the change, within two minutes.
     #[serde(default)]
     pub suspend: bool,
 }

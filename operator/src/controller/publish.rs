@@ -33,7 +33,7 @@ use crate::cache::{Tunnel, User};
 const MAX_NOTE: usize = 500;
 
 /// What passes by itself while a tunnel comes up is no news.
-const PASSING: [Reason; 8] = [
+const PASSING: [Reason; 9] = [
     Reason::Pending,
     Reason::PodsPending,
     Reason::RollingOut,
@@ -42,6 +42,7 @@ const PASSING: [Reason; 8] = [
     Reason::WaitingForLowerLayer,
     Reason::ResolvingPeer,
     Reason::BackingOff,
+    Reason::AddressPending,
 ];
 
 /// The status that was written last.
@@ -233,6 +234,8 @@ mod tests {
         assert_eq!(told(Some(&up), &up), [""; 0]);
         assert_eq!(told(Some(&up), &waits), ["Negotiating"]);
         assert_eq!(told(Some(&waits), &down), ["PeerSilent"]);
+        // A load balancer takes its time.
+        assert_eq!(told(Some(&waits), &status(&[(Ready, Verdict::no(Reason::AddressPending, ""))])), [""; 0]);
     }
 
     #[test]
