@@ -1,5 +1,7 @@
 //! What `/metrics` serves, in the text format of Prometheus.
 
+mod server;
+
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -63,8 +65,16 @@ struct Info {
 pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("vpn_tunnel");
     let Snapshot { report, counters, drops, instruments, now, .. } = snapshot;
+    if let Some(server) = &snapshot.server {
+        server::register(&mut registry, server);
+    }
 
-    gauge(&mut registry, "up", "Whether the probe answers through the tunnel", report.is_ready().into());
+    gauge(
+        &mut registry,
+        "up",
+        "Whether the probe answers through the tunnel, or the server serves",
+        report.is_ready().into(),
+    );
     let layers = Family::<OfLayer, Gauge>::default();
     let failures = Family::<OfLayer, Counter>::default();
     for layer in &report.layers {
