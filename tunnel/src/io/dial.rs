@@ -145,9 +145,9 @@ pub fn read_credentials(files: &config::Credentials) -> Result<Credentials, Path
 
 /// A secret that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-struct Unusable {
+pub(super) struct Unusable {
     reason: Reason,
-    message: String,
+    pub(super) message: String,
 }
 
 fn invalid(file: &SecretFile, problem: &str) -> Unusable {
@@ -158,7 +158,7 @@ fn source(file: &SecretFile) -> String {
     file.source.clone().unwrap_or_else(|| format!("file {}", file.path.display()))
 }
 
-fn read_secret(file: &SecretFile) -> Result<Zeroizing<Vec<u8>>, Unusable> {
+pub(super) fn read_secret(file: &SecretFile) -> Result<Zeroizing<Vec<u8>>, Unusable> {
     let too_long = || invalid(file, &format!("is longer than {MAX_SECRET} octets: is it the right one?"));
     let mut secret = match read_bounded(&file.path, MAX_SECRET_FILE) {
         Ok(secret) => secret,
