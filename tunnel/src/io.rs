@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod probe;
 pub mod process;
+pub mod radius;
 pub mod relay;
 pub mod report;
 pub mod routing;

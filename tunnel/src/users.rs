@@ -157,7 +157,7 @@ fn prove(password: Option<&str>, request: &Request) -> Option<Proved> {
                 password: known,
             };
             let answer = exchange.authenticator_response(nt_response);
-            (hash::eq(&exchange.nt_response(), nt_response), Some(answer))
+            (exchange.verify(nt_response), Some(answer))
         }
         Proof::Eap { .. } => return None,
         Proof::Certificate => return Some(Proved { authenticator_response: None }),
