@@ -1,6 +1,7 @@
 //! `towline-tunnel run` of a server: one event loop that moves packets between the TUN device, the stack and the two UDP sockets
 //! that everybody speaks to.
 
+mod accounts;
 mod secrets;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use super::endpoint::ReceiveBuffer;
 use super::listener::{Listener, Turn};
 use super::netlink::Netlink;
 use super::process::{MAX_MESSAGES, hold_routing_lock, raise_file_limit, serve_admin};
+use super::radius::Radius;
 use super::relay::Relays;
 use super::standby::Existence;
 use super::telemetry::Verbosity;
@@ -34,7 +36,7 @@ use crate::config::ReportTo;
 use crate::config::server::Server as Config;
 use crate::report::{Layer, Reason, Report, SessionReport, State};
 use crate::stack::Counters;
-use crate::stack::server::{EndCause, Event, Server, SessionInfo};
+use crate::stack::server::{Event, Server, SessionInfo};
 
 /// How long the goodbyes may take after SIGTERM.
 const CLOSE_LIMIT: Duration = Duration::from_millis(1_800);
@@ -64,6 +66,7 @@ enum Message {
     Ask(Ask),
     Change(Change<Config>),
     Existence(Existence),
+    Radius(super::radius::Event),
 }
 
 impl From<Existence> for Message {
@@ -121,6 +124,11 @@ pub fn problem(config: &Config) -> Option<String> {
     secrets::read(config).1.map(|(_, message)| message)
 }
 
+/// Fills a seed from the system's random numbers.
+fn fill(seed: &mut [u8; 32]) -> std::io::Result<()> {
+    SysRng.try_fill_bytes(seed).map_err(std::io::Error::other)
+}
+
 /// Seconds since the Unix epoch.
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -141,6 +149,8 @@ struct Process {
     reports: watch::Sender<Report>,
     report_to: watch::Sender<Option<ReportTo>>,
     reporter: tokio::task::JoinHandle<()>,
+    radius: Option<Radius>,
+    sender: mpsc::Sender<Message>,
     verbosity: Verbosity,
     keys: Option<File>,
     instruments: metrics::Instruments,
@@ -158,7 +168,7 @@ impl Process {
         let netlink = Netlink::open().context("cannot talk to the kernel over netlink")?;
         let device = Device::open(&config.network.device).map_err(anyhow::Error::msg)?;
         let mut seed = Zeroizing::new([0; 32]);
-        SysRng.try_fill_bytes(seed.as_mut_slice()).context("the system gives no random numbers")?;
+        fill(&mut seed).context("the system gives no random numbers")?;
         let (secrets, problem) = secrets::read(&config);
         let mut server = Server::new(config.clone(), secrets, seed, Instant::now(), unix_now());
         server.export_keys(keys.is_some());
@@ -168,7 +178,7 @@ impl Process {
         let (link_state, link) = watch::channel(Some(config.addresses.local));
         let (reports, to_report) = watch::channel(server.report().clone());
         let (report_to, target) = watch::channel(config.report.clone());
-        let reporter = tokio::spawn(report::run(target, to_report, sender));
+        let reporter = tokio::spawn(report::run(target, to_report, sender.clone()));
         let relays = Relays::new(link);
         let instruments = metrics::Instruments::new(relays.instruments().clone());
         let mut process = Self {
@@ -185,6 +195,8 @@ impl Process {
             reports,
             report_to,
             reporter,
+            radius: None,
+            sender,
             verbosity,
             keys,
             instruments,
@@ -195,6 +207,7 @@ impl Process {
             buffer: ReceiveBuffer::default(),
         };
         process.wire().await;
+        process.follow_radius().await;
         process.listen();
         process.settle().await;
         Ok(process)
@@ -303,6 +316,7 @@ impl Process {
                 tracing::warn!("the VpnTunnel does not exist any more; this pod should end soon");
             }
             Message::Existence(Existence::Exists) => {}
+            Message::Radius(event) => self.handle_radius(event),
         }
     }
 
@@ -323,6 +337,7 @@ impl Process {
         tell_secrets(&mut self.server, problem);
         self.link_state.send_replace(Some(self.config.addresses.local));
         self.wire().await;
+        self.follow_radius().await;
         if old.listen != self.config.listen || self.listener.is_none() {
             self.listener = None;
             self.listen();
@@ -398,7 +413,7 @@ impl Process {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Authenticate { .. } => {}
+            Event::Authenticate { session, request, place } => self.ask(session, request, place),
             Event::Up(info) => self.session_up(&info),
             Event::Down(info, cause) => self.session_down(&info, cause),
             Event::ReportChanged => self.publish(),
@@ -412,10 +427,6 @@ impl Process {
             Event::Closed => self.closed = self.closing.is_some(),
         }
     }
-
-    fn session_up(&mut self, _info: &SessionInfo) {}
-
-    fn session_down(&mut self, _info: &SessionInfo, _cause: EndCause) {}
 
     fn publish(&mut self) {
         let report = Report { exports: self.relays.report(), ..self.server.report().clone() };
@@ -456,6 +467,9 @@ impl Process {
         if let Err(error) = std::fs::remove_file(&self.config.admin.socket) {
             tracing::debug!(%error, "control socket cannot be removed");
         }
+        if let Some(radius) = self.radius.take() {
+            radius.end().await;
+        }
         let Self { reports, report_to, reporter, .. } = self;
         drop(reports);
         // The operator may be gone as well; what it does not hear now the silence tells it.
@@ -473,7 +487,7 @@ fn session_report(session: &SessionInfo, now: Instant) -> SessionReport {
         address: session.address,
         networks: session.networks.clone(),
         since: metrics::unix_seconds(now, session.since),
-        peer: session.peer,
+        peer: session.place.peer,
         ike: session.ike,
         esp: session.esp,
         auth: session.auth,

@@ -32,11 +32,11 @@ use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
 pub use counters::Counters;
-pub use session::{EndCause, SessionInfo, Traffic};
+pub use session::{EndCause, Place, SessionInfo, Traffic};
 
 use super::keys::KeyRow;
 use super::settings;
-use crate::aaa::{Request, Verdict};
+use crate::aaa::Request;
 use crate::buffer::{DatagramBatch, PacketBatch, Port, Way};
 use crate::config::server::Server as Config;
 use crate::esp;
@@ -86,8 +86,8 @@ pub enum Event {
         session: u64,
         /// What it asks.
         request: Request,
-        /// Where it comes from.
-        peer: SocketAddr,
+        /// Between which ends it is.
+        place: Place,
     },
     /// A session is up.
     Up(Box<SessionInfo>),
@@ -530,16 +530,6 @@ impl Server {
     /// Takes the time of the wall clock, which may be set while the process runs.
     pub fn set_clock(&mut self, now: Instant, unix: u64) {
         self.clock = (now, unix);
-    }
-}
-
-/// The owner answers a question about a user.
-impl Server {
-    /// What a RADIUS server says.
-    pub fn handle_verdict(&mut self, now: Instant, session: u64, verdict: Verdict) {
-        if let Some(slot) = self.sessions.get(&session).copied() {
-            self.decide(now, slot, session, verdict);
-        }
     }
 }
 

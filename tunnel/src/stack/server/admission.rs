@@ -21,9 +21,15 @@ impl Server {
         let verdict = match self.secrets.users.judge(self.unix(now), &request) {
             Some(verdict) => verdict,
             None if self.config.radius.is_some() => {
-                let peer = self.slots.get(slot).and_then(|peer| peer.remote());
-                if let Some(peer) = peer {
-                    self.event(Event::Authenticate { session, request, peer });
+                let held = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(session));
+                if let Some(held) = held {
+                    held.asked.clone_from(&request.name);
+                }
+                let peer = self.slots.get(slot);
+                let place =
+                    peer.and_then(|peer| peer.sessions().find(|held| held.id == session).map(|held| peer.place(held)));
+                if let Some(place) = place.flatten() {
+                    self.event(Event::Authenticate { session, request, place });
                 }
                 return;
             }
@@ -31,6 +37,17 @@ impl Server {
         };
         if let Verdict::Reject(refusal) = &verdict {
             self.note_refusal(now, slot, &request.name, refusal.cause);
+        }
+        self.decide(now, slot, session, verdict);
+    }
+
+    /// What a RADIUS server says.
+    pub fn handle_verdict(&mut self, now: Instant, session: u64, verdict: Verdict) {
+        let Some(slot) = self.sessions.get(&session).copied() else { return };
+        if let Verdict::Reject(refusal) = &verdict {
+            let held = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(session));
+            let asked = held.map(|held| std::mem::take(&mut held.asked)).unwrap_or_default();
+            self.note_refusal(now, slot, &asked, refusal.cause);
         }
         self.decide(now, slot, session, verdict);
     }
@@ -102,7 +119,7 @@ impl Server {
             session,
             user = name(&info.user),
             address = %info.address,
-            peer = %info.peer,
+            peer = %info.place.peer,
             ike = %info.ike,
             esp = info.esp.map(|esp| esp.to_string()),
             "session is up"

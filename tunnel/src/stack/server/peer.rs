@@ -20,7 +20,7 @@ use super::super::keys::{self, KeyRow};
 use super::super::life::{Life, Source};
 use super::super::settings;
 use super::Counters;
-use super::session::{EndCause, Session, SessionInfo};
+use super::session::{EndCause, Place, Session, SessionInfo};
 use crate::aaa::Request;
 use crate::buffer::Port;
 use crate::config::server::Server as Config;
@@ -207,6 +207,11 @@ impl Peer {
         self.sessions.iter_mut().find(|session| session.id == id)
     }
 
+    /// Between which ends a session is.
+    pub(super) fn place(&self, session: &Session) -> Option<Place> {
+        Some(Place { peer: self.remote()?, local: self.local.ip(), mtu: session.mtu })
+    }
+
     pub(super) fn info(&self, session: &Session) -> Option<SessionInfo> {
         let admitted = session.admitted.as_ref()?;
         Some(SessionInfo {
@@ -215,7 +220,7 @@ impl Peer {
             address: admitted.address,
             networks: admitted.grant.networks.clone(),
             since: session.up?,
-            peer: self.remote()?,
+            place: self.place(session)?,
             ike: self.ike_proposal?,
             esp: self.esp_proposal,
             auth: session.auth,

@@ -80,6 +80,17 @@ impl Traffic {
     }
 }
 
+/// Between which ends a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Where the client's packets come from.
+    pub peer: SocketAddr,
+    /// Where they go to.
+    pub local: IpAddr,
+    /// What fits to the client, in octets of an IP packet.
+    pub mtu: u16,
+}
+
 /// A session that is up, for whoever asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionInfo {
@@ -93,8 +104,8 @@ pub struct SessionInfo {
     pub networks: Vec<Ipv4Net>,
     /// Since when it is up.
     pub since: Instant,
-    /// Where the client's packets come from.
-    pub peer: SocketAddr,
+    /// Between which ends it is.
+    pub place: Place,
     /// What phase 1 agreed on.
     pub ike: IkeProposal,
     /// What phase 2 agreed on.
@@ -125,6 +136,8 @@ pub(super) struct Session {
     pub(super) ppp: Ppp,
     pub(super) calling_number: Option<String>,
     pub(super) admitted: Option<Box<Admitted>>,
+    /// The name that a RADIUS server is asked about.
+    pub(super) asked: String,
     pub(super) auth: Option<PppAuth>,
     pub(super) up: Option<Instant>,
     /// When the client last sent an IP packet.
@@ -144,6 +157,7 @@ impl Session {
             ppp,
             calling_number,
             admitted: None,
+            asked: String::new(),
             auth: None,
             up: None,
             last_packet: now,

@@ -417,7 +417,7 @@ fn a_client_that_moves_is_followed_on_its_first_authentic_packet() {
     town.send(alice, &packet(address, SERVICE, 100));
     town.arrive(&packet(SERVICE, address, 100));
     assert_eq!(town.clients[alice].received.len(), 1);
-    assert_eq!(town.server.sessions().next().unwrap().peer.port(), 30_001);
+    assert_eq!(town.server.sessions().next().unwrap().place.peer.port(), 30_001);
 }
 
 #[test]
