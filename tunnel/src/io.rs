@@ -15,6 +15,7 @@
 pub mod admin;
 pub mod dial;
 pub mod endpoint;
+pub mod forwarding;
 pub mod keys;
 pub mod listener;
 pub mod metrics;

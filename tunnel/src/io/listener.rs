@@ -186,7 +186,7 @@ fn remedy(error: &io::Error, setting: &str) -> String {
 mod tests {
     use super::*;
     use crate::buffer::DatagramBatch;
-    use crate::io::namespace::in_namespace;
+    use crate::io::namespace::{add_address, in_namespace};
     use crate::io::netlink::Netlink;
     use crate::io::tun::Device;
     use crate::io::udp::Socket;
@@ -199,9 +199,7 @@ mod tests {
         let index = netlink.index("lo").await.unwrap();
         netlink.handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await.unwrap();
         for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"] {
-            let address: IpAddr = address.parse().unwrap();
-            let length = if address.is_ipv4() { 32 } else { 128 };
-            netlink.handle.address().add(index, address, length).execute().await.unwrap();
+            add_address(&netlink, "lo", address.parse().unwrap()).await;
         }
         netlink
     }
@@ -216,6 +214,17 @@ mod tests {
         client.connect(to).unwrap();
         client.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
         client
+    }
+
+    /// Waits for datagrams at the socket of `port`.
+    async fn hear<T>(listener: &Listener, port: Port, then: impl FnOnce(Received<'_>) -> T) -> T {
+        let mut buffer = ReceiveBuffer::default();
+        loop {
+            listener.get(port).readable().await;
+            if let Some(received) = listener.receive(&mut Turn::default(), &mut buffer) {
+                return then(received);
+            }
+        }
     }
 
     /// All that is there for one turn: the socket and the octets of each datagram.
@@ -241,7 +250,6 @@ mod tests {
             let _host = host().await;
             for (listening, families) in [("::", 2), ("0.0.0.0", 1)] {
                 let listener = Listener::open(&listen(listening)).unwrap();
-                let mut buffer = ReceiveBuffer::default();
                 let asked = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"];
                 for (address, port) in
                     asked.into_iter().take(2 * families).flat_map(|a| [(a, Port::Ike), (a, Port::NatT)])
@@ -250,16 +258,15 @@ mod tests {
                     let to = SocketAddr::new(address, listener.local(port).port());
                     let client = client(if to.is_ipv4() { "127.0.0.1" } else { "::1" }, &to.to_string());
                     client.send(b"question").unwrap();
-                    let way_back = loop {
-                        listener.get(port).readable().await;
-                        let Some(received) = listener.receive(&mut Turn::default(), &mut buffer) else { continue };
+                    let way = hear(&listener, port, |received| {
                         assert_eq!((received.port, received.local), (port, to));
                         assert_eq!(received.remote, client.local_addr().unwrap());
                         assert_eq!(received.datagrams.octets, b"question");
-                        break received.way_back();
-                    };
+                        received.way_back()
+                    });
+                    let way = way.await;
                     // A connected socket takes an answer from the other end only.
-                    let sent = send(&listener, port, way_back, &[vec![1; 500], vec![2; 500], vec![3; 9]]);
+                    let sent = send(&listener, port, way, &[vec![1; 500], vec![2; 500], vec![3; 9]]);
                     assert!(sent.iter().all(|sent| sent.dropped == 0), "{sent:?}");
                     for length in [500, 500, 9] {
                         assert_eq!(client.recv(&mut [0; 600]).unwrap(), length);
@@ -280,15 +287,15 @@ mod tests {
             let mut batch = DatagramBatch::new();
             datagrams.iter().for_each(|datagram| assert!(batch.push(Port::NatT, client.remote(), datagram)));
             batch.runs().for_each(|run| assert_eq!(client.send_run(&run).dropped, 0));
-            listener.readable().await;
-            let mut buffer = ReceiveBuffer::default();
-            let received = listener.receive(&mut Turn::default(), &mut buffer).unwrap();
-            assert_eq!((received.datagrams.segment, received.datagrams.octets.len()), (1000, 39_007));
-            let way = received.way_back();
+            let way = hear(&listener, Port::NatT, |received| {
+                assert_eq!((received.datagrams.segment, received.datagrams.octets.len()), (1000, 39_007));
+                received.way_back()
+            });
+            let way = way.await;
             assert_eq!(way.remote.port(), client.local().port());
             send(&listener, Port::NatT, way, &datagrams);
             client.readable().await;
-            assert_eq!(client.receive(&mut buffer).unwrap().octets.len(), 39_007);
+            assert_eq!(client.receive(&mut ReceiveBuffer::default()).unwrap().octets.len(), 39_007);
             assert!(listener.nat_t.is_segmenting());
         });
     }
