@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 4303 | transport mode, sequence numbers of 32 bits, anti-replay, padding, dummy packets; tunnel mode, extended sequence numbers and sending of traffic flow confidentiality padding are left out: L2TP needs none of them |
 //! | 3948 | UDP encapsulation, keepalives, the demultiplexing of port 4500 |
-//! | 2403, 2404, 4868 | HMAC-MD5-96, HMAC-SHA1-96, HMAC-SHA2-256-128, -384-192, -512-256 |
+//! | 2403, 2404, 4868 | HMAC-MD5-96, HMAC-SHA1-96, HMAC-SHA2-256-128 and what its drafts had, -384-192, -512-256 |
 //! | 2451, 3602, 4106 | triple DES and AES in CBC mode, AES-GCM with a 16-octet ICV |
 //!
 //! Integrity is never left out, because without it a replay window protects nothing. A lifetime in seconds belongs to IKE;
@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 pub use lifetime::{Lifetime, Usage};
 pub use replay::WINDOW;
-pub use suite::{inner_udp_payload, packet_size};
+pub use suite::{Truncation, inner_udp_payload, packet_size};
 pub use udp::{Datagram, KEEPALIVE, NON_ESP_MARKER, classify};
 
 use crate::buffer::MAX_PACKET;
@@ -154,6 +154,16 @@ impl OutboundSa {
         self.spi
     }
 
+    /// How much of its code travels, with HMAC-SHA2-256.
+    pub fn truncation(&self) -> Option<Truncation> {
+        self.transform.truncation()
+    }
+
+    /// Sends as much of the code of HMAC-SHA2-256 as the peer does; with other algorithms nothing changes.
+    pub fn set_truncation(&mut self, truncation: Truncation) {
+        self.transform.set_truncation(truncation);
+    }
+
     /// Appends the ESP packet whose payload is the concatenation of `payload`; appends nothing if it fails.
     pub fn seal(&mut self, out: &mut Vec<u8>, next_header: u8, payload: &[&[u8]]) -> Result<(), SealError> {
         let octets = payload.iter().map(|part| part.len()).sum();
@@ -224,6 +234,9 @@ impl OutboundSa {
 pub struct InboundSa {
     spi: u32,
     transform: Transform,
+    /// What authentic packets had. Somebody on the path can cut 128 bits to 96, which is why 128 may follow 96, but never the
+    /// other way round.
+    truncation: Option<Truncation>,
     window: ReplayWindow,
     meter: Meter,
 }
@@ -243,12 +256,17 @@ impl InboundSa {
     pub fn new(spi: u32, keys: &Keys, lifetime: Lifetime) -> Result<Self, InvalidSa> {
         check_spi(spi)?;
         let window = ReplayWindow::default();
-        Ok(Self { spi, transform: Transform::new(keys)?, window, meter: Meter::new(lifetime) })
+        Ok(Self { spi, transform: Transform::new(keys)?, truncation: None, window, meter: Meter::new(lifetime) })
     }
 
     /// Our name for the SA.
     pub fn spi(&self) -> u32 {
         self.spi
+    }
+
+    /// How much of its code the peer sends, with HMAC-SHA2-256 and once an authentic packet has come.
+    pub fn truncation(&self) -> Option<Truncation> {
+        self.truncation
     }
 
     /// Opens a packet that bears the SPI of this SA, in place. After an error its octets are of no use.
@@ -260,7 +278,11 @@ impl InboundSa {
         }
         let sequence_number = packet::sequence_number(packet).ok_or(OpenError::Malformed)?;
         self.window.check(sequence_number)?;
+        if self.truncation != Some(Truncation::Bits128) {
+            self.transform.fit(packet.len());
+        }
         let plaintext = self.transform.open(packet)?;
+        self.truncation = self.transform.truncation();
         self.window.accept(sequence_number);
         self.meter.count(plaintext.len());
         let (next_header, length) = packet::read_trailer(plaintext)?;
@@ -354,6 +376,61 @@ mod tests {
     fn foreign(proposal: &str, encryption: &[u8], integrity: &[u8]) -> Keys {
         let proposal = proposal.parse().unwrap();
         Keys { proposal, encryption: encryption.to_vec().into(), integrity: integrity.to_vec().into() }
+    }
+
+    /// A packet with that much of the code of HMAC-SHA2-256.
+    fn truncated(proposal: &str, sequence_number: u32, truncation: Truncation) -> Vec<u8> {
+        let keys = keys(&proposal.parse().unwrap());
+        let mut sa = OutboundSa::new(SPI, &keys, Lifetime::default(), rng()).unwrap();
+        sa.set_truncation(truncation);
+        let mut packet = Vec::new();
+        sa.write(&mut packet, sequence_number, &[3; MAX_IV], PROTOCOL_UDP, &[b"payload"]);
+        packet
+    }
+
+    #[test]
+    fn authentic_packets_decide_how_much_of_hmac_sha2_256_is_asked_for_and_never_make_it_less() {
+        for proposal in ["aes128-sha256", "3des-sha256"] {
+            let keys = keys(&proposal.parse().unwrap());
+            let (short, long) = (Truncation::Bits96, Truncation::Bits128);
+            let mut sa = InboundSa::new(SPI, &keys, Lifetime::default()).unwrap();
+            for known in [None, Some(short)] {
+                // Forged packets decide nothing.
+                for truncation in [short, long] {
+                    let mut forged = truncated(proposal, 9, truncation);
+                    *forged.last_mut().unwrap() ^= 1;
+                    assert_eq!(sa.open(&mut forged), Err(OpenError::Authentication));
+                    assert_eq!(sa.truncation(), known);
+                }
+                let number = if known.is_none() { 1 } else { 2 };
+                assert_eq!(&*sa.open(&mut truncated(proposal, number, short)).unwrap().payload, b"payload");
+                assert_eq!(sa.truncation(), Some(short));
+            }
+            sa.open(&mut truncated(proposal, 3, long)).unwrap();
+            assert_eq!(sa.truncation(), Some(long));
+            assert_eq!(sa.open(&mut truncated(proposal, 4, short)), Err(OpenError::Malformed));
+            assert!(sa.open(&mut truncated(proposal, 5, long)).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_packet_with_96_bits_of_hmac_sha2_256_is_that_of_128_without_its_end() {
+        let (short, long) =
+            [Truncation::Bits96, Truncation::Bits128].map(|bits| truncated("aes256-sha256", 9, bits)).into();
+        assert_eq!(short, long[..long.len() - 4]);
+    }
+
+    #[test]
+    fn other_algorithms_are_never_truncated() {
+        for proposal in proposals().iter().filter(|proposal| proposal.integrity != Some(Hash::Sha256)) {
+            let (mut outbound, mut inbound) = pair(proposal, Lifetime::default());
+            let whole = seal(&mut outbound, b"payload").len();
+            outbound.set_truncation(Truncation::Bits96);
+            let mut packet = seal(&mut outbound, b"payload");
+            assert_eq!((packet.len(), outbound.truncation()), (whole, None));
+            inbound.open(&mut packet).unwrap();
+            assert_eq!(inbound.truncation(), None);
+        }
     }
 
     /// RFC 3602 section 4, cases 5 and 6, with an ICV added: the RFC's packets have none.
@@ -615,6 +692,9 @@ mod tests {
     fn every_changed_or_missing_octet_is_noticed() {
         for proposal in proposals() {
             let (mut outbound, mut inbound) = pair(&proposal, Lifetime::default());
+            // Before any packet one of HMAC-SHA2-256 may be short.
+            inbound.open(&mut seal(&mut outbound, b"the first packet")).unwrap();
+            let before = inbound.usage();
             let packet = seal(&mut outbound, b"a payload of some length");
             for at in 4..packet.len() {
                 let mut changed = packet.clone();
@@ -629,7 +709,7 @@ mod tests {
                     "{proposal} {length} {error}"
                 );
             }
-            assert_eq!(inbound.usage(), Usage::default());
+            assert_eq!(inbound.usage(), before);
             assert!(inbound.open(&mut packet.clone()).is_ok());
         }
     }

@@ -69,9 +69,31 @@ pub fn inner_udp_payload(outer_mtu: usize, ipv6: bool, proposal: &EspProposal) -
     (plaintext / block * block).saturating_sub(TRAILER)
 }
 
+/// How much of a code of HMAC-SHA2-256 travels with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truncation {
+    /// 128 bits, as RFC 4868 section 2.3 has it.
+    Bits128,
+    /// 96 bits, as in the drafts before it: Android before version 12, and gateways that want to be reached by it.
+    Bits96,
+}
+
+impl Truncation {
+    const ALL: [Self; 2] = [Self::Bits128, Self::Bits96];
+
+    fn octets(self) -> usize {
+        match self {
+            Self::Bits128 => 16,
+            Self::Bits96 => 12,
+        }
+    }
+}
+
 /// The algorithms of one SA with their keys.
 pub(super) struct Transform {
     sizes: Sizes,
+    /// Only with HMAC-SHA2-256.
+    truncation: Option<Truncation>,
     protection: Protection,
 }
 
@@ -121,7 +143,32 @@ impl Transform {
             }
             None => return Err(InvalidKey),
         };
-        Ok(Self { sizes: Sizes::of(proposal), protection })
+        let truncation = (proposal.integrity == Some(Hash::Sha256)).then_some(Truncation::Bits128);
+        Ok(Self { sizes: Sizes::of(proposal), truncation, protection })
+    }
+
+    /// How much of its code travels, with HMAC-SHA2-256.
+    pub(super) fn truncation(&self) -> Option<Truncation> {
+        self.truncation
+    }
+
+    /// Changes that; with other algorithms nothing changes.
+    pub(super) fn set_truncation(&mut self, truncation: Truncation) {
+        if let Some(known) = &mut self.truncation {
+            *known = truncation;
+            self.sizes.icv = truncation.octets();
+        }
+    }
+
+    /// Takes the truncation that a packet of this length can have: the blocks of the ciphers leave one at most.
+    pub(super) fn fit(&mut self, packet: usize) {
+        let Sizes { iv, block, .. } = self.sizes;
+        let fits = |truncation: &Truncation| {
+            packet.checked_sub(HEADER + iv + truncation.octets()).is_some_and(|rest| rest.is_multiple_of(block))
+        };
+        if let Some(truncation) = Truncation::ALL.into_iter().find(fits) {
+            self.set_truncation(truncation);
+        }
     }
 
     pub(super) fn sizes(&self) -> &Sizes {

@@ -529,6 +529,10 @@ impl Connection {
         self.pump(now);
     }
 
+    pub(super) fn is_truncated(&self) -> bool {
+        self.datapath.is_truncated()
+    }
+
     pub(super) fn remote(&self) -> IpAddr {
         self.path.remote
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use super::settings;
-use crate::esp::{self, InboundSa, OutboundSa};
+use crate::esp::{self, InboundSa, OutboundSa, Truncation};
 use crate::ike::{self, MAX_PAIRS};
 use crate::inet::{Checksum, L2TP_PORT, PROTOCOL_UDP, UDP_HEADER};
 
@@ -41,6 +41,8 @@ pub(super) struct Datapath {
     /// How many outbound SAs there have been.
     count: u64,
     limits: esp::Lifetime,
+    /// How much of a code of HMAC-SHA2-256 the peer was last seen to send.
+    truncation: Option<Truncation>,
     /// The port that the LNS sends from: it may answer from another than 1701 (RFC 2661 section 8.1).
     peer_port: u16,
     rng: StdRng,
@@ -71,7 +73,7 @@ impl Refused {
 impl Datapath {
     /// No SAs yet; none of those to come carries more than `limits`.
     pub(super) fn new(limits: esp::Lifetime, rng: StdRng) -> Self {
-        Self { pairs: Vec::new(), current: None, count: 0, limits, peer_port: L2TP_PORT, rng }
+        Self { pairs: Vec::new(), current: None, count: 0, limits, truncation: None, peer_port: L2TP_PORT, rng }
     }
 
     /// Opens an inbound SA.
@@ -90,10 +92,12 @@ impl Datapath {
     /// Opens an outbound SA; the first is used at once, and so is one that the peer asked for.
     pub(super) fn install_outbound(&mut self, now: Instant, sa: &ike::Sa) -> Result<(), esp::InvalidSa> {
         let rng = settings::split(&mut self.rng);
-        let outbound = OutboundSa::new(sa.spi, &keys(sa), self.lifetime(sa), rng)?;
+        let mut outbound = OutboundSa::new(sa.spi, &keys(sa), self.lifetime(sa), rng)?;
         let at_once = self.current.is_none() || !sa.initiator;
         // Without its twin the pair is gone already.
         let Some(pair) = self.pairs.iter_mut().find(|pair| pair.spi == sa.pair) else { return Ok(()) };
+        // What the peer does with this pair, or has done with the one before it.
+        pair.inbound.truncation().or(self.truncation).into_iter().for_each(|known| outbound.set_truncation(known));
         self.count = self.count.saturating_add(1);
         let ready_at = (!at_once).then_some(now + SWITCH_AFTER);
         pair.outbound = Some(Outbound { sa: outbound, number: self.count, ready_at, rekey_asked: false });
@@ -125,6 +129,11 @@ impl Datapath {
         if self.current == Some(inbound_spi) {
             self.current = self.newest().map(|(spi, _)| spi);
         }
+    }
+
+    /// Whether the peer sends 96 bits of HMAC-SHA2-256 where RFC 4868 wants 128: a weakness, and the wish of old Android.
+    pub(super) fn is_truncated(&self) -> bool {
+        self.truncation == Some(Truncation::Bits96)
     }
 
     /// Whether packets can be sent.
@@ -176,6 +185,13 @@ impl Datapath {
     pub(super) fn open<'a>(&mut self, spi: u32, packet: &'a mut [u8]) -> Result<&'a [u8], Refused> {
         let pair = self.pairs.iter_mut().find(|pair| pair.spi == spi).ok_or(Refused::UnknownSpi)?;
         let opened = pair.inbound.open(packet).map_err(Refused::Esp)?;
+        if let Some(truncation) = pair.inbound.truncation()
+            && let Some(outbound) = &mut pair.outbound
+            && outbound.sa.truncation() != Some(truncation)
+        {
+            outbound.sa.set_truncation(truncation);
+        }
+        self.truncation = pair.inbound.truncation();
         // The peer uses the twin, so it is ready for ours.
         if pair.outbound.as_ref().is_some_and(|outbound| outbound.ready_at.is_some()) {
             self.switch_to(spi);

@@ -18,8 +18,10 @@ impl Tunnel {
         // Whether the gateway asks who we are is known once there is an address.
         let anonymous = self.report.assigned_address.is_some() && negotiated.ppp_auth.is_none();
         let anonymous = anonymous.then(|| "the gateway asked for no PPP authentication".to_owned());
-        let weak: Vec<_> =
-            suite::weakness(&negotiated.ike, negotiated.esp.as_ref()).into_iter().chain(anonymous).collect();
+        let truncated = matches!(&self.state, super::State::Connected(connection) if connection.is_truncated());
+        let truncated = truncated.then(|| "the gateway sends 96 bits of HMAC-SHA2-256 in place of 128".to_owned());
+        let weak = suite::weakness(&negotiated.ike, negotiated.esp.as_ref());
+        let weak: Vec<_> = weak.into_iter().chain(anonymous).chain(truncated).collect();
         negotiated.weakness = (!weak.is_empty()).then(|| weak.join("; "));
         self.report_changed = true;
     }

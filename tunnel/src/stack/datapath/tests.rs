@@ -87,6 +87,33 @@ fn only_udp_for_port_1701_is_taken() {
 }
 
 #[test]
+fn packets_are_sent_with_as_much_of_hmac_sha2_256_as_the_peer_sends_and_so_they_are_after_a_rekey() {
+    let with_sha2 = |pair, inbound| ike::Sa {
+        proposal: "aes128-sha256".parse().unwrap(),
+        encryption_key: Zeroizing::new(vec![1; 16]),
+        integrity_key: Zeroizing::new(vec![2; 32]),
+        ..sa(pair, inbound, false)
+    };
+    let sent = |datapath: &mut Datapath| {
+        let mut out = Vec::new();
+        datapath.seal(PATH, [b"header", b"frame"], &mut out).unwrap();
+        out.len() % 16
+    };
+    let (mut datapath, now) = (datapath(Lifetime::default()), Instant::now());
+    datapath.install_inbound(&with_sha2(1, true)).unwrap();
+    datapath.install_outbound(now, &with_sha2(1, false)).unwrap();
+    assert_eq!((sent(&mut datapath), datapath.is_truncated()), ((8 + 16) % 16, false));
+    let from = with_sha2(1, true);
+    let mut from = OutboundSa::new(from.spi, &keys(&from), Lifetime::default(), StdRng::seed_from_u64(2)).unwrap();
+    from.set_truncation(Truncation::Bits96);
+    open_well(&mut datapath, &mut from);
+    assert_eq!((sent(&mut datapath), datapath.is_truncated()), ((8 + 12) % 16, true));
+    datapath.install_inbound(&with_sha2(2, true)).unwrap();
+    datapath.install_outbound(now, &with_sha2(2, false)).unwrap();
+    assert_eq!(sent(&mut datapath), (8 + 12) % 16);
+}
+
+#[test]
 fn the_port_that_the_peer_answers_from_is_the_one_that_it_is_sent_to() {
     let mut datapath = datapath(Lifetime::default());
     install(&mut datapath, Instant::now(), 1, true);
