@@ -1,5 +1,5 @@
-//! IKEv1: Main Mode with a pre-shared key and Quick Mode, in both roles, with NAT traversal, dead peer detection and renewal of
-//! both phases. RFC 2407, 2408, 2409, 3706, 3947, 4109.
+//! IKEv1: Main Mode with a pre-shared key or signatures and Quick Mode, in both roles, with NAT traversal, dead peer
+//! detection and renewal of both phases. RFC 2407, 2408, 2409, 3706, 3947, 4109, 4754, 4945.
 //!
 //! ```text
 //!              +-- main_mode -------- negotiates the ISAKMP SA ----> phase1: what follows what
@@ -13,8 +13,7 @@
 //!
 //! A server has one [`Responder`] in front of the relations with its peers: it makes an [`Ike`] of a peer's message 3.
 //!
-//! Left out: Aggressive Mode (it hands a hash of the pre-shared key to anyone), signatures, XAUTH, and ESP
-//! outside of UDP.
+//! Left out: Aggressive Mode (it hands a hash of the pre-shared key to anyone), XAUTH, and ESP outside of UDP.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -29,6 +28,7 @@ use crate::suite::{EspProposal, IkeProposal};
 use crate::timer::Timers;
 
 mod authentication;
+mod certificate;
 mod config;
 mod detection;
 mod error;
@@ -55,6 +55,7 @@ mod simulation;
 mod vendor;
 
 pub use authentication::{Authentication, Credentials, PreSharedKey};
+pub use certificate::{Certificate, Clock, File as CertificateFile, Pem, Problem as CertificateProblem, Unusable};
 pub use config::{Config, Dpd, Lifetime};
 pub use error::Error;
 pub use nat::Nat;

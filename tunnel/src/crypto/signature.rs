@@ -303,6 +303,25 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_read_as_pkcs_8_pkcs_1_and_sec_1() {
+        use rsa::pkcs1::EncodeRsaPrivateKey as _;
+        let read = |der: PrivateKeyDer<'_>| SigningKey::read(&der).unwrap().public_key().unwrap();
+        let rsa = key(&rcgen::PKCS_RSA_SHA256);
+        let Private::Rsa(private) = &rsa.0 else { panic!("not RSA") };
+        let pkcs1 = private.to_pkcs1_der().unwrap();
+        assert_eq!(read(PrivateKeyDer::Pkcs1(pkcs1.as_bytes().into())), rsa.public_key().unwrap());
+        for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384] {
+            let ecdsa = key(algorithm);
+            let sec1 = match &ecdsa.0 {
+                Private::P256(key) => p256::SecretKey::from(key.as_nonzero_scalar()).to_sec1_der().unwrap(),
+                Private::P384(key) => p384::SecretKey::from(key.as_nonzero_scalar()).to_sec1_der().unwrap(),
+                Private::Rsa(_) => panic!("RSA"),
+            };
+            assert_eq!(read(PrivateKeyDer::Sec1(sec1.as_slice().into())), ecdsa.public_key().unwrap());
+        }
+    }
+
+    #[test]
     fn short_and_very_long_rsa_keys_are_refused() {
         use rsa::pkcs1::UintRef;
         use x509_cert::der::Encode as _;

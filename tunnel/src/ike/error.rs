@@ -1,6 +1,7 @@
 //! What can go wrong, told apart by who has to act, and what of it is said to the peer.
 
 use super::Identity;
+use super::certificate::Problem;
 use super::registry::{ExchangeType, NotifyType};
 use crate::wire::Malformed;
 
@@ -34,6 +35,34 @@ pub enum Error {
     /// A HASH payload of the peer is wrong.
     #[error("the peer's hash in {} is wrong", exchange_name(*.0))]
     InvalidHash(ExchangeType),
+    /// The peer does not believe our certificate or our signature.
+    #[error("the peer does not accept our certificate or what is signed with its key{}", said(*.notification))]
+    CertificateRefused {
+        /// The peer's words, if it said any.
+        notification: Option<NotifyType>,
+    },
+    /// The peer sent no certificate.
+    #[error("the peer sent no certificate")]
+    NoCertificate,
+    /// The peer's certificate cannot be believed.
+    #[error("the peer's certificate {subject:?} {problem}")]
+    InvalidCertificate {
+        /// Whose it says that it is.
+        subject: String,
+        /// Why it cannot be believed.
+        problem: Problem,
+    },
+    /// The peer's signature was not made with the key of its certificate.
+    #[error("the peer's signature is not of the key of its certificate")]
+    InvalidSignature,
+    /// The peer's certificate is for others than the peer.
+    #[error("the peer's certificate {subject:?} has not the name {name}")]
+    NotInCertificate {
+        /// Whose it says that it is.
+        subject: String,
+        /// The name that it must have.
+        name: Identity,
+    },
     /// The peer is not who it has to be.
     #[error("the peer calls itself {received}, expected is {expected}")]
     InvalidId {
@@ -100,16 +129,43 @@ impl Error {
             Self::AuthenticationFailed { .. } => Some(NotifyType::AUTHENTICATION_FAILED),
             Self::Undecryptable => Some(NotifyType::PAYLOAD_MALFORMED),
             Self::InvalidHash(_) => Some(NotifyType::INVALID_HASH_INFORMATION),
-            Self::InvalidId { .. } | Self::InvalidSelectors { .. } => Some(NotifyType::INVALID_ID_INFORMATION),
+            Self::InvalidId { .. } | Self::InvalidSelectors { .. } | Self::NotInCertificate { .. } => {
+                Some(NotifyType::INVALID_ID_INFORMATION)
+            }
+            Self::NoCertificate => Some(NotifyType::CERTIFICATE_UNAVAILABLE),
+            Self::InvalidCertificate { problem: Problem::Untrusted, .. } => Some(NotifyType::INVALID_CERT_AUTHORITY),
+            Self::InvalidCertificate { .. } => Some(NotifyType::INVALID_CERTIFICATE),
+            Self::InvalidSignature => Some(NotifyType::INVALID_SIGNATURE),
             Self::SpiInUse => Some(NotifyType::INVALID_SPI),
             Self::InvalidKeyInformation(_) => Some(NotifyType::INVALID_KEY_INFORMATION),
             Self::NoResponse { .. }
             | Self::NotOffered { .. }
             | Self::Rejected { .. }
+            | Self::CertificateRefused { .. }
             | Self::PeerDeleted
             | Self::Expired
             | Self::Malformed(_)
             | Self::Config(_) => None,
+        }
+    }
+
+    /// Whether the peer has proved what it is wrong with, so that there is nothing better to wait for.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::InvalidId { .. }
+                | Self::NoCertificate
+                | Self::InvalidCertificate { .. }
+                | Self::InvalidSignature
+                | Self::NotInCertificate { .. }
+        )
+    }
+
+    /// What it means where signatures prove who is who, and pre-shared keys have no part in it.
+    pub(super) fn with_signatures(self) -> Self {
+        match self {
+            Self::AuthenticationFailed { notification } => Self::CertificateRefused { notification },
+            other => other,
         }
     }
 
@@ -124,6 +180,16 @@ impl Error {
                 if !(phase == 1 && after_keys) =>
             {
                 Self::NoProposalChosen { phase, notification: Some(notification) }
+            }
+            NotifyType::INVALID_CERT_ENCODING
+            | NotifyType::INVALID_CERTIFICATE
+            | NotifyType::CERT_TYPE_UNSUPPORTED
+            | NotifyType::INVALID_CERT_AUTHORITY
+            | NotifyType::INVALID_SIGNATURE
+            | NotifyType::CERTIFICATE_UNAVAILABLE
+                if phase == 1 =>
+            {
+                Self::CertificateRefused { notification: Some(notification) }
             }
             NotifyType::AUTHENTICATION_FAILED => Self::AuthenticationFailed { notification: Some(notification) },
             NotifyType::PAYLOAD_MALFORMED

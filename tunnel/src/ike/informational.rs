@@ -128,7 +128,7 @@ impl Ike {
             && negotiation.hint.is_none()
             && negotiation.retransmission.is_some()
         {
-            negotiation.hint = Some(error);
+            negotiation.hint = Some(negotiation.blame(error));
             self.timers.set(Timer::Hint(negotiation.id), now + HINT_PATIENCE);
         }
     }

@@ -34,15 +34,16 @@ impl Keys {
         Ok(Self { hash: proposal.hash, skeyid, skeyid_d, skeyid_a, encryption_key, cipher })
     }
 
-    /// HASH_I or HASH_R: each side puts its own values first.
+    /// HASH_I or HASH_R by the HMAC of `hash`: each side puts its own values first.
     pub(super) fn main_mode_hash(
         &self,
+        hash: Hash,
         [own_public, other_public]: [&[u8]; 2],
         [own_cookie, other_cookie]: [&[u8]; 2],
         sa: &[u8],
         id: &[u8],
     ) -> Zeroizing<Vec<u8>> {
-        hash::hmac(self.hash, &self.skeyid, &[own_public, other_public, own_cookie, other_cookie, sa, id])
+        hash::hmac(hash, &self.skeyid, &[own_public, other_public, own_cookie, other_cookie, sa, id])
     }
 
     /// The IV of the first encrypted message of phase 1.
@@ -150,6 +151,11 @@ impl Keys {
 /// SKEYID for authentication with a pre-shared key: prf(pre-shared-key, Ni_b | Nr_b) (section 5).
 pub(super) fn pre_shared_skeyid(hash: Hash, key: &[u8], [nonce_i, nonce_r]: [&[u8]; 2]) -> Zeroizing<Vec<u8>> {
     hash::hmac(hash, key, &[nonce_i, nonce_r])
+}
+
+/// SKEYID for authentication with signatures: prf(Ni_b | Nr_b, g^xy) (section 5).
+pub(super) fn signature_skeyid(hash: Hash, nonces: [&[u8]; 2], shared_secret: &[u8]) -> Zeroizing<Vec<u8>> {
+    hash::hmac(hash, &nonces.concat(), &[shared_secret])
 }
 
 /// SKEYID_d, SKEYID_a and SKEYID_e (section 5); `spi` is CKY-I | CKY-R.

@@ -1,4 +1,5 @@
-//! Main Mode with a pre-shared key (RFC 2409 section 5.4), with the float to port 4500 (RFC 3947 section 4).
+//! Main Mode with a pre-shared key or signatures (RFC 2409 sections 5.1 and 5.4), with the float to port 4500 (RFC 3947 section
+//! 4).
 //!
 //! ```text
 //!   initiator                                        responder
@@ -10,30 +11,34 @@
 //!                                           <-       HDR*, IDir, HASH_R                   6
 //! ```
 //!
+//! With signatures 4 ends with CERTREQ, 5 is IDii [, CERT …], CERTREQ …, SIG_I and 6 IDir [, CERT …], SIG_R ([`proof`]).
+//!
 //! A message that does not fit leaves the exchange as it was: until message 6 anyone on the path could have written it.
 
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::rngs::StdRng;
-use zeroize::Zeroizing;
 
 use super::Config;
-use super::authentication::{Authentication, Candidate};
+use super::authentication::{Authentication, Method};
+use super::certificate;
 use super::error::Error;
-use super::key::{self, Keys};
+use super::key::Keys;
 use super::message::{Chain, Cookies, HEADER_LENGTH, Header, Payloads};
 use super::nat::{self, Nat};
 use super::payload::{Delete, Identity, Notification};
-use super::proposal::{self, StatedLife};
+use super::proposal::{self, ChosenIke, StatedLife};
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
 use super::retransmission::{Answered, Retransmission};
 use super::vendor::Abilities;
 use crate::buffer::Port;
 use crate::crypto::dh::{self, KeyPair};
-use crate::crypto::hash;
 use crate::suite::IkeProposal;
 use crate::wire::Malformed;
+use proof::{Exchanged, Known, Opened, Proved};
+
+mod proof;
 
 /// Nonces of this end: as long as the longest common key. RFC 2409 section 5: 8 to 256 octets.
 const NONCE_LENGTH: usize = 32;
@@ -62,33 +67,12 @@ impl Context<'_> {
         // A cookie of zeros says "not known yet" (RFC 2408 section 2.5.3).
         self.rng.next_u64().max(1).to_be_bytes()
     }
-
-    fn own_identity(&self) -> Vec<u8> {
-        let own = Identity::Address(self.config.local);
-        // RFC 3947 section 4: "the port in the ID payload in Main Mode/Aggressive Mode MUST be set to 0."
-        self.config.local_id.as_ref().unwrap_or(&own).body(0, 0)
-    }
-
-    fn check_identity(&self, body: &[u8]) -> Result<Identity, Error> {
-        let received = Identity::read(body);
-        expect(self.config.remote_id.as_ref(), &received)?;
-        Ok(received)
-    }
-}
-
-/// Compares the identity that the peer has proved with the one that it must have, if any.
-fn expect(expected: Option<&Identity>, received: &Identity) -> Result<(), Error> {
-    match expected.filter(|expected| !expected.is_same(received)) {
-        Some(expected) => Err(Error::InvalidId { expected: expected.clone(), received: received.clone() }),
-        None => Ok(()),
-    }
 }
 
 /// What the responder chose of the proposals of message 1.
 #[derive(Debug, Clone)]
 pub(super) struct Choice {
-    proposal: IkeProposal,
-    life: StatedLife,
+    chosen: ChosenIke,
     /// The body of the SA payload of message 2.
     answer: Vec<u8>,
 }
@@ -96,14 +80,14 @@ pub(super) struct Choice {
 impl Choice {
     /// Chooses of the body of the SA payload of message 1.
     pub(super) fn of(config: &Config, sa: &[u8]) -> Result<Self, Error> {
-        let (proposal, life, answer) = proposal::choose_phase1(&config.proposals, sa)?
+        let (chosen, answer) = proposal::choose_phase1(&config.proposals, &config.credentials.methods(), sa)?
             .ok_or(Error::NoProposalChosen { phase: 1, notification: None })?;
-        Ok(Self { proposal, life, answer })
+        Ok(Self { chosen, answer })
     }
 
     /// The length of the public values of both ends.
     pub(super) fn public_value_size(&self) -> usize {
-        dh::public_value_size(self.proposal.group)
+        dh::public_value_size(self.chosen.proposal.group)
     }
 
     /// Message 2, which is never longer than message 1 with its `request_length`: anybody may have sent that one in the name of
@@ -127,29 +111,15 @@ impl Choice {
 #[derive(Clone, Copy)]
 struct Agreed {
     proposal: IkeProposal,
+    method: Method,
     life: StatedLife,
     abilities: Abilities,
 }
 
-/// What messages 3 and 4 agreed on.
-struct Exchanged {
-    /// g^xy.
-    secret: Zeroizing<Vec<u8>>,
-    nonce_i: Vec<u8>,
-    nonce_r: Vec<u8>,
-    public_i: Vec<u8>,
-    public_r: Vec<u8>,
-    nat: Nat,
-}
-
-/// What a message with an identity and its proof leads to.
-struct Proved {
-    keys: Keys,
-    /// The last block of the message.
-    iv: Vec<u8>,
-    peer_id: Identity,
-    authentication: Authentication,
-    initial_contact: bool,
+impl Agreed {
+    fn new(ChosenIke { proposal, method, life }: ChosenIke, abilities: Abilities) -> Self {
+        Self { proposal, method, life, abilities }
+    }
 }
 
 /// What this end waits for.
@@ -159,18 +129,11 @@ enum State {
     /// Initiator: for message 4.
     Ke { agreed: Agreed, pair: Box<KeyPair>, nonce: Vec<u8> },
     /// Initiator: for message 6.
-    Id {
-        agreed: Agreed,
-        exchanged: Box<Exchanged>,
-        keys: Box<Keys>,
-        iv: Vec<u8>,
-        by: Authentication,
-        remote_id: Option<Identity>,
-    },
+    Id { exchanged: Box<Exchanged>, keys: Box<Keys>, iv: Vec<u8>, key: Option<Known> },
     /// Responder: for message 3.
     InitiatorKe { agreed: Agreed },
     /// Responder: for message 5. Whose key it is written with shows when it is there.
-    InitiatorId { agreed: Agreed, exchanged: Box<Exchanged> },
+    InitiatorId { exchanged: Box<Exchanged> },
 }
 
 /// One Main Mode that is not complete.
@@ -185,6 +148,8 @@ pub(super) struct MainMode {
     pub(super) port: Port,
     /// The body of the SA payload of message 1: SAi_b.
     sa: Vec<u8>,
+    /// The offered and then the chosen one.
+    method: Method,
     state: State,
     /// The initiator's last message.
     pub(super) retransmission: Option<Retransmission>,
@@ -213,6 +178,23 @@ pub(super) struct Established {
     pub(super) answered: Option<Answered>,
 }
 
+impl Established {
+    fn new(config: &Config, agreed: Agreed, nat: Nat, keys: Keys, last_block: Vec<u8>, peer: Proved) -> Self {
+        Self {
+            keys,
+            last_block,
+            proposal: agreed.proposal,
+            lifetime: agreed.life.seconds(config.lifetime),
+            abilities: agreed.abilities,
+            nat,
+            peer_id: peer.id,
+            authentication: peer.authentication,
+            initial_contact: peer.initial_contact,
+            answered: None,
+        }
+    }
+}
+
 /// What a message leads to.
 pub(super) enum Step {
     Send(Vec<u8>),
@@ -238,9 +220,11 @@ impl MainMode {
         port: Port,
         before: Option<Authentication>,
         [rekey, initial_contact]: [bool; 2],
-    ) -> (Self, Vec<u8>) {
+    ) -> Result<(Self, Vec<u8>), Error> {
         let cookies = Cookies { initiator: context.cookie(), responder: [0; 8] };
-        let sa = proposal::offer_phase1(&context.config.proposals, context.config.lifetime);
+        let config = context.config;
+        let method = config.credentials.offer(config.remote, before.as_ref())?;
+        let sa = proposal::offer_phase1(&config.proposals, method, config.lifetime);
         let mut chain = Chain::new();
         chain.push(PayloadType::SA, &sa);
         Abilities::announce(&mut chain);
@@ -254,6 +238,7 @@ impl MainMode {
             rekey,
             port,
             sa,
+            method,
             state: State::Sa,
             retransmission,
             answered: None,
@@ -261,7 +246,7 @@ impl MainMode {
             initial_contact,
             before,
         };
-        (begun, message)
+        Ok((begun, message))
     }
 
     /// Begins as responder with message 1; returns message 2 as well.
@@ -294,7 +279,7 @@ impl MainMode {
         choice: &Choice,
         abilities: Abilities,
     ) -> Self {
-        let agreed = Agreed { proposal: choice.proposal, life: choice.life, abilities };
+        let agreed = Agreed::new(choice.chosen, abilities);
         Self {
             id,
             cookies,
@@ -303,6 +288,7 @@ impl MainMode {
             rekey: false,
             port,
             sa: sa.to_vec(),
+            method: agreed.method,
             state: State::InitiatorKe { agreed },
             retransmission: None,
             answered: None,
@@ -316,10 +302,8 @@ impl MainMode {
     pub(super) fn abilities(&self) -> Option<Abilities> {
         match &self.state {
             State::Sa => None,
-            State::Ke { agreed, .. }
-            | State::Id { agreed, .. }
-            | State::InitiatorKe { agreed }
-            | State::InitiatorId { agreed, .. } => Some(agreed.abilities),
+            State::Ke { agreed, .. } | State::InitiatorKe { agreed } => Some(agreed.abilities),
+            State::Id { exchanged, .. } | State::InitiatorId { exchanged } => Some(exchanged.agreed.abilities),
         }
     }
 
@@ -361,6 +345,11 @@ impl MainMode {
         matches!(self.state, State::Id { .. } | State::InitiatorId { .. })
     }
 
+    /// What an error means with the method that both ends prove themselves by.
+    pub(super) fn blame(&self, error: Error) -> Error {
+        if self.method == Method::PreSharedKey { error } else { error.with_signatures() }
+    }
+
     /// Why the exchange failed when nobody answers any more.
     pub(super) fn timeout(&self) -> Error {
         if let Some(hint) = &self.hint {
@@ -368,7 +357,7 @@ impl MainMode {
         }
         match self.state {
             // A peer with another pre-shared key cannot decrypt message 5, and most of them drop it without a word.
-            State::Id { .. } => Error::AuthenticationFailed { notification: None },
+            State::Id { .. } => self.blame(Error::AuthenticationFailed { notification: None }),
             State::Sa | State::Ke { .. } | State::InitiatorKe { .. } | State::InitiatorId { .. } => Error::NoResponse {
                 exchange: ExchangeType::IDENTITY_PROTECTION,
                 message: self.expected().saturating_sub(1),
@@ -392,9 +381,9 @@ impl MainMode {
         let step = match &self.state {
             State::Sa => self.message_2(context, header, body)?,
             State::Ke { .. } => self.message_4(context, header, body)?,
-            State::Id { .. } => self.message_6(context, header, body)?,
+            State::Id { .. } => self.message_6(context, now, header, body)?,
             State::InitiatorKe { .. } => self.message_3(context, port, header, body)?,
-            State::InitiatorId { .. } => self.message_5(context, header, [body, message])?,
+            State::InitiatorId { .. } => self.message_5(context, now, header, [body, message])?,
         };
         self.hint = None;
         match &step {
@@ -414,29 +403,30 @@ impl MainMode {
     fn message_2(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
         let payloads = Payloads::read_plain(header.next_payload, body)?;
         let answer = payloads.single(PayloadType::SA, "SA payload")?;
-        let (proposal, life) = proposal::accept_phase1(&context.config.proposals, answer)
+        let chosen = proposal::accept_phase1(&context.config.proposals, self.method, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
         let abilities = Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?;
-        let agreed = Agreed { proposal, life, abilities };
+        let agreed = Agreed::new(chosen, abilities);
         self.cookies.responder = header.cookies.responder;
-        let pair = Box::new(KeyPair::generate(proposal.group, context.rng));
+        let pair = Box::new(KeyPair::generate(agreed.proposal.group, context.rng));
         let nonce = context.nonce();
         let remote = context.config.remote_end(self.port);
-        let nat_d = nat::nat_d_bodies(proposal.hash, &self.cookies, remote, context.rng);
-        let message = self.key_exchange(&agreed, pair.public_value(), &nonce, &nat_d);
+        let nat_d = nat::nat_d_bodies(agreed.proposal.hash, &self.cookies, remote, context.rng);
+        let chain = Self::key_exchange(&agreed, pair.public_value(), &nonce, &nat_d);
+        let message = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
         self.state = State::Ke { agreed, pair, nonce };
         Ok(Step::Send(message))
     }
 
-    /// Message 3 or 4.
-    fn key_exchange(&self, agreed: &Agreed, public: &[u8], nonce: &[u8], nat_d: &[Vec<u8>; 2]) -> Vec<u8> {
+    /// Message 3, and 4 but for CERTREQ.
+    fn key_exchange(agreed: &Agreed, public: &[u8], nonce: &[u8], nat_d: &[Vec<u8>; 2]) -> Chain {
         let mut chain = Chain::new();
         chain.push(PayloadType::KE, public);
         chain.push(PayloadType::NONCE, nonce);
         for body in nat_d {
             chain.push(agreed.abilities.flavour.nat_d(), body);
         }
-        Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain)
+        chain
     }
 
     fn verdict(&self, config: &Config, agreed: &Agreed, port: Port, payloads: &Payloads<'_>) -> Nat {
@@ -455,18 +445,28 @@ impl MainMode {
             return Err(Error::InvalidKeyInformation("public value (it is ours)"));
         }
         let secret = pair.shared_secret(&public_r).map_err(|_| Error::InvalidKeyInformation("public value"))?;
-        let public_i = pair.public_value().to_vec();
-        let nat = self.verdict(context.config, &agreed, self.port, &payloads);
-        let (nonce_i, nonce_r) = (nonce.clone(), nonce_r.to_vec());
-        let exchanged = Box::new(Exchanged { secret, nonce_i, nonce_r, public_i, public_r, nat });
-        let own = context.config.credentials.own(context.config.remote, self.before.as_ref())?;
-        let keys = Box::new(self.keys(&agreed, &exchanged, own)?);
+        let exchanged = Box::new(Exchanged {
+            agreed,
+            cookies: self.cookies,
+            sa: self.sa.clone(),
+            secret,
+            nonce_i: nonce.clone(),
+            nonce_r: nonce_r.to_vec(),
+            public_i: pair.public_value().to_vec(),
+            public_r,
+            nat: self.verdict(context.config, &agreed, self.port, &payloads),
+            wanted: certificate::asks(&payloads),
+        });
+        let config = context.config;
+        let key = match agreed.method {
+            Method::PreSharedKey => Some(config.credentials.own_key(config.remote, self.before.as_ref())?),
+            _ => None,
+        };
+        let keys = Box::new(exchanged.keys(key)?);
         let mut iv = keys.first_iv(&exchanged.public_i, &exchanged.public_r);
-        let id = context.own_identity();
         let spi = self.cookies.spi();
         let mut chain = Chain::new();
-        chain.push(PayloadType::ID, &id);
-        chain.push(PayloadType::HASH, &self.hash(&keys, &exchanged, Role::Initiator, &id));
+        exchanged.write_proof(context, &keys, Role::Initiator, exchanged.wanted, &mut chain)?;
         if self.initial_contact {
             let notification =
                 Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind: NotifyType::INITIAL_CONTACT, data: &[] };
@@ -477,32 +477,35 @@ impl MainMode {
         // RFC 3947 section 4: "the initiator MUST change ports when sending the ID payload if there is NAT between the hosts",
         // and our NAT-D says that there is one.
         self.port = Port::NatT;
-        self.state = State::Id { agreed, exchanged, keys, iv, by: own.into(), remote_id: own.key.remote_id.clone() };
+        self.state = State::Id { exchanged, keys, iv, key: key.map(Known::from) };
         Ok(Step::Send(message))
     }
 
-    fn message_6(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
-        let State::Id { agreed, exchanged, keys, iv, by, remote_id } = &self.state else {
-            return Err(Error::Undecryptable);
-        };
-        let (agreed, nat) = (*agreed, exchanged.nat);
+    fn message_6(
+        &mut self,
+        context: &mut Context<'_>,
+        now: Instant,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<Step, Error> {
+        let State::Id { exchanged, keys, iv, key } = &self.state else { return Err(Error::Undecryptable) };
+        let (agreed, nat) = (exchanged.agreed, exchanged.nat);
         let (plain, last_block) = keys.open(iv, body)?;
-        let proved = self.authenticate(context, keys, exchanged, Role::Responder, header, &plain);
-        let peer_id = match proved.and_then(|(peer_id, _)| expect(remote_id.as_ref(), &peer_id).map(|()| peer_id)) {
-            Err(error @ Error::InvalidId { .. }) => {
+        let payloads = Keys::payloads(header.next_payload, &plain)?;
+        let peer = match exchanged.read_proof(context.config, now, keys, key.as_ref(), Role::Responder, &payloads) {
+            Err(error) if error.is_final() => {
                 let (spi, message_id) = (self.cookies.spi(), message_id(context.rng));
                 let body = Delete::body(ProtocolId::ISAKMP, &spi);
                 let farewell = keys.informational(self.cookies, &last_block, message_id, PayloadType::D, &body);
                 return Ok(Step::Stranger { error, farewell });
             }
-            other => other?,
+            other => Proved { initial_contact: false, ..other? },
         };
-        let authentication = by.clone();
         let State::Id { keys, .. } = std::mem::replace(&mut self.state, State::Sa) else {
             return Err(Error::Undecryptable);
         };
-        let proved = Proved { keys: *keys, iv: last_block, peer_id, authentication, initial_contact: false };
-        Ok(Step::Established(Box::new(Self::established(context.config, agreed, nat, proved, None))))
+        let established = Established::new(context.config, agreed, nat, *keys, last_block, peer);
+        Ok(Step::Established(Box::new(established)))
     }
 
     fn message_3(
@@ -525,138 +528,44 @@ impl MainMode {
             Some(parroted) => parroted,
             None => nat::nat_d_bodies(agreed.proposal.hash, &self.cookies, remote, context.rng),
         };
-        let message = self.key_exchange(&agreed, pair.public_value(), &nonce, &nat_d);
-        let nat = self.verdict(context.config, &agreed, port, &payloads);
-        let (nonce_i, nonce_r, public_r) = (nonce_i.to_vec(), nonce, pair.public_value().to_vec());
-        let exchanged = Box::new(Exchanged { secret, nonce_i, nonce_r, public_i, public_r, nat });
-        self.state = State::InitiatorId { agreed, exchanged };
+        let mut chain = Self::key_exchange(&agreed, pair.public_value(), &nonce, &nat_d);
+        if agreed.method != Method::PreSharedKey {
+            context.config.credentials.own_certificate()?.write_requests(&mut chain);
+        }
+        let message = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
+        let exchanged = Box::new(Exchanged {
+            agreed,
+            cookies: self.cookies,
+            sa: self.sa.clone(),
+            secret,
+            nonce_i: nonce_i.to_vec(),
+            nonce_r: nonce,
+            public_i,
+            public_r: pair.public_value().to_vec(),
+            nat: self.verdict(context.config, &agreed, port, &payloads),
+            wanted: certificate::asks(&payloads),
+        });
+        self.state = State::InitiatorId { exchanged };
         Ok(Step::Send(message))
     }
 
     fn message_5(
         &mut self,
         context: &mut Context<'_>,
+        now: Instant,
         header: &Header,
         [body, message]: [&[u8]; 2],
     ) -> Result<Step, Error> {
-        let State::InitiatorId { agreed, exchanged } = &self.state else { return Err(Error::Undecryptable) };
-        let agreed = *agreed;
-        let mut proved = self.find_key(context, &agreed, exchanged, header, body)?;
-        let id = context.own_identity();
+        let State::InitiatorId { exchanged } = &self.state else { return Err(Error::Undecryptable) };
+        let Opened { keys, mut iv, peer } = exchanged.open(context.config, now, header, body)?;
         let mut chain = Chain::new();
-        chain.push(PayloadType::ID, &id);
-        chain.push(PayloadType::HASH, &self.hash(&proved.keys, exchanged, Role::Responder, &id));
+        let wanted = exchanged.wanted || peer.wants;
+        exchanged.write_proof(context, &keys, Role::Responder, wanted, &mut chain)?;
         let header = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0);
-        let response = proved.keys.seal(header, &chain, &mut proved.iv);
-        let answered = Some(Answered::new(message, response));
-        let nat = exchanged.nat;
-        Ok(Step::Established(Box::new(Self::established(context.config, agreed, nat, proved, answered))))
-    }
-
-    /// The keys of phase 1 for a peer with this pre-shared key.
-    fn keys(&self, agreed: &Agreed, exchanged: &Exchanged, candidate: Candidate<'_>) -> Result<Keys, Error> {
-        let nonces = [&*exchanged.nonce_i, &*exchanged.nonce_r];
-        let skeyid = key::pre_shared_skeyid(agreed.proposal.hash, &candidate.key.key, nonces);
-        Keys::derive(&agreed.proposal, skeyid, &exchanged.secret, &self.cookies)
-    }
-
-    /// Responder: the pre-shared key that message 5 is written with. The identity would tell, but is under that very key
-    /// (RFC 2409 section 5.4).
-    fn find_key(
-        &self,
-        context: &Context<'_>,
-        agreed: &Agreed,
-        exchanged: &Exchanged,
-        header: &Header,
-        body: &[u8],
-    ) -> Result<Proved, Error> {
-        let candidates = context.config.credentials.candidates(context.config.remote);
-        // Every key is tried, so that the time tells neither which one is right nor whether one is.
-        let tried: Vec<_> = candidates
-            .into_iter()
-            .map(|candidate| self.try_key(context, agreed, exchanged, candidate, header, body))
-            .collect();
-        // Of the failures the one that got furthest is told.
-        let rank = |tried: &Result<Proved, Error>| match tried {
-            Ok(_) => 0,
-            Err(Error::InvalidId { .. }) => 1,
-            Err(Error::InvalidHash(_)) => 2,
-            Err(_) => 3,
-        };
-        tried.into_iter().min_by_key(rank).unwrap_or(Err(Error::Undecryptable))
-    }
-
-    fn try_key(
-        &self,
-        context: &Context<'_>,
-        agreed: &Agreed,
-        exchanged: &Exchanged,
-        candidate: Candidate<'_>,
-        header: &Header,
-        body: &[u8],
-    ) -> Result<Proved, Error> {
-        let keys = self.keys(agreed, exchanged, candidate)?;
-        let first_iv = keys.first_iv(&exchanged.public_i, &exchanged.public_r);
-        let (plain, iv) = keys.open(&first_iv, body)?;
-        let (peer_id, initial_contact) =
-            self.authenticate(context, &keys, exchanged, Role::Initiator, header, &plain)?;
-        expect(candidate.key.remote_id.as_ref(), &peer_id)?;
-        Ok(Proved { keys, iv, peer_id, authentication: candidate.into(), initial_contact })
-    }
-
-    fn established(
-        config: &Config,
-        agreed: Agreed,
-        nat: Nat,
-        proved: Proved,
-        answered: Option<Answered>,
-    ) -> Established {
-        Established {
-            keys: proved.keys,
-            last_block: proved.iv,
-            proposal: agreed.proposal,
-            lifetime: agreed.life.seconds(config.lifetime),
-            abilities: agreed.abilities,
-            nat,
-            peer_id: proved.peer_id,
-            authentication: proved.authentication,
-            initial_contact: proved.initial_contact,
-            answered,
-        }
-    }
-
-    /// HASH_I or HASH_R over the identification body `id` of that role.
-    fn hash(&self, keys: &Keys, exchanged: &Exchanged, role: Role, id: &[u8]) -> Zeroizing<Vec<u8>> {
-        let (public, cookies) = ([&exchanged.public_i, &exchanged.public_r], &self.cookies);
-        let (public, cookies) = match role {
-            Role::Initiator => ([&**public[0], &**public[1]], [&cookies.initiator[..], &cookies.responder[..]]),
-            Role::Responder => ([&**public[1], &**public[0]], [&cookies.responder[..], &cookies.initiator[..]]),
-        };
-        keys.main_mode_hash(public, cookies, &self.sa, id)
-    }
-
-    /// Checks the hash and the identity of the peer; returns the identity, and whether it says INITIAL-CONTACT.
-    fn authenticate(
-        &self,
-        context: &Context<'_>,
-        keys: &Keys,
-        exchanged: &Exchanged,
-        role: Role,
-        header: &Header,
-        plain: &[u8],
-    ) -> Result<(Identity, bool), Error> {
-        let payloads = Keys::payloads(header.next_payload, plain)?;
-        let (Some(id), Some(hash)) = (payloads.first(PayloadType::ID), payloads.first(PayloadType::HASH)) else {
-            return Err(Error::Undecryptable);
-        };
-        if !hash::eq(hash, &self.hash(keys, exchanged, role, id)) {
-            return Err(Error::InvalidHash(ExchangeType::IDENTITY_PROTECTION));
-        }
-        let initial_contact = payloads
-            .all(PayloadType::N)
-            .filter_map(|body| Notification::read(body).ok())
-            .any(|notification| notification.kind == NotifyType::INITIAL_CONTACT);
-        Ok((context.check_identity(id)?, initial_contact))
+        let response = keys.seal(header, &chain, &mut iv);
+        let mut established = Established::new(context.config, exchanged.agreed, exchanged.nat, keys, iv, peer);
+        established.answered = Some(Answered::new(message, response));
+        Ok(Step::Established(Box::new(established)))
     }
 
     /// Initiator: whether an encrypted Informational message was written with the keys of this exchange; what it says in that case.

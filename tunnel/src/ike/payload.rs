@@ -3,6 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use x509_cert::der::Decode as _;
+use x509_cert::name::Name;
+
+use super::certificate::title;
 use super::registry::{DOI_IPSEC, IdType, NotifyType, ProtocolId};
 use crate::wire::{Malformed, Reader};
 
@@ -11,6 +15,9 @@ const MAX_DELETED: usize = 64;
 
 /// What is kept of an identity that is longer than all that are known.
 const MAX_IDENTITY: usize = 512;
+
+/// The longest subject of a certificate.
+const MAX_NAME: usize = 2_048;
 
 /// Octets of type, protocol and port in front of an identity.
 const ID_HEADER: usize = 4;
@@ -25,6 +32,8 @@ pub enum Identity {
     Fqdn(String),
     /// ID_USER_FQDN: a name such as `someone@example.com`.
     UserFqdn(String),
+    /// ID_DER_ASN1_DN: the subject of a certificate in DER.
+    DistinguishedName(Vec<u8>),
     /// ID_KEY_ID: octets without a meaning to others.
     KeyId(Vec<u8>),
     /// Any other type, or a value that does not fit its type: only a peer sends it.
@@ -43,6 +52,7 @@ impl Identity {
             Self::Address(IpAddr::V6(_)) => IdType::IPV6_ADDR,
             Self::Fqdn(_) => IdType::FQDN,
             Self::UserFqdn(_) => IdType::USER_FQDN,
+            Self::DistinguishedName(_) => IdType::DER_ASN1_DN,
             Self::KeyId(_) => IdType::KEY_ID,
             Self::Other { kind, .. } => *kind,
         }
@@ -55,7 +65,9 @@ impl Identity {
         match self {
             Self::Address(address) => body.extend_from_slice(&address_octets(*address)),
             Self::Fqdn(name) | Self::UserFqdn(name) => body.extend_from_slice(name.as_bytes()),
-            Self::KeyId(data) | Self::Other { data, .. } => body.extend_from_slice(data),
+            Self::DistinguishedName(data) | Self::KeyId(data) | Self::Other { data, .. } => {
+                body.extend_from_slice(data)
+            }
         }
         body
     }
@@ -71,6 +83,7 @@ impl Identity {
             IdType::IPV6_ADDR => <[u8; 16]>::try_from(data).ok().map(|octets| Self::Address(octets.into())),
             IdType::FQDN => text().map(Self::Fqdn),
             IdType::USER_FQDN => text().map(Self::UserFqdn),
+            IdType::DER_ASN1_DN if data.len() <= MAX_NAME => Some(Self::DistinguishedName(data.to_vec())),
             IdType::KEY_ID if data.len() <= MAX_IDENTITY => Some(Self::KeyId(data.to_vec())),
             _ => None,
         };
@@ -95,6 +108,10 @@ impl fmt::Display for Identity {
             Self::Address(address) => address.fmt(f),
             // A name from the peer may hold anything: control characters must not reach a terminal.
             Self::Fqdn(name) | Self::UserFqdn(name) => name.escape_debug().fmt(f),
+            Self::DistinguishedName(der) => match Name::from_der(der) {
+                Ok(name) => title(&name).fmt(f),
+                Err(_) => hexadecimal(f, "DER_ASN1_DN", der),
+            },
             Self::KeyId(data) => hexadecimal(f, "KEY_ID", data),
             Self::Other { kind, data } => hexadecimal(f, &kind.to_string(), data),
         }
@@ -190,7 +207,8 @@ mod tests {
             Identity::Fqdn("vpn.example.com".into()),
             Identity::UserFqdn("a@example.com".into()),
             Identity::KeyId(vec![1, 2, 3]),
-            Identity::Other { kind: IdType::DER_ASN1_DN, data: vec![0x30, 0] },
+            Identity::DistinguishedName(vec![0x30, 0]),
+            Identity::Other { kind: IdType::DER_ASN1_GN, data: vec![0x30, 0] },
         ] {
             assert_eq!(Identity::read(&identity.body(17, 500)), identity);
         }

@@ -108,8 +108,12 @@ impl Ike {
         let Some(negotiation) = self.negotiations.iter().find(|negotiation| negotiation.id == id) else { return };
         let (role, cookies) = (negotiation.role, negotiation.cookies);
         match error {
-            // The identity is proved, so there is nothing to wait for.
-            Error::InvalidId { .. } => self.fail_main_mode(now, id, error),
+            error if error.is_final() => {
+                if let Some(kind) = error.notification().filter(|_| role == Role::Responder) {
+                    self.inform_plain(now, cookies, port, kind);
+                }
+                self.fail_main_mode(now, id, error);
+            }
             Error::Malformed(error) => self.notice(format!("a Main Mode message is ignored: {error}")),
             Error::Undecryptable if role == Role::Initiator => {
                 self.suspect(now, id, Error::AuthenticationFailed { notification: None });
@@ -136,7 +140,11 @@ impl Ike {
         let id = self.fresh_id();
         let mut context = Context { config: &self.config, rng: &mut self.rng };
         let before = self.isakmp.last().map(|sa| sa.authentication.clone());
-        let (negotiation, message) = MainMode::initiate(&mut context, now, id, port, before, [rekey, initial_contact]);
+        let begun = MainMode::initiate(&mut context, now, id, port, before, [rekey, initial_contact]);
+        let (negotiation, message) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return self.begin_failed(now, error),
+        };
         self.begin_negotiation(negotiation);
         self.arm_main_mode(id);
         self.transmit(port, message);
@@ -256,6 +264,11 @@ impl Ike {
         if negotiation.role == Role::Responder {
             return self.notice(format!("a Main Mode of the peer did not complete: {error}"));
         }
+        self.begin_failed(now, error);
+    }
+
+    /// A Main Mode of ours did not come about.
+    fn begin_failed(&mut self, now: Instant, error: Error) {
         if self.pairs.is_empty() && (self.isakmp.is_empty() || !self.waiting.is_empty()) {
             return self.fail(error);
         }

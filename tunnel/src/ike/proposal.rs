@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::Lifetime;
+use super::authentication::Method;
 use super::registry::{
-    self, DOI_IPSEC, EncapsulationMode, KEY_IKE, KILOBYTES, PRE_SHARED_KEY, PayloadType, Phase1Attribute,
+    self, AuthenticationMethod, DOI_IPSEC, EncapsulationMode, KEY_IKE, KILOBYTES, PayloadType, Phase1Attribute,
     Phase2Attribute, ProtocolId, SECONDS, SITUATION_IDENTITY_ONLY,
 };
 use crate::suite::{Cipher, EspProposal, Group, Hash, IkeProposal};
@@ -236,7 +237,7 @@ fn write_sa(number: u8, protocol: ProtocolId, spi: &[u8], transforms: &[Vec<u8>]
 pub(super) const MAX_OFFERED: usize = 32;
 
 /// The body of the SA payload that offers phase 1.
-pub(super) fn offer_phase1(proposals: &[IkeProposal], lifetime: Duration) -> Vec<u8> {
+pub(super) fn offer_phase1(proposals: &[IkeProposal], method: Method, lifetime: Duration) -> Vec<u8> {
     let transforms: Vec<Vec<u8>> = (1..)
         .zip(proposals.iter().filter_map(|proposal| Some((proposal, registry::phase1_cipher(proposal.cipher)?))))
         .take(MAX_OFFERED)
@@ -248,7 +249,7 @@ pub(super) fn offer_phase1(proposals: &[IkeProposal], lifetime: Duration) -> Vec
             }
             write_basic(&mut out, Phase1Attribute::HASH_ALGORITHM.0, registry::phase1_hash(proposal.hash));
             write_basic(&mut out, Phase1Attribute::GROUP_DESCRIPTION.0, registry::group(proposal.group));
-            write_basic(&mut out, Phase1Attribute::AUTHENTICATION_METHOD.0, PRE_SHARED_KEY);
+            write_basic(&mut out, Phase1Attribute::AUTHENTICATION_METHOD.0, method.number().0);
             write_life(&mut out, PHASE1_LIFE, SECONDS, whole_seconds(lifetime));
             out
         })
@@ -289,8 +290,16 @@ pub(super) fn offer_phase2(
     write_sa(1, ProtocolId::ESP, &spi.to_be_bytes(), &transforms)
 }
 
+/// What a transform of phase 1 stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ChosenIke {
+    pub(super) proposal: IkeProposal,
+    pub(super) method: Method,
+    pub(super) life: StatedLife,
+}
+
 /// What a transform of phase 1 stands for; none when it has something that is not known here.
-fn phase1_meaning(transform: &Transform<'_>) -> Option<(IkeProposal, StatedLife)> {
+fn phase1_meaning(transform: &Transform<'_>) -> Option<ChosenIke> {
     if transform.id != KEY_IKE {
         return None;
     }
@@ -308,14 +317,13 @@ fn phase1_meaning(transform: &Transform<'_>) -> Option<(IkeProposal, StatedLife)
             _ => return None,
         }
     }
-    if method != Some(u64::from(PRE_SHARED_KEY)) {
-        return None;
-    }
+    let method = Method::of_number(AuthenticationMethod(u16::try_from(method?).ok()?))?;
     let wanted = Cipher::ALL.iter().find(|&&known| {
         registry::phase1_cipher(known).is_some_and(|known| same_cipher(known.0.into(), known.1, cipher, bits))
     })?;
     let hash = Hash::ALL.iter().find(|&&known| Some(u64::from(registry::phase1_hash(known))) == hash)?;
-    Some((IkeProposal { cipher: *wanted, hash: *hash, group: group_of(group?)? }, life))
+    let proposal = IkeProposal { cipher: *wanted, hash: *hash, group: group_of(group?)? };
+    Some(ChosenIke { proposal, method, life })
 }
 
 /// What a transform of ESP stands for, with its encapsulation mode.
@@ -378,12 +386,12 @@ fn group_of(value: u64) -> Option<Group> {
 }
 
 /// The answer of the responder of phase 1, read by the initiator.
-pub(super) fn accept_phase1(offered: &[IkeProposal], answer: &[u8]) -> Result<(IkeProposal, StatedLife), &'static str> {
+pub(super) fn accept_phase1(offered: &[IkeProposal], method: Method, answer: &[u8]) -> Result<ChosenIke, &'static str> {
     let proposals = read_sa(answer).map_err(|_| "the SA payload is malformed")?;
     let transform = only_transform(&proposals, ProtocolId::ISAKMP)?.1;
-    let (proposal, life) = phase1_meaning(&transform).ok_or("an attribute is unknown")?;
-    if offered.contains(&proposal) {
-        Ok((proposal, life))
+    let chosen = phase1_meaning(&transform).ok_or("an attribute is unknown")?;
+    if offered.contains(&chosen.proposal) && chosen.method == method {
+        Ok(chosen)
     } else {
         Err("the attributes differ from all that were offered")
     }
@@ -433,21 +441,24 @@ fn esp_spi(spi: &[u8]) -> Option<u32> {
     <[u8; 4]>::try_from(spi).ok().map(u32::from_be_bytes).filter(|&spi| spi > 255)
 }
 
-/// The choice of the responder of phase 1, with the body of the SA payload to answer: ours in our order of preference.
+/// The choice of the responder of phase 1, with the body of the SA payload to answer: ours in our order of preference, with any
+/// of `methods`.
 pub(super) fn choose_phase1(
     ours: &[IkeProposal],
+    methods: &[Method],
     offer: &[u8],
-) -> Result<Option<(IkeProposal, StatedLife, Vec<u8>)>, Malformed> {
+) -> Result<Option<(ChosenIke, Vec<u8>)>, Malformed> {
     let proposals = read_sa(offer)?;
     let meanings: Vec<_> = proposals
         .iter()
         .filter(|proposal| proposal.protocol == ProtocolId::ISAKMP)
         .flat_map(|proposal| proposal.transforms.iter().map(move |transform| (proposal, transform)))
         .filter_map(|(proposal, transform)| phase1_meaning(transform).map(|meaning| (proposal, transform, meaning)))
+        .filter(|(_, _, meaning)| methods.contains(&meaning.method))
         .collect();
-    let chosen = ours.iter().find_map(|wanted| meanings.iter().find(|(_, _, (meaning, _))| meaning == wanted));
-    Ok(chosen.map(|(proposal, transform, (meaning, life))| {
-        (*meaning, *life, write_sa(proposal.number, proposal.protocol, proposal.spi, &[transform.body.to_vec()]))
+    let chosen = ours.iter().find_map(|wanted| meanings.iter().find(|(_, _, meaning)| meaning.proposal == *wanted));
+    Ok(chosen.map(|(proposal, transform, meaning)| {
+        (*meaning, write_sa(proposal.number, proposal.protocol, proposal.spi, &[transform.body.to_vec()]))
     }))
 }
 
@@ -490,6 +501,7 @@ mod tests {
     use super::*;
     use hex_literal::hex;
 
+    const PSK: Method = Method::PreSharedKey;
     const DAY: Lifetime = Lifetime { seconds: Duration::from_secs(86_400), kilobytes: Some(250_000) };
 
     fn esp(texts: &[&str]) -> Vec<EspProposal> {
@@ -508,11 +520,11 @@ mod tests {
     #[test]
     fn the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same() {
         let ours = ike(&["aes256-sha256-modp2048"]);
-        let (proposal, life, answer) = choose_phase1(&ours, &CHARON_OFFER).unwrap().unwrap();
-        assert_eq!((proposal, life.seconds), (ours[0], Some(Duration::from_secs(10_800))));
+        let (chosen, answer) = choose_phase1(&ours, &[PSK], &CHARON_OFFER).unwrap().unwrap();
+        assert_eq!((chosen.proposal, chosen.life.seconds), (ours[0], Some(Duration::from_secs(10_800))));
         assert_eq!(answer, CHARON_OFFER);
-        assert_eq!(offer_phase1(&ours, Duration::from_secs(10_800)), CHARON_OFFER);
-        assert_eq!(accept_phase1(&ours, &CHARON_OFFER).unwrap().0, ours[0]);
+        assert_eq!(offer_phase1(&ours, PSK, Duration::from_secs(10_800)), CHARON_OFFER);
+        assert_eq!(accept_phase1(&ours, PSK, &CHARON_OFFER).unwrap().proposal, ours[0]);
     }
 
     #[test]
@@ -520,10 +532,13 @@ mod tests {
         for &cipher in Cipher::ALL.iter().filter(|cipher| !cipher.is_aead()) {
             for (&hash, &group) in Hash::ALL.iter().flat_map(|hash| Group::ALL.iter().map(move |group| (hash, group))) {
                 let proposal = IkeProposal { cipher, hash, group };
-                let offer = offer_phase1(&[proposal], DAY.seconds);
-                let (chosen, life, answer) = choose_phase1(&[proposal], &offer).unwrap().unwrap();
-                assert_eq!((chosen, life.seconds), (proposal, Some(DAY.seconds)));
-                assert_eq!(accept_phase1(&[proposal], &answer), Ok((proposal, life)));
+                for method in Method::ALL {
+                    let offer = offer_phase1(&[proposal], method, DAY.seconds);
+                    let (chosen, answer) = choose_phase1(&[proposal], &[method], &offer).unwrap().unwrap();
+                    assert_eq!((chosen.proposal, chosen.method), (proposal, method));
+                    assert_eq!(chosen.life.seconds, Some(DAY.seconds));
+                    assert_eq!(accept_phase1(&[proposal], method, &answer), Ok(chosen));
+                }
             }
         }
     }
@@ -550,19 +565,34 @@ mod tests {
 
     #[test]
     fn the_responder_follows_its_own_preference_and_returns_the_number_of_the_initiator() {
-        let offer = offer_phase1(&ike(&["3des-sha1-modp1024", "aes256-sha1-modp2048"]), DAY.seconds);
-        let (chosen, _, answer) =
-            choose_phase1(&ike(&["aes256-sha1-modp2048", "3des-sha1-modp1024"]), &offer).unwrap().unwrap();
-        assert_eq!(chosen.to_string(), "aes256-sha1-modp2048");
+        let offer = offer_phase1(&ike(&["3des-sha1-modp1024", "aes256-sha1-modp2048"]), PSK, DAY.seconds);
+        let (chosen, answer) =
+            choose_phase1(&ike(&["aes256-sha1-modp2048", "3des-sha1-modp1024"]), &[PSK], &offer).unwrap().unwrap();
+        assert_eq!(chosen.proposal.to_string(), "aes256-sha1-modp2048");
         assert_eq!(read_sa(&answer).unwrap()[0].transforms[0].body[0], 2);
     }
 
     #[test]
+    fn the_method_of_the_initiator_selects_among_ours() {
+        let ours = ike(&["aes256-sha1-modp2048"]);
+        let chosen = |methods: &[Method], offered| {
+            let offer = offer_phase1(&ours, offered, DAY.seconds);
+            choose_phase1(&ours, methods, &offer).unwrap().map(|(chosen, _)| chosen.method)
+        };
+        let both = [Method::RsaSignature, PSK];
+        assert_eq!(chosen(&both, PSK), Some(PSK));
+        assert_eq!(chosen(&both, Method::RsaSignature), Some(Method::RsaSignature));
+        assert_eq!(chosen(&both, Method::EcdsaSha256), None);
+        assert_eq!(chosen(&[PSK], Method::RsaSignature), None);
+    }
+
+    #[test]
     fn an_answer_that_was_not_offered_is_refused() {
-        let answer = offer_phase1(&ike(&["3des-sha1-modp1024"]), DAY.seconds);
-        assert!(accept_phase1(&ike(&["aes256-sha1-modp2048"]), &answer).is_err());
-        let two = offer_phase1(&ike(&["3des-sha1-modp1024", "aes256-sha1-modp2048"]), DAY.seconds);
-        assert_eq!(accept_phase1(&ike(&["3des-sha1-modp1024"]), &two), Err("it holds several transforms"));
+        let answer = offer_phase1(&ike(&["3des-sha1-modp1024"]), PSK, DAY.seconds);
+        assert!(accept_phase1(&ike(&["aes256-sha1-modp2048"]), PSK, &answer).is_err());
+        assert!(accept_phase1(&ike(&["3des-sha1-modp1024"]), Method::RsaSignature, &answer).is_err());
+        let two = offer_phase1(&ike(&["3des-sha1-modp1024", "aes256-sha1-modp2048"]), PSK, DAY.seconds);
+        assert_eq!(accept_phase1(&ike(&["3des-sha1-modp1024"]), PSK, &two), Err("it holds several transforms"));
         let answer = offer_phase2(&esp(&["aes256-sha1"]), DAY, EncapsulationMode::TRANSPORT, 4096);
         let accepted = accept_phase2(&esp(&["aes256-sha1"]), EncapsulationMode::UDP_TRANSPORT, &answer);
         assert_eq!(accepted, Err("the encapsulation mode differs"));
@@ -611,8 +641,9 @@ mod tests {
             write_basic(&mut short, class, value);
         }
         let offer = write_sa(1, ProtocolId::ISAKMP, &[], &[odd, short]);
-        let (chosen, life, _) = choose_phase1(&ike(&["aes128-sha1-modp1024"]), &offer).unwrap().unwrap();
-        assert_eq!((chosen.to_string().as_str(), life), ("aes128-sha1-modp1024", StatedLife::default()));
+        let (chosen, _) = choose_phase1(&ike(&["aes128-sha1-modp1024"]), &[PSK], &offer).unwrap().unwrap();
+        assert_eq!(chosen.proposal.to_string(), "aes128-sha1-modp1024");
+        assert_eq!(chosen.life, StatedLife::default());
     }
 
     #[test]

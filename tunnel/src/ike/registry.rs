@@ -128,6 +128,34 @@ registry! {
 }
 
 registry! {
+    /// Authentication methods (RFC 2409 appendix A, RFC 4754 section 6).
+    pub struct AuthenticationMethod(u16) {
+        PRE_SHARED_KEY = 1,
+        DSS_SIGNATURES = 2,
+        RSA_SIGNATURES = 3,
+        ECDSA_256 = 9,
+        ECDSA_384 = 10,
+        ECDSA_521 = 11,
+    }
+}
+
+registry! {
+    /// Encodings of certificates (RFC 2408 section 3.9).
+    pub struct CertificateEncoding(u8) {
+        PKCS7 = 1,
+        PGP = 2,
+        DNS_SIGNED_KEY = 3,
+        X509_SIGNATURE = 4,
+        X509_KEY_EXCHANGE = 5,
+        KERBEROS_TOKENS = 6,
+        CRL = 7,
+        ARL = 8,
+        SPKI = 9,
+        X509_ATTRIBUTE = 10,
+    }
+}
+
+registry! {
     /// Attribute classes of phase 2 (RFC 2407 section 4.5).
     pub struct Phase2Attribute(u16) {
         LIFE_TYPE = 1,
@@ -162,8 +190,6 @@ pub const DOI_IPSEC: u32 = 1;
 pub const SITUATION_IDENTITY_ONLY: u32 = 1;
 /// KEY_IKE, the only transform of the protocol ISAKMP (RFC 2407 section 4.4.2).
 pub const KEY_IKE: u8 = 1;
-/// Authentication method "pre-shared key" (RFC 2409 appendix A).
-pub const PRE_SHARED_KEY: u16 = 1;
 /// Life type "seconds" in both phases.
 pub const SECONDS: u16 = 1;
 /// Life type "kilobytes" in both phases.

@@ -12,6 +12,7 @@ use super::*;
 use crate::suite::{Cipher, Group, Hash};
 use registry::{NotifyType, PayloadType};
 
+mod certificates;
 mod establishment;
 mod fragmentation;
 mod habits;

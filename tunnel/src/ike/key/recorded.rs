@@ -240,7 +240,7 @@ fn messages_5_and_6_are_readable_and_their_hashes_are_ours() {
         let payloads = Payloads::read(header.next_payload, &plain).unwrap();
         let id = payloads.first(PayloadType::ID).unwrap();
         assert_eq!(payloads.first(PayloadType::HASH), Some(&expected[..]));
-        assert_eq!(keys.main_mode_hash(public, cookies, &SA, id)[..], expected);
+        assert_eq!(keys.main_mode_hash(Hash::Sha256, public, cookies, &SA, id)[..], expected);
         iv = next;
     }
 }

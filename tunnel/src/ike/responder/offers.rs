@@ -118,6 +118,7 @@ impl Offers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ike::authentication::Method;
     use crate::ike::{Config, Credentials};
     use zeroize::Zeroizing;
 
@@ -131,7 +132,7 @@ mod tests {
             [192, 0, 2, 2].into(),
             Credentials::pre_shared_key(Zeroizing::new(b"key".to_vec())),
         );
-        let offer = crate::ike::proposal::offer_phase1(&config.proposals, config.lifetime);
+        let offer = crate::ike::proposal::offer_phase1(&config.proposals, Method::PreSharedKey, config.lifetime);
         Choice::of(&config, &offer).unwrap()
     }
 

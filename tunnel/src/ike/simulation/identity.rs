@@ -25,7 +25,8 @@ fn key(name: &str, key: &str) -> PreSharedKey {
 
 /// A server with several keys; the client has the one of [`fast`].
 fn keeper(keys: &[PreSharedKey]) -> Config {
-    Config { credentials: Arc::new(Credentials { pre_shared_keys: keys.to_vec() }), ..mirrored(&fast()) }
+    let credentials = Credentials { pre_shared_keys: keys.to_vec(), certificate: None };
+    Config { credentials: Arc::new(credentials), ..mirrored(&fast()) }
 }
 
 /// By which keys the peer proved itself, one after the other.
@@ -103,7 +104,7 @@ fn a_rotation_of_keys_loses_no_packet() {
     link.traffic = Some(Duration::from_millis(500));
     link.connect();
     link.run(seconds(60));
-    let keys = |keys: &[PreSharedKey]| Arc::new(Credentials { pre_shared_keys: keys.to_vec() });
+    let keys = |keys: &[PreSharedKey]| Arc::new(Credentials { pre_shared_keys: keys.to_vec(), certificate: None });
     let (old, new) = (key("old", "a pre-shared key"), key("new", "another key"));
     link.peers[SERVER].ike.set_credentials(keys(&[new.clone(), old]));
     link.run(seconds(900));

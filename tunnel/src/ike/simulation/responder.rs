@@ -65,7 +65,7 @@ fn first(content: &[(PayloadType, &[u8])]) -> Vec<u8> {
 
 fn offer(proposals: &[&str], life: u64) -> Vec<u8> {
     let proposals: Vec<_> = proposals.iter().map(|proposal| proposal.parse().unwrap()).collect();
-    proposal::offer_phase1(&proposals, seconds(life))
+    proposal::offer_phase1(&proposals, authentication::Method::PreSharedKey, seconds(life))
 }
 
 fn count(responder: &Responder, reason: Reason) -> u64 {

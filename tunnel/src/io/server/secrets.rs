@@ -46,7 +46,10 @@ pub(super) fn read(config: &Config) -> (Secrets, Option<(Reason, String)>) {
     }
     let reason = problems.first().map(|problem| problem.reason);
     let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
-    let secrets =
-        Secrets { ike: Arc::new(ike::Credentials { pre_shared_keys: keys }), tunnel, users: Users::new(users) };
+    let secrets = Secrets {
+        ike: Arc::new(ike::Credentials { pre_shared_keys: keys, certificate: None }),
+        tunnel,
+        users: Users::new(users),
+    };
     (secrets, reason.map(|reason| (reason, messages.join(" "))))
 }
