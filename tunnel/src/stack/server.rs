@@ -216,8 +216,11 @@ impl Server {
         self.responder.set_half_open(self.slots.half_open());
         match self.responder.handle_message(now, port, local, remote, message) {
             Answer::Ignored(_) => {}
-            Answer::Reply(reply) => {
+            Answer::Reply(mut reply) => {
                 if self.replies.len() < MAX_REPLIES {
+                    if port == Port::NatT {
+                        reply.splice(..0, esp::NON_ESP_MARKER);
+                    }
                     self.replies.push_back((port, Way { local: Some(local.ip()), remote }, reply));
                 }
             }
