@@ -246,7 +246,20 @@ pub(crate) mod tests {
             "metadata": {"name": "road", "namespace": "erp", "uid": "u-2", "generation": 5},
             "spec": {
                 "mode": "Server",
-                "l2tp": {"tunnelSecret": {"name": "road-l2tp", "key": "secret"}},
+                "ike": {
+                    "security": "Strong", "proposals": ["aes256-sha256-modp2048"], "lifetimeSeconds": 7200,
+                    "localId": {"type": "Fqdn", "value": "vpn.example.com"},
+                    "remoteId": {"type": "Fqdn", "value": "peer.example.com"},
+                    "dpd": {"intervalSeconds": 7, "timeoutSeconds": 21},
+                },
+                "esp": {
+                    "proposals": ["aes256-sha256"], "lifetimeSeconds": 1800, "lifetimeBytes": 2097152, "lifetimePackets": 2000,
+                },
+                "l2tp": {
+                    "hostName": "road", "helloSeconds": 45, "tunnelSecret": {"name": "road-l2tp", "key": "secret"},
+                },
+                "ppp": {"auth": ["MsChapV2"], "echoSeconds": 15, "echoFailures": 4},
+                "log": {"level": "Debug", "format": "Json"},
                 "network": {"mtu": 1400},
                 "server": {
                     "preSharedKeys": [

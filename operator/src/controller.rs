@@ -279,14 +279,15 @@ async fn run_once(tunnel: &VpnTunnel, context: &Context, memory: &mut Memory) ->
     let addresses = dialled(tunnel, context, &namespace);
     let input =
         Input { tunnel, old: old.as_ref(), outcome: &outcome, refusal, addresses, pods: &pods, just_began, now };
-    publish::status(tunnel, context, status::status(&input), &mut memory.told).await?;
+    let pause = publish::status(tunnel, context, status::status(&input), &mut memory.told).await?;
     let attempts = status::user::attempts(&pods);
     let of_user = |user: &VpnUser, old: Option<&VpnUserStatus>| match roll.verdicts.get(&user.name_any()) {
         Some(verdict) => status::user::status(user, verdict, attempts.as_ref(), old, now),
         None => old.cloned().unwrap_or_default(),
     };
     publish::users(&users, context, of_user, &mut memory.users).await?;
-    if unwritten.is_empty() { Ok(Action::requeue(next_look(&pods))) } else { Err(Error::Apply(unwritten.join("; "))) }
+    let next = next_look(&pods).min(pause.unwrap_or(RECHECK));
+    if unwritten.is_empty() { Ok(Action::requeue(next)) } else { Err(Error::Apply(unwritten.join("; "))) }
 }
 
 /// The addresses at which people and sites dial in to a server.

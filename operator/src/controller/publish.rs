@@ -5,6 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
@@ -32,6 +33,9 @@ use crate::cache::{Tunnel, User};
 /// The longest note of an event, in characters; the API server takes 1024 octets.
 const MAX_NOTE: usize = 500;
 
+/// A number of sessions that changed is written as often as this at most: people come and go all the time.
+const PACE: Duration = Duration::from_secs(30);
+
 /// What passes by itself while a tunnel comes up is no news.
 const PASSING: [Reason; 9] = [
     Reason::Pending,
@@ -49,6 +53,8 @@ const PASSING: [Reason; 9] = [
 #[derive(Default)]
 pub(super) struct Told {
     status: Option<VpnTunnelStatus>,
+    /// When.
+    at: Option<Instant>,
     /// The version of the tunnel that it was made from: until the watch brings another, the tunnel's own status is older.
     of: Option<String>,
     /// Of what was written about a tunnel that cannot be read.
@@ -61,27 +67,38 @@ impl Told {
         let newer = self.status.as_ref().filter(|_| self.of.is_some() && self.of == tunnel.resource_version());
         newer.or(tunnel.status.as_ref())
     }
+
+    /// How long `new` has to wait because nothing of it is new but the number of sessions.
+    fn pause(&self, old: Option<&VpnTunnelStatus>, new: &VpnTunnelStatus, now: Instant) -> Option<Duration> {
+        let is_same = old.is_some_and(|old| *new == VpnTunnelStatus { sessions: new.sessions, ..old.clone() });
+        let left = PACE.saturating_sub(now.saturating_duration_since(self.at.filter(|_| is_same)?));
+        (!left.is_zero()).then_some(left)
+    }
 }
 
-/// Writes the status if it is another than before, and tells people what changed.
+/// Writes the status if it is another than before, and tells people what changed. Returns how long it waits with a new number of
+/// sessions.
 pub(super) async fn status(
     tunnel: &VpnTunnel,
     context: &Context,
     new: VpnTunnelStatus,
     told: &mut Told,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let old = told.status(tunnel);
     if old == Some(&new) {
-        return Ok(());
+        return Ok(None);
+    }
+    if let Some(pause) = told.pause(old, &new, Instant::now()) {
+        return Ok(Some(pause));
     }
     let events = events(old, &new);
     write::<Tunnel>(&tunnel.namespace().unwrap_or_default(), &tunnel.name_any(), context, &new).await?;
-    *told = Told { status: Some(new), of: tunnel.resource_version(), unreadable: None };
+    *told = Told { status: Some(new), at: Some(Instant::now()), of: tunnel.resource_version(), unreadable: None };
     for event in events {
         info!(namespace = tunnel.namespace(), tunnel = tunnel.name_any(), reason = event.reason, "told as an event");
         publish(context, &event, &tunnel.object_ref(&())).await;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The statuses of users that were written last, by the names of their objects, each with the version that it was made from.
@@ -251,6 +268,19 @@ mod tests {
         let failed = good(Verdict::no(Reason::ApplyFailed, "quota"));
         assert_eq!(told(Some(&rejected), &failed), ["ApplyFailed"]);
         assert_eq!(told(Some(&failed), &failed), [""; 0]);
+    }
+
+    #[test]
+    fn a_number_of_sessions_waits_its_turn_and_whatever_else_is_new_does_not() {
+        let began = Instant::now();
+        let with = |sessions| VpnTunnelStatus { sessions: Some(sessions), ..VpnTunnelStatus::default() };
+        let told = Told { status: Some(with(1)), at: Some(began), ..Told::default() };
+        let pause =
+            |new: &VpnTunnelStatus, seconds| told.pause(Some(&with(1)), new, began + Duration::from_secs(seconds));
+        assert_eq!(pause(&with(2), 12), Some(Duration::from_secs(18)));
+        assert_eq!(pause(&with(2), 30), None);
+        assert_eq!(pause(&VpnTunnelStatus { observed_generation: Some(2), ..with(2) }, 1), None);
+        assert_eq!(Told::default().pause(Some(&with(1)), &with(2), began), None);
     }
 
     #[test]

@@ -386,6 +386,10 @@ impl World {
 
     /// The pod of `road` runs, and tells how users fared.
     fn report_users(&mut self, users: Value) {
+        self.report_sessions(0, users);
+    }
+
+    fn report_sessions(&mut self, sessions: u32, users: Value) {
         let mut pod: KubePod = serde_json::from_value(json!({
             "metadata": {
                 "name": "road-1", "namespace": "erp", "uid": "p-2",
@@ -409,6 +413,7 @@ impl World {
         for layer in Layer::SERVER {
             report.set(layer, State::Up, Reason::Listening, "It works.");
         }
+        report.sessions = Some(sessions);
         report.users = serde_json::from_value(users).unwrap();
         let key = PodKey { namespace: "erp".to_owned(), tunnel: "road".to_owned(), pod: "road-1".to_owned() };
         self.context.reports.record(key, "p-2".to_owned(), report);
@@ -517,6 +522,19 @@ async fn what_the_pod_tells_of_a_user_is_written_when_it_changes_and_at_no_other
     let status = &world.written(ALICE_STATUS)["status"];
     assert_eq!((&status["sessions"], &status["lastResult"]), (&json!(1), &json!("accepted")));
     assert_eq!(status["lastAttemptTime"], "1970-01-01T00:01:45Z");
+}
+
+#[tokio::test]
+async fn a_number_of_sessions_that_changed_again_is_written_later() {
+    let (mut world, mut road) = (World::new(|_, _| None), server());
+    road.metadata.resource_version = Some("70".to_owned());
+    for (sessions, is_written) in [(1, true), (2, false)] {
+        world.asked();
+        world.report_sessions(sessions, json!([]));
+        let action = world.run(&road).await.unwrap();
+        assert_eq!(world.asked().contains(&SERVER_STATUS.to_owned()), is_written);
+        assert_eq!(action == Action::requeue(RECHECK), is_written, "{action:?}");
+    }
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ pub(super) fn config(
     let text = compact(&config)?;
     // The process's own checks, before it meets the text.
     parse_server(&text).map_err(|error| {
-        let problems = error.0.iter().map(|wrong| format!("spec.{}: {}", spec_path(&wrong.field), wrong.problem));
+        let problems = error.0.iter().map(|wrong| format!("{}: {}", place(&wrong.field, users), wrong.problem));
         InvalidSpec(problems.collect::<Vec<_>>().join("; "))
     })?;
     config.revision = revision(&text, ca_bundle);
@@ -82,7 +82,16 @@ pub(super) fn config(
     Ok((config, homeless.into_iter().map(why).collect()))
 }
 
-/// Where a field of the configuration stands in the specification.
+/// Where a field of the configuration stands in the specifications.
+fn place(field: &str, users: &[User]) -> String {
+    let user = field.strip_prefix("users[").and_then(|rest| rest.split_once("]."));
+    let named = user.and_then(|(index, rest)| Some((users.get(index.parse::<usize>().ok()?)?, rest)));
+    if let Some((user, rest)) = named {
+        return format!("spec.{rest} of the VpnUser with the name {:?}", user.name);
+    }
+    format!("spec.{}", spec_path(field))
+}
+
 fn spec_path(field: &str) -> String {
     if let Some(import) = field.strip_prefix("imports") {
         let import = import.replace(".port", ".servicePort").replace(".host", ".serviceName");
@@ -217,9 +226,7 @@ mod tests {
         let (config, homeless) = built(&server()).unwrap();
         assert_eq!(homeless, []);
         let mut value = json!(config);
-        for field in ["revision", "ike", "esp", "ppp", "log", "report", "admin", "listen"] {
-            value.as_object_mut().unwrap().remove(field);
-        }
+        value.as_object_mut().unwrap().remove("revision");
         insta::assert_snapshot!("server-config", serde_json::to_string_pretty(&value).unwrap());
     }
 
@@ -271,6 +278,13 @@ mod tests {
             let problem = problem(change);
             assert!(problem.starts_with(begin), "{problem} does not begin with {begin}");
         }
+    }
+
+    #[test]
+    fn a_user_that_the_process_would_refuse_is_named() {
+        let twice = [users(), users()].concat();
+        let InvalidSpec(problem) = config(&server(), &twice, &settings(), "PEM").unwrap_err();
+        assert!(problem.starts_with("spec.name of the VpnUser with the name \"oslo\": "), "{problem}");
     }
 
     #[test]
