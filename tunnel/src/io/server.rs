@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::admin::Ask;
 use super::endpoint::ReceiveBuffer;
+use super::forwarding::{self, Forwarding, Rules};
 use super::listener::{Listener, Turn};
 use super::netlink::Netlink;
 use super::process::{MAX_MESSAGES, hold_routing_lock, raise_file_limit, serve_admin};
@@ -138,6 +139,7 @@ struct Process {
     config: Config,
     server: Server,
     netlink: Netlink,
+    forwarding: Forwarding,
     /// Held for as long as the process routes.
     _lock: std::os::unix::net::UnixDatagram,
     device: Device,
@@ -185,6 +187,7 @@ impl Process {
             config,
             server,
             netlink,
+            forwarding: Forwarding::new(),
             _lock: lock,
             device,
             listener: None,
@@ -262,9 +265,12 @@ impl Process {
                 tracing::warn!(%error, "route");
             }
         }
+        self.forwarding.apply(&Rules::new(config)).map_err(|error| (Reason::ForwardingDisabled, error.to_string()))?;
         if config.forwarding.networks.is_empty() {
             return Ok("No network is forwarded to: clients reach each other, sites and imports.".to_owned());
         }
+        forwarding::detect(config.addresses.ipv6_pool.is_some())
+            .map_err(|problem| (Reason::ForwardingDisabled, problem))?;
         let networks: Vec<String> = config.forwarding.networks.iter().map(ToString::to_string).collect();
         Ok(format!("Packets of clients are forwarded to {}.", networks.join(", ")))
     }
@@ -464,6 +470,9 @@ impl Process {
     /// Takes back what was set up; the device and its routes go with the process.
     async fn end(mut self) {
         self.publish();
+        if let Err(error) = self.forwarding.remove() {
+            tracing::warn!(%error, "the rules of nf_tables stay");
+        }
         if let Err(error) = std::fs::remove_file(&self.config.admin.socket) {
             tracing::debug!(%error, "control socket cannot be removed");
         }
