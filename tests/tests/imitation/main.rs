@@ -10,6 +10,7 @@ mod ike;
 mod isakmp;
 mod keys;
 mod l2tp;
+mod negotiation;
 mod ppp;
 mod recorded;
 mod table;
