@@ -57,8 +57,6 @@ pub(crate) enum NatFlavour {
     Draft,
     /// NAT-D of both, and the rest as in RFC 3947 (Cisco).
     Both,
-    /// None at all.
-    Absent,
 }
 
 /// What identities of Quick Mode say.

@@ -473,7 +473,7 @@ impl Ike {
     /// The encapsulation mode: transport, or the device's number of UDP-encapsulated transport.
     fn encapsulation(&self) -> u16 {
         match (self.behind_nat, self.device.nat) {
-            ([false, false], _) | (_, NatFlavour::Absent) => 2,
+            ([false, false], _) => 2,
             (_, NatFlavour::Rfc | NatFlavour::Both) => 4,
             (_, NatFlavour::Draft) => 61_444,
         }
@@ -485,7 +485,6 @@ impl Ike {
             NatFlavour::Rfc => vec![rfc],
             NatFlavour::Draft => vec![draft],
             NatFlavour::Both => vec![rfc, draft],
-            NatFlavour::Absent => Vec::new(),
         }
     }
 

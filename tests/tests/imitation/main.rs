@@ -13,4 +13,6 @@ mod l2tp;
 mod negotiation;
 mod ppp;
 mod recorded;
+mod session;
 mod table;
+mod world;

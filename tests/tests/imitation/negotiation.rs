@@ -48,7 +48,9 @@ impl Answering {
     fn handle(&mut self, port: Port, datagram: &[u8]) -> Vec<(Port, Vec<u8>)> {
         let (local, remote) = self.ends(port);
         let marked = port == Port::NatT;
-        let Some(message) = (if marked { datagram.strip_prefix(&[0; 4]) } else { Some(datagram) }) else { return Vec::new() };
+        let Some(message) = (if marked { datagram.strip_prefix(&[0; 4]) } else { Some(datagram) }) else {
+            return Vec::new();
+        };
         if self.ike.is_none() {
             match self.responder.handle_message(self.now, port, local, remote, message) {
                 Answer::Ignored(reason) => panic!("ignored: {}", reason.label()),

@@ -46,7 +46,11 @@ fn three_clients_behind_one_nat_two_of_them_with_the_same_address_all_pass_traff
     let users = names.map(|name| User::new(name, "wonderland"));
     let mut world = World::with(&users, |_| {});
     let homes = ["198.51.100.31", "198.51.100.32"].map(|outer| world.site.home(outer).unwrap());
-    let lac = |user: &str| Lac::new(SERVER, Lns { user: user.to_owned(), ..Lns::default() });
+    let lac = |user: &str| {
+        // Clients are routed to each other too.
+        let routes = vec!["10.20.4.0/24".to_owned(), "10.20.5.0/24".to_owned()];
+        Lac { routes, ..Lac::new(SERVER, Lns { user: user.to_owned(), ..Lns::default() }) }
+    };
     let clients = thread::scope(|scope| {
         let first = scope.spawn(|| world.client_at(Side::Lan, "198.51.100.20", &lac("alice")));
         let others = ["bob", "carol"].into_iter().zip(&homes).map(|(user, home)| {
@@ -80,7 +84,6 @@ fn three_clients_behind_one_nat_two_of_them_with_the_same_address_all_pass_traff
     // Each reaches each of the others too.
     for (client, own) in clients.iter().zip(&addresses) {
         for other in addresses.iter().filter(|other| *other != own) {
-            client.exec(&format!("ip route replace {other}/32 dev ppp0")).unwrap();
             assert!(client.pings(other), "{own} does not reach {other}\n{}", world.logs(client));
         }
     }
