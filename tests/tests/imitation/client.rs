@@ -29,6 +29,10 @@ pub(crate) struct Client {
     own: Ipv4Addr,
     server: Ipv4Addr,
     pub(crate) ike: Ike,
+    /// ISAKMP SAs that were renewed.
+    older: Vec<Ike>,
+    psk: String,
+    seed: u64,
     /// Pairs of SAs, inbound and outbound, the newest last.
     pub(crate) pairs: Vec<(Sa, Sa)>,
     pub(crate) l2tp: L2tp,
@@ -54,6 +58,9 @@ impl Client {
             own: dial.own,
             server: dial.server,
             ike: Ike::new(device, dial.own, dial.server, dial.psk, dial.port, rng),
+            older: Vec::new(),
+            psk: dial.psk.to_owned(),
+            seed: dial.seed,
             pairs: Vec::new(),
             l2tp: L2tp::new(device.l2tp.clone()),
             ppp: Ppp::new(device.ppp.clone(), dial.user, dial.password),
@@ -82,12 +89,17 @@ impl Client {
     }
 
     fn handle_ike(&mut self, message: &[u8]) -> Result<(), String> {
-        let before = self.ike.is_established();
-        self.ike.handle_message(message)?;
-        if self.ike.is_established() && !before {
-            self.ike.quick_mode();
+        // Old ones answer still. What the server begins by itself in phase 1 is nobody's, and is not answered.
+        let mut all = self.older.iter_mut().chain([&mut self.ike]);
+        let Some(ike) = all.find(|ike| ike.knows(message)) else { return Ok(()) };
+        let before = ike.is_established();
+        ike.handle_message(message)?;
+        if ike.is_established() && !before {
+            ike.quick_mode();
         }
-        for event in std::mem::take(&mut self.ike.events) {
+        let (out, events) = (std::mem::take(&mut ike.out), std::mem::take(&mut ike.events));
+        self.out.extend(out);
+        for event in events {
             match event {
                 Event::Pair(inbound, outbound) => {
                     self.pairs.push((inbound, outbound));
@@ -147,6 +159,15 @@ impl Client {
     /// Begins Quick Mode anew.
     pub(crate) fn rekey(&mut self) {
         self.ike.quick_mode();
+        self.pump();
+    }
+
+    /// Begins phase 1 anew, on port 4500 (RFC 3947 section 4); Quick Mode follows.
+    pub(crate) fn renew(&mut self) {
+        self.seed += 1_000;
+        let rng = StdRng::seed_from_u64(self.seed);
+        let newer = Ike::new(&self.device, self.own, self.server, &self.psk, Port::NatT, rng);
+        self.older.push(std::mem::replace(&mut self.ike, newer));
         self.pump();
     }
 

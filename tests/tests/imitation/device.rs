@@ -93,6 +93,12 @@ pub(crate) struct Device {
     pub(crate) selector: Selector,
     /// Whether it refuses a server that it finds to be behind a NAT.
     pub(crate) refuses_server_behind_nat: bool,
+    /// Whether the first NAT-D is that of the own end, as Apple's first versions had it.
+    pub(crate) nat_d_reversed: bool,
+    /// Whether AES with 128 bits stands without its Key Length.
+    pub(crate) omits_key_length: bool,
+    /// Whether the Commit bit is set in Quick Mode (RFC 2408 section 3.1).
+    pub(crate) commits: bool,
     /// Whether INITIAL-CONTACT stands in the message with its identity.
     pub(crate) initial_contact: bool,
     pub(crate) l2tp: L2tp,
@@ -111,6 +117,8 @@ pub(crate) struct L2tp {
     pub(crate) window: Option<u16>,
     /// Takes only the ZLB of 12 octets after SCCCN before it goes on, and drops what does not acknowledge its last message.
     pub(crate) strict: bool,
+    /// Neither answers nor acknowledges Hello.
+    pub(crate) ignores_hello: bool,
     /// Whether the header of data has a length.
     pub(crate) length_in_data: bool,
     /// Result codes are written with the least significant octet first.
@@ -182,6 +190,12 @@ fn life(unit: u16, [kind_of_unit, kind]: [u16; 2], value: u32, long: bool) -> [A
 }
 
 impl Device {
+    /// The numbers of a cipher as this device writes them.
+    fn cipher(&self, encryption: Encryption) -> (u16, u8, Option<u16>) {
+        let (phase1, phase2, length) = encryption.numbers();
+        (phase1, phase2, length.filter(|bits| !(self.omits_key_length && *bits == 128)))
+    }
+
     /// The transforms of phase 1.
     pub(crate) fn phase1_transforms(&self) -> Vec<Transform> {
         let one = |(index, offer): (usize, &Phase1)| {
@@ -193,7 +207,7 @@ impl Device {
                 Hash::Sha384 => 5,
                 Hash::Sha512 => 6,
             };
-            let (cipher, _, length) = encryption.numbers();
+            let (cipher, _, length) = self.cipher(encryption);
             let cipher = std::iter::once(Attribute::Short(1, cipher));
             let cipher = cipher.chain(length.map(|length| Attribute::Short(14, length)));
             let (hash, group) = (Attribute::Short(2, hash), Attribute::Short(4, group.number()));
@@ -211,7 +225,7 @@ impl Device {
     /// The transforms of a proposal of phase 2.
     pub(crate) fn phase2_transforms(&self, offers: &[Phase2], encapsulation: u16) -> Vec<Transform> {
         let one = |(index, offer): (usize, &Phase2)| {
-            let (_, id, length) = offer.0.numbers();
+            let (_, id, length) = self.cipher(offer.0);
             let auth = match offer.1 {
                 Integrity::Of(Hash::Md5) => Some(1),
                 Integrity::Of(Hash::Sha1) => Some(2),

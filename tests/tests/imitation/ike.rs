@@ -15,8 +15,8 @@ use towline_tunnel::suite::{Cipher, Hash};
 use crate::device::{Device, DhGroup, Encryption, NatFlavour, Phase2, Selector};
 use crate::esp::{Sa, key_octets};
 use crate::isakmp::{
-    DELETE, ENCRYPTED, HASH, IDENTIFICATION, INFORMATIONAL, KEY_EXCHANGE, MAIN_MODE, Message, NONCE, NOTIFICATION,
-    Payload, Proposal, QUICK_MODE, SA, VENDOR_ID, chain, every, first, payloads, proposals, sa,
+    COMMIT, DELETE, ENCRYPTED, HASH, IDENTIFICATION, INFORMATIONAL, KEY_EXCHANGE, MAIN_MODE, Message, NONCE,
+    NOTIFICATION, Payload, Proposal, QUICK_MODE, SA, VENDOR_ID, chain, every, first, payloads, proposals, sa,
 };
 use crate::keys::{Exchange, Keys};
 
@@ -122,6 +122,11 @@ impl Ike {
         begun
     }
 
+    /// Whether the message is of this negotiation.
+    pub(crate) fn knows(&self, message: &[u8]) -> bool {
+        message.get(..8) == Some(&self.cookies[..8])
+    }
+
     pub(crate) fn is_established(&self) -> bool {
         matches!(self.state, State::Established)
     }
@@ -129,9 +134,6 @@ impl Ike {
     /// Takes a message, without the marker of port 4500.
     pub(crate) fn handle_message(&mut self, datagram: &[u8]) -> Result<(), String> {
         let message = Message::read(datagram).ok_or("the header is malformed")?;
-        if message.cookies[..8] != self.cookies[..8] {
-            return Err("the message is for another negotiation".to_owned());
-        }
         match (message.exchange, &self.state) {
             (MAIN_MODE, State::Offered) => self.chosen(&message),
             (MAIN_MODE, State::Exchanged { .. }) => self.exchanged(&message),
@@ -182,8 +184,11 @@ impl Ike {
         for kind in self.nat_payloads(20, 130) {
             // RFC 3947 section 3.2: the remote end first.
             let port = if self.port == Port::Ike { 500 } else { 4500 };
-            all.push((kind, self.nat_hash(hash, self.server, port)));
-            all.push((kind, self.nat_hash(hash, self.own, port)));
+            let mut ends = [self.server, self.own];
+            if self.device.nat_d_reversed {
+                ends.reverse();
+            }
+            all.extend(ends.map(|address| (kind, self.nat_hash(hash, address, port))));
         }
         self.state = State::Exchanged { suite: (cipher, hash), pair: Box::new(pair), nonce, public_value };
         self.send(MAIN_MODE, 0, 0, &all);
@@ -524,7 +529,8 @@ impl Ike {
     }
 
     fn send_body(&mut self, exchange: u8, id: u32, first: u8, body: Vec<u8>) {
-        self.send_message(&Message { cookies: self.cookies, first, exchange, flags: ENCRYPTED, id, body });
+        let commit = if self.device.commits && exchange == QUICK_MODE { COMMIT } else { 0 };
+        self.send_message(&Message { cookies: self.cookies, first, exchange, flags: ENCRYPTED | commit, id, body });
     }
 
     fn send_message(&mut self, message: &Message) {

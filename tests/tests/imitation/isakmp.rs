@@ -19,6 +19,9 @@ pub(crate) const QUICK_MODE: u8 = 32;
 /// The flag of an encrypted body.
 pub(crate) const ENCRYPTED: u8 = 1;
 
+/// The Commit flag.
+pub(crate) const COMMIT: u8 = 2;
+
 /// A payload: its type and its body.
 pub(crate) type Payload = (u8, Vec<u8>);
 

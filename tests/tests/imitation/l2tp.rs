@@ -119,6 +119,11 @@ impl L2tp {
             }
             return Ok(Received::Nothing);
         }
+        // The Message Type AVP is the first, and has 8 octets.
+        if self.habits.ignores_hello && message.get(18..20) == Some(&[0, 6]) {
+            self.hellos += 1;
+            return Ok(Received::Nothing);
+        }
         let ours = ns == self.nr;
         if ours {
             self.nr = self.nr.wrapping_add(1);

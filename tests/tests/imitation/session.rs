@@ -5,7 +5,7 @@ use std::time::Duration;
 use towline_tunnel::buffer::Port;
 
 use crate::device::{Auth, Device, Selector};
-use crate::table::{self, android_4, android_sha256, apple, cisco, windows, windows_xp};
+use crate::table::{self, android_4, android_sha256, apple, apple_older, cisco, windows, windows_xp};
 use crate::world::{DNS, HOST, PASSWORD, PSK, Place, World};
 
 fn assert_each_comes_up(place: Place, port: Port) {
@@ -220,9 +220,9 @@ fn a_device_that_sleeps_through_a_hello_keeps_its_session() {
     });
     let number = world.dial(&android_4());
     world.assert_up(number);
-    // It is heard now and then, and hears nothing.
+    // It is heard now and then, and hears nothing, for longer than a Hello is sent again.
     world.seats[number].deaf = true;
-    for _ in 0..4 {
+    for _ in 0..30 {
         world.run(Duration::from_secs(5));
         let packet = [
             vec![0x45, 0, 0, 20, 0, 0, 0, 0, 64, 99, 0, 0],
@@ -235,4 +235,101 @@ fn a_device_that_sleeps_through_a_hello_keeps_its_session() {
     world.seats[number].deaf = false;
     world.run(Duration::from_secs(5));
     world.assert_up(number);
+}
+
+#[test]
+fn a_device_that_ignores_hello_for_ever_keeps_its_session() {
+    let mut world = World::with(Place::Nat, |config| config["l2tp"]["helloSeconds"] = serde_json::json!(5));
+    let number = world.dial(&apple_older());
+    for _ in 0..20 {
+        world.run(Duration::from_secs(10));
+        world.assert_up(number);
+    }
+    assert!(world.seats[number].client.l2tp.hellos > 0, "none was sent");
+}
+
+#[test]
+fn idle_devices_stay_and_only_those_that_know_dead_peer_detection_are_asked_by_it() {
+    for device in table::all() {
+        let mut world = World::new(Place::Nat);
+        let number = world.dial(&device);
+        for _ in 0..5 {
+            world.run(Duration::from_secs(600));
+            world.assert_up(number);
+        }
+        let asked = world.seats[number].client.notified.contains(&36_136);
+        assert!(!asked || device.vendor_ids.contains(&table::DPD.to_vec()), "{}", world.story(number));
+    }
+}
+
+#[test]
+fn every_device_renews_phase_1_in_its_time_for_a_day_and_keeps_its_session() {
+    for device in table::all() {
+        let mut world = World::new(Place::Nat);
+        let number = world.dial(&device);
+        let address = world.seats[number].address();
+        for _ in 0..48 {
+            world.run(Duration::from_secs(1_500));
+            world.assert_up(number);
+            world.seats[number].client.renew();
+            world.run(Duration::from_secs(300));
+            world.assert_up(number);
+        }
+        assert_eq!(world.seats[number].address(), address);
+        assert_eq!(world.server.peers(), (0, 1), "{}", world.story(number));
+        assert_eq!(world.server.report().users[0].sessions, 1);
+    }
+}
+
+#[test]
+fn nat_d_in_the_other_order_is_understood_with_the_vendor_id_that_tells_it() {
+    let mut world = World::new(Place::Nat);
+    let number = world.dial(&apple_older());
+    world.assert_up(number);
+}
+
+#[test]
+fn aes_without_a_key_length_is_that_of_128_bits() {
+    let mut device = Device { omits_key_length: true, ..table::chrome_os() };
+    device.phase1.retain(|offer| offer.0 == table::AES128);
+    device.phase2[0].retain(|offer| offer.0 == table::AES128);
+    let mut world = World::new(Place::Nat);
+    let number = world.dial(&device);
+    world.assert_up(number);
+}
+
+#[test]
+fn the_commit_bit_of_quick_mode_is_ignored() {
+    let mut world = World::new(Place::Nat);
+    let number = world.dial(&Device { commits: true, ..windows() });
+    world.assert_up(number);
+}
+
+#[test]
+fn a_client_that_demands_that_the_server_prove_itself_is_told_that_it_does_not() {
+    let mut device = apple();
+    device.ppp.lcp.push(vec![3, 5, 0xc2, 0x23, 5]);
+    let mut world = World::new(Place::Nat);
+    let number = world.dial(&device);
+    world.assert_up(number);
+}
+
+#[test]
+fn the_server_says_only_what_it_can_and_no_name_of_a_product() {
+    let known = [
+        "RFC 3947",
+        "draft-ietf-ipsec-nat-t-ike-03",
+        "draft-ietf-ipsec-nat-t-ike-02\n",
+        "draft-ietf-ipsec-nat-t-ike-02",
+    ];
+    let known = known.map(table::vendor_id);
+    let fragmentation = table::vendor_id("FRAGMENTATION");
+    for device in table::all() {
+        let mut world = World::new(Place::Nat);
+        let number = world.dial(&device);
+        for id in &world.seats[number].client.ike.vendor_ids {
+            let is_known = known.contains(id) || *id == table::DPD || id.starts_with(&fragmentation);
+            assert!(is_known, "{id:02x?} {}", world.story(number));
+        }
+    }
 }

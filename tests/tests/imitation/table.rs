@@ -9,7 +9,7 @@ use crate::device::{
 
 const AES256: Encryption = Encryption::Of(Cipher::Aes256);
 const AES192: Encryption = Encryption::Of(Cipher::Aes192);
-const AES128: Encryption = Encryption::Of(Cipher::Aes128);
+pub(crate) const AES128: Encryption = Encryption::Of(Cipher::Aes128);
 const TRIPLE_DES: Encryption = Encryption::Of(Cipher::TripleDes);
 const DES: Encryption = Encryption::Des;
 
@@ -19,7 +19,8 @@ const MODP2048: DhGroup = DhGroup::Of(Group::Modp2048);
 const MODP3072: DhGroup = DhGroup::Of(Group::Modp3072);
 
 /// Dead peer detection (RFC 3706 section 5.1).
-const DPD: [u8; 16] = [0xaf, 0xca, 0xd7, 0x13, 0x68, 0xa1, 0xf1, 0xc9, 0x6b, 0x86, 0x96, 0xfc, 0x77, 0x57, 0x01, 0x00];
+pub(crate) const DPD: [u8; 16] =
+    [0xaf, 0xca, 0xd7, 0x13, 0x68, 0xa1, 0xf1, 0xc9, 0x6b, 0x86, 0x96, 0xfc, 0x77, 0x57, 0x01, 0x00];
 /// XAUTH (draft-ietf-ipsec-isakmp-xauth-06).
 const XAUTH: [u8; 8] = [0x09, 0x00, 0x26, 0x89, 0xdf, 0xd6, 0xb7, 0x12];
 
@@ -131,6 +132,9 @@ pub(crate) fn windows() -> Device {
         identity: (0, 0),
         selector: Selector::L2tp,
         refuses_server_behind_nat: true,
+        nat_d_reversed: false,
+        omits_key_length: false,
+        commits: false,
         initial_contact: false,
         l2tp: L2tp {
             port: 1701,
@@ -141,6 +145,7 @@ pub(crate) fn windows() -> Device {
             bearer: Some(0),
             window: Some(8),
             strict: false,
+            ignores_hello: false,
             length_in_data: true,
             little_endian_results: false,
         },
@@ -201,6 +206,9 @@ pub(crate) fn apple() -> Device {
         identity: (17, 500),
         selector: Selector::Ephemeral(52_312),
         refuses_server_behind_nat: false,
+        nat_d_reversed: false,
+        omits_key_length: false,
+        commits: false,
         initial_contact: true,
         l2tp: L2tp {
             port: 52_312,
@@ -211,6 +219,7 @@ pub(crate) fn apple() -> Device {
             bearer: None,
             window: Some(4),
             strict: false,
+            ignores_hello: false,
             length_in_data: true,
             little_endian_results: true,
         },
@@ -223,6 +232,24 @@ pub(crate) fn apple() -> Device {
             address_and_control: true,
             early_echo: false,
         },
+    }
+}
+
+/// Early clients of Apple: the drafts of NAT traversal, with their own end first.
+pub(crate) fn apple_older() -> Device {
+    use Hash::{Md5, Sha1};
+    let mut vendor_ids = named(&["draft-ietf-ipsec-nat-t-ike", DRAFT_03, DRAFT_02]);
+    vendor_ids.push(DPD.to_vec());
+    let ciphers = [AES256, AES128, TRIPLE_DES];
+    Device {
+        name: "Mac OS X 10.4",
+        phase1: offers(&ciphers, &[Sha1, Md5], MODP1024),
+        phase2: vec![suites(&ciphers, &[sha(Sha1), sha(Md5)])],
+        vendor_ids,
+        nat: NatFlavour::Draft,
+        nat_d_reversed: true,
+        l2tp: L2tp { ignores_hello: true, ..apple().l2tp },
+        ..apple()
     }
 }
 
@@ -316,6 +343,7 @@ fn xl2tpd() -> L2tp {
         bearer: Some(0),
         window: Some(4),
         strict: false,
+        ignores_hello: false,
         length_in_data: true,
         little_endian_results: false,
     }
@@ -423,6 +451,7 @@ pub(crate) fn all() -> Vec<Device> {
         windows(),
         windows_xp(),
         apple(),
+        apple_older(),
         android_4(),
         android_6(),
         android_sha256(),
