@@ -56,6 +56,14 @@ pub fn checksum(octets: &[u8]) -> u16 {
     Checksum::default().with(octets).finish()
 }
 
+/// Writes the Internet checksum of `octets`, whose place for it holds zeros, at `at`.
+pub fn set_checksum(octets: &mut [u8], at: usize) {
+    let sum = checksum(octets).to_be_bytes();
+    if let Some(place) = octets.get_mut(at..at.saturating_add(2)) {
+        place.copy_from_slice(&sum);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,6 +27,8 @@ pub mod buffer;
 #[cfg(feature = "stack")]
 pub mod crypto;
 #[cfg(feature = "stack")]
+pub mod dhcp;
+#[cfg(feature = "stack")]
 pub mod esp;
 #[cfg(feature = "stack")]
 pub mod ike;

@@ -265,7 +265,8 @@ fn connections_go_on_when_the_rules_change_except_to_what_is_no_longer_allowed()
         let mut rules = rules(SourceNat::Masquerade);
         let mut router = Router::new(&rules).await;
         let before = router.out(&[packet(CLIENT, SERVICE, 1)]).await;
-        router.out(&[packet(CLIENT, "10.20.0.2:53", 1)]).await;
+        let other = router.out(&[packet(CLIENT, "10.20.0.2:53", 1)]).await;
+        router.back(&[other.reply(2)]).await;
         rules.networks = vec!["10.20.0.1/32".parse().unwrap()];
         rules.inside.clear();
         router.forwarding.apply(&rules).unwrap();

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::inet::{IPV4_HEADER, PROTOCOL_ICMP, checksum};
+use crate::inet::{IPV4_HEADER, PROTOCOL_ICMP, checksum, set_checksum};
 use crate::wire::Reader;
 
 const ECHO_REPLY: u8 = 0;
@@ -93,13 +93,6 @@ impl Echo {
             && reader.u16("checksum").is_ok()
             && reader.u16("identifier") == Ok(self.identifier)
             && reader.u16("sequence number") == Ok(self.sequence)
-    }
-}
-
-fn set_checksum(octets: &mut [u8], at: usize) {
-    let sum = checksum(octets).to_be_bytes();
-    if let Some(place) = octets.get_mut(at..at.saturating_add(2)) {
-        place.copy_from_slice(&sum);
     }
 }
 
