@@ -12,7 +12,7 @@
 //!            │   ├ pap              the password itself              RFC 1334
 //!            │   ├ chap, challenge  proof of who the client is       RFC 1994
 //!            │   ├ mschapv2         and of who the server is         RFC 2759
-//!            │   └ eap              whatever else                    RFC 3748
+//!            │   └ eap              whatever else                    RFC 3748, 5216
 //!            └ echo         whether it lives                         section 5.8
 //! ```
 //!
@@ -46,7 +46,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 pub use config::{Assignment, Client, Config, Role, Server};
-pub use eap::{Eap, Method};
+pub use eap::{Credentials, Eap, Method, TlsClient, TlsServer, Unusable};
 pub use error::{Error, Phase};
 pub use event::Event;
 pub use negotiation::Counters;
@@ -202,7 +202,7 @@ impl Ppp {
             (Protocol::PAP | Protocol::CHAP | Protocol::EAP, Ok(packet)) if self.lcp.is_opened() => {
                 self.handle_authentication(now, protocol, &packet);
             }
-            (Protocol::IPCP, Ok(packet)) if self.state == State::Network => self.ipcp.handle(now, &packet),
+            (Protocol::IPCP, Ok(packet)) => self.handle_ipcp(now, &packet),
             (Protocol::IPV6CP, Ok(packet)) if self.state == State::Network && self.ipv6cp.is_some() => {
                 self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.handle(now, &packet));
             }
@@ -212,6 +212,18 @@ impl Ppp {
                 self.reject_protocol(protocol, information)
             }
             (_, _) => {}
+        }
+    }
+
+    fn handle_ipcp(&mut self, now: Instant, packet: &Packet<'_>) {
+        if self.state == State::Authenticate
+            && let Some(authentication) = &mut self.authentication
+        {
+            let outcome = authentication.handle_success_below();
+            self.take(now, outcome);
+        }
+        if self.state == State::Network {
+            self.ipcp.handle(now, packet);
         }
     }
 

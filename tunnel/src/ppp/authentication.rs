@@ -61,6 +61,14 @@ impl Authentication {
         }
     }
 
+    /// A network control protocol of the other end came.
+    pub(super) fn handle_success_below(&mut self) -> Outcome {
+        match self {
+            Self::Peer(peer) => peer.handle_success_below(),
+            Self::Authenticator(_) => Outcome::Ignored,
+        }
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Peer(peer) => peer.poll_timeout(),

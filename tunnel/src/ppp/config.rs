@@ -6,7 +6,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::Counters;
-use super::eap::{Eap, Method};
+use super::eap::{Eap, Method, TlsClient};
 use crate::config::PppAuth;
 
 /// What one link is to be.
@@ -63,6 +63,8 @@ pub struct Client {
     /// The protocols that may be used; they are proposed in turn when the peer asks for another. If each of them is mutual, a
     /// peer that asks for none gets no link.
     pub auth: Vec<PppAuth>,
+    /// Our certificate, for EAP-TLS.
+    pub tls: Option<TlsClient>,
     /// Whether IPv6 is asked for as well.
     pub ipv6: bool,
 }
@@ -73,6 +75,7 @@ impl Default for Client {
             username: String::new(),
             password: Zeroizing::default(),
             auth: vec![PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap],
+            tls: None,
             ipv6: false,
         }
     }

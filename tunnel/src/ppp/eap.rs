@@ -5,10 +5,12 @@ use crate::registry;
 
 pub(super) use authenticator::{Authenticator, Step};
 pub(super) use peer::{Outcome, Peer};
+pub use tls::{Credentials, TlsClient, TlsServer, Unusable};
 
 mod authenticator;
 mod mschapv2;
 mod peer;
+mod tls;
 
 registry! {
     /// The Code field (RFC 3748 section 4).
@@ -26,6 +28,7 @@ registry! {
         IDENTITY = 1,
         NOTIFICATION = 2,
         NAK = 3,
+        TLS = 13,
         MS_CHAP_V2 = 26,
     }
 }
@@ -47,12 +50,15 @@ pub enum Eap {
 pub enum Method {
     /// EAP-MSCHAPv2.
     MsChapV2,
+    /// EAP-TLS (RFC 5216).
+    Tls(TlsServer),
 }
 
 impl Method {
     fn kind(&self) -> EapType {
         match self {
             Self::MsChapV2 => EapType::MS_CHAP_V2,
+            Self::Tls(_) => EapType::TLS,
         }
     }
 }

@@ -62,6 +62,12 @@ pub enum Error {
         /// Why.
         cause: Cause,
     },
+    /// In the role of the server: the peer has no certificate that is worth anything, or no key of it.
+    #[error("the client did not prove who it is: {problem}")]
+    NotProved {
+        /// What is wrong.
+        problem: String,
+    },
     /// Requests were sent as often as may be, and nothing valid came back.
     #[error("the peer does not answer {phase}")]
     NoResponse {

@@ -6,6 +6,7 @@ use mschapv2::Exchange;
 use zeroize::Zeroizing;
 
 mod eap;
+mod eap_tls;
 mod imitations;
 mod ipv6;
 mod phases;
@@ -29,7 +30,7 @@ impl Link {
             username: "alice".to_owned(),
             password: Zeroizing::new("secret".to_owned()),
             auth: auth.to_vec(),
-            ipv6: false,
+            ..Client::default()
         };
         Self::of(Config { role: Role::Client(client), ..config })
     }

@@ -67,7 +67,8 @@ impl Peer {
             PppAuth::Chap => (chap(Algorithm::Md5, rng), None, (now + CHALLENGE_WAIT, 0)),
             PppAuth::MsChapV2 => (chap(Algorithm::MsChapV2, rng), None, (now + CHALLENGE_WAIT, 0)),
             PppAuth::Eap => {
-                let eap = eap::Peer::new(client.username.clone(), client.password.clone(), split(rng));
+                let (username, password) = (client.username.clone(), client.password.clone());
+                let eap = eap::Peer::new(username, password, client.tls.clone(), split(rng));
                 (Exchange::Eap(Box::new(eap)), None, (now + CHALLENGE_WAIT, 0))
             }
         };
@@ -95,7 +96,7 @@ impl Peer {
             (Exchange::Eap(eap), Protocol::EAP) => match eap.handle(packet) {
                 eap::Outcome::Ignored => Outcome::Ignored,
                 eap::Outcome::Response(frame) => Outcome::Send(frame),
-                eap::Outcome::Accepted(frame) => Outcome::Accepted(Some(frame)),
+                eap::Outcome::Accepted(frame) => Outcome::Accepted(frame),
                 eap::Outcome::NotVerified => Outcome::Failed(Error::AuthenticatorNotVerified),
                 eap::Outcome::Refused(code, message) => self.refused(code, message),
             },
@@ -110,6 +111,19 @@ impl Peer {
             (Outcome::Send(_) | Outcome::Ignored | Outcome::Ask(_) | Outcome::Failed(_), _) => {}
         }
         outcome
+    }
+
+    /// A network control protocol of the other end came: it regards us as accepted.
+    pub(super) fn handle_success_below(&mut self) -> Outcome {
+        let accepted = match &mut self.exchange {
+            Exchange::Pap(_) | Exchange::Chap(_) => false,
+            Exchange::Eap(eap) => eap.handle_success_below(),
+        };
+        if !accepted {
+            return Outcome::Ignored;
+        }
+        (self.accepted, self.retry) = (true, None);
+        Outcome::Accepted(None)
     }
 
     fn refused(&self, code: Option<u32>, message: String) -> Outcome {

@@ -4,6 +4,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::mschapv2::{Message, OpCode};
+use super::tls::{Conversation, Failure, Progress};
 use super::{Eap, EapCode, EapType, Method, frame, verdict};
 use crate::aaa::{Grant, MAX_NAME, Proof, Refusal, Request};
 use crate::ppp::challenge::{Challenger, failure_message, success_message};
@@ -29,8 +30,12 @@ pub(in crate::ppp) enum Step {
 enum Stage {
     /// The peer has yet to say who it is.
     Identity,
-    /// The first of the methods has begun; the peer may propose another.
+    /// MS-CHAPv2: the challenge is out. The peer may propose another method.
     Begun,
+    /// TLS: the same.
+    Starting(Box<Conversation>),
+    /// TLS: the handshake is under way.
+    Shaking(Box<Conversation>),
     /// MS-CHAPv2: the peer is told that we know its password, and has yet to believe it.
     Succeeding,
     /// Its Response was wrong, or the method is over.
@@ -75,7 +80,7 @@ impl Authenticator {
 
     pub(in crate::ppp) fn handle(&mut self, packet: &Packet<'_>) -> Step {
         let Some((kind, data)) = self.response(packet) else { return Step::Ignored };
-        match (&self.stage, kind) {
+        match (&mut self.stage, kind) {
             (Stage::Identity, EapType::IDENTITY) => {
                 // What follows a zero octet is no part of the name (section 5.1).
                 let name = data.split(|octet| *octet == 0).next().unwrap_or_default();
@@ -89,9 +94,10 @@ impl Authenticator {
                 }
             }
             (Stage::PassThrough, _) => self.pass(packet),
-            (Stage::Begun, EapType::NAK) => self.follow(data),
+            (Stage::Begun | Stage::Starting(_), EapType::NAK) => self.follow(data),
+            (Stage::Starting(_) | Stage::Shaking(_), EapType::TLS) => self.handle_tls(data),
             (Stage::Begun | Stage::Succeeding, EapType::MS_CHAP_V2) => self.handle_ms_chap_v2(data),
-            (Stage::Identity | Stage::Begun | Stage::Succeeding | Stage::Ended, _) => Step::Ignored,
+            _ => Step::Ignored,
         }
     }
 
@@ -123,6 +129,13 @@ impl Authenticator {
                 let message = Message { op_code: OpCode::CHALLENGE, id: self.challenger.id(), data: &data };
                 self.send(EapType::MS_CHAP_V2, &message.write())
             }
+            Some(Method::Tls(config)) => match Conversation::server(config) {
+                Ok(conversation) => {
+                    self.stage = Stage::Starting(Box::new(conversation));
+                    self.send(EapType::TLS, &Conversation::start())
+                }
+                Err(failure) => self.refuse_with(not_proved(&failure)),
+            },
             None => self.refuse_with(Error::NoCommonAuthentication),
         }
     }
@@ -133,6 +146,42 @@ impl Authenticator {
         methods.drain(..1.min(methods.len()));
         methods.retain(|method| wanted.contains(&method.kind().0));
         self.begin()
+    }
+
+    fn handle_tls(&mut self, data: &[u8]) -> Step {
+        let (Stage::Starting(mut conversation) | Stage::Shaking(mut conversation)) =
+            std::mem::replace(&mut self.stage, Stage::Ended)
+        else {
+            return Step::Ignored;
+        };
+        match conversation.handle(data) {
+            Progress::Complete => {
+                let names = conversation.names();
+                // The peer may say which of its names it goes by.
+                let Some(name) = names.iter().find(|name| **name == self.name).or_else(|| names.first()) else {
+                    let failure = Failure::Ours("the certificate has no name".to_owned());
+                    return self.refuse_with(not_proved(&failure));
+                };
+                Step::Ask(Request { name: name.clone(), proof: Proof::Certificate })
+            }
+            Progress::Failed(failure) => self.refuse_with(not_proved(&failure)),
+            Progress::Send(data) => match conversation.failure().cloned() {
+                None => {
+                    self.stage = Stage::Shaking(conversation);
+                    self.send(EapType::TLS, &data)
+                }
+                // The alert goes out, and whatever answers it gets the Failure (RFC 5216 section 2.1.3).
+                Some(failure) => {
+                    self.send(EapType::TLS, &data);
+                    self.farewell = Some(verdict(EapCode::FAILURE, self.id));
+                    Step::Refused(self.last(), not_proved(&failure))
+                }
+            },
+            Progress::Ignored => {
+                self.stage = Stage::Shaking(conversation);
+                Step::Ignored
+            }
+        }
     }
 
     fn refuse_with(&mut self, error: Error) -> Step {
@@ -219,4 +268,13 @@ impl Authenticator {
     pub(in crate::ppp) fn repeat(&self, packet: &Packet<'_>) -> Option<Vec<u8>> {
         self.response(packet).and_then(|_| self.farewell.clone())
     }
+}
+
+/// The TLS handshake failed.
+fn not_proved(failure: &Failure) -> Error {
+    let problem = match failure {
+        Failure::Ours(why) => why.clone(),
+        Failure::Theirs(why) => format!("it says {why}"),
+    };
+    Error::NotProved { problem }
 }

@@ -1,9 +1,10 @@
-//! The peer's end of EAP (RFC 3748 section 4), with EAP-MSCHAPv2.
+//! The peer's end of EAP (RFC 3748 section 4), with EAP-MSCHAPv2 and, where there is a certificate, EAP-TLS.
 
 use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
 use super::mschapv2::{Message, OpCode};
+use super::tls::{Conversation, Failure, Progress, TlsClient};
 use super::{EapCode, EapType, FIRST_METHOD, frame};
 use crate::ppp::chap::{Responder, refusal_of_ms_chap_v2};
 use crate::ppp::mschapv2::CHALLENGE;
@@ -17,8 +18,8 @@ pub(in crate::ppp) enum Outcome {
     Ignored,
     /// A Response is to be sent.
     Response(Vec<u8>),
-    /// The authenticator has proved that it knows the password; this acknowledges it.
-    Accepted(Vec<u8>),
+    /// The authenticator has proved who it is, and is satisfied; a frame may have to acknowledge it.
+    Accepted(Option<Vec<u8>>),
     /// It has not.
     NotVerified,
     /// It is not satisfied: the error of MS-CHAPv2 and what it says.
@@ -43,14 +44,33 @@ pub(in crate::ppp) struct Peer {
     answered: Option<(u8, Vec<u8>)>,
     /// The challenge of the method, once it has begun.
     challenged: Option<Challenged>,
+    tls: Option<TlsClient>,
+    /// The handshake of EAP-TLS, once it has begun.
+    conversation: Option<Box<Conversation>>,
+    /// The handshake is complete: a Success counts.
+    shaken: bool,
     /// Both ends are satisfied.
     done: bool,
 }
 
 impl Peer {
-    pub(in crate::ppp) fn new(username: String, password: Zeroizing<String>, rng: StdRng) -> Self {
+    pub(in crate::ppp) fn new(
+        username: String,
+        password: Zeroizing<String>,
+        tls: Option<TlsClient>,
+        rng: StdRng,
+    ) -> Self {
         let responder = Responder::new(username.clone(), password, rng);
-        Self { username, responder, answered: None, challenged: None, done: false }
+        Self {
+            username,
+            responder,
+            answered: None,
+            challenged: None,
+            tls,
+            conversation: None,
+            shaken: false,
+            done: false,
+        }
     }
 
     pub(in crate::ppp) fn handle(&mut self, packet: &Packet<'_>) -> Outcome {
@@ -59,6 +79,10 @@ impl Peer {
             // The same Identifier is the same Request (section 4.1).
             (EapCode::REQUEST, Some((_, response))) => Outcome::Response(response.clone()),
             (EapCode::REQUEST, None) if !self.done => self.handle_request(packet),
+            (EapCode::SUCCESS, Some(_)) if self.shaken && !self.done => {
+                self.done = true;
+                Outcome::Accepted(None)
+            }
             // After both ends are satisfied neither Success nor Failure says anything (section 4.2), and before a method is
             // over a Success never does.
             (EapCode::FAILURE, Some(_)) if !self.done => Outcome::Refused(None, String::new()),
@@ -74,10 +98,13 @@ impl Peer {
                 self.respond(packet.id, EapType::IDENTITY, name.as_bytes())
             }
             EapType::NOTIFICATION => self.respond(packet.id, EapType::NOTIFICATION, &[]),
-            EapType::MS_CHAP_V2 => self.handle_ms_chap_v2(packet.id, data),
+            EapType::MS_CHAP_V2 if self.conversation.is_none() => self.handle_ms_chap_v2(packet.id, data),
+            EapType::TLS if self.tls.is_some() && self.challenged.is_none() => self.handle_tls(packet.id, data),
             // No Nak once a method has begun (section 4.1).
-            EapType(kind) if kind >= FIRST_METHOD && self.challenged.is_none() => {
-                self.respond(packet.id, EapType::NAK, &[EapType::MS_CHAP_V2.0])
+            EapType(kind) if kind >= FIRST_METHOD && self.challenged.is_none() && self.conversation.is_none() => {
+                let tls = self.tls.as_ref().map(|_| EapType::TLS.0);
+                let methods: Vec<u8> = tls.into_iter().chain([EapType::MS_CHAP_V2.0]).collect();
+                self.respond(packet.id, EapType::NAK, &methods)
             }
             _ => Outcome::Ignored,
         }
@@ -97,7 +124,7 @@ impl Peer {
             (OpCode::SUCCESS, Some(expected)) if Responder::is_proof(message.data, expected) => {
                 self.done = true;
                 match self.respond(id, EapType::MS_CHAP_V2, &[OpCode::SUCCESS.0]) {
-                    Outcome::Response(response) => Outcome::Accepted(response),
+                    Outcome::Response(response) => Outcome::Accepted(Some(response)),
                     other => other,
                 }
             }
@@ -108,6 +135,37 @@ impl Peer {
             }
             _ => Outcome::Ignored,
         }
+    }
+
+    fn handle_tls(&mut self, id: u8, data: &[u8]) -> Outcome {
+        let progress = match (&mut self.conversation, &self.tls) {
+            (None, Some(tls)) if Conversation::is_start(data) => match Conversation::client(tls) {
+                Ok(conversation) => self.conversation.insert(Box::new(conversation)).advance(),
+                Err(failure) => Progress::Failed(failure),
+            },
+            (Some(conversation), _) => conversation.handle(data),
+            (None, _) => Progress::Ignored,
+        };
+        let failure = self.conversation.as_ref().and_then(|conversation| conversation.failure()).cloned();
+        match (progress, failure) {
+            (Progress::Failed(failure), _) | (_, Some(failure)) => match failure {
+                Failure::Ours(_) => Outcome::NotVerified,
+                Failure::Theirs(why) => Outcome::Refused(None, why),
+            },
+            (Progress::Ignored, None) => Outcome::Ignored,
+            (Progress::Send(data), None) => self.respond(id, EapType::TLS, &data),
+            (Progress::Complete, None) => {
+                self.shaken = true;
+                self.respond(id, EapType::TLS, &[0])
+            }
+        }
+    }
+
+    /// Whether a network control protocol of the other end tells that its Success was lost (section 3.4).
+    pub(in crate::ppp) fn handle_success_below(&mut self) -> bool {
+        let lost = self.shaken && !self.done;
+        self.done |= lost;
+        lost
     }
 
     fn handle_challenge(&mut self, id: u8, message: Message<'_>) -> Option<Outcome> {

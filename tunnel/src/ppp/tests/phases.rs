@@ -7,8 +7,11 @@ use super::server::{assignment, established_with};
 use super::*;
 use crate::aaa::{Cause, Grant, Refusal};
 
+/// The name of a phase, and a link in it.
+type Phase = (&'static str, fn() -> Link);
+
 /// Every phase, with what a role has of its own in it.
-const CLIENT: [(&str, fn() -> Link); 8] = [
+const CLIENT: [Phase; 8] = [
     ("Dead", || Link { ppp: Ppp::new(client(), StdRng::from_seed([3; 32])), now: Instant::now() }),
     ("Establish", || Link::of(client())),
     ("Authenticate by PAP", || authenticating(&PAP)),
@@ -19,7 +22,7 @@ const CLIENT: [(&str, fn() -> Link); 8] = [
     ("Terminated", || closed(network_of_client())),
 ];
 
-const SERVER: [(&str, fn() -> Link); 10] = [
+const SERVER: [Phase; 10] = [
     ("Dead", || Link { ppp: Ppp::new(of(PppAuth::Pap), StdRng::from_seed([3; 32])), now: Instant::now() }),
     ("Establish", || Link::of(of(PppAuth::Pap))),
     ("Authenticate by PAP", || established_with(server(PppAuth::Pap))),
@@ -40,7 +43,10 @@ const SERVER: [(&str, fn() -> Link); 10] = [
 fn client() -> Config {
     let auth = PppAuth::ALL.to_vec();
     let (username, password) = ("alice".to_owned(), Zeroizing::new("secret".to_owned()));
-    Config { role: Role::Client(Client { username, password, auth, ipv6: true }), ..Config::default() }
+    Config {
+        role: Role::Client(Client { username, password, auth, ipv6: true, ..Client::default() }),
+        ..Config::default()
+    }
 }
 
 fn server(auth: PppAuth) -> Server {
@@ -192,7 +198,7 @@ fn effect(make: fn() -> Link, index: usize) -> String {
 }
 
 /// The table of one role: each phase, and in it each effect with the frames that have it.
-fn table(phases: &[(&str, fn() -> Link)]) -> String {
+fn table(phases: &[Phase]) -> String {
     let mut out = String::new();
     for (phase, make) in phases {
         writeln!(out, "{phase}").unwrap();

@@ -42,7 +42,8 @@ fn judge(request: &Request) -> Result<Grant, Refusal> {
             }
             false
         }
-        Proof::Eap { .. } | Proof::Certificate => false,
+        Proof::Certificate => true,
+        Proof::Eap { .. } => false,
     };
     if right { Ok(Grant::default()) } else { Err(Refusal::new(Cause::WrongPassword)) }
 }
@@ -54,9 +55,9 @@ enum Later {
     Verdict(Box<Result<Grant, Refusal>>),
 }
 
-struct World {
-    client: Ppp,
-    server: Ppp,
+pub(super) struct World {
+    pub(super) client: Ppp,
+    pub(super) server: Ppp,
     now: Instant,
     rng: StdRng,
     /// Percent of the frames that are lost, and as many that come twice.
@@ -64,17 +65,21 @@ struct World {
     later: BTreeMap<(Instant, u64), Later>,
     number: u64,
     /// What the owners were told.
-    client_events: Vec<Event>,
-    server_events: Vec<Event>,
+    pub(super) client_events: Vec<Event>,
+    pub(super) server_events: Vec<Event>,
 }
 
 impl World {
     fn new(seed: u64, loss: u32, client: &[PppAuth], server: &[PppAuth], password: &str) -> Self {
+        let (username, password) = ("alice".to_owned(), Zeroizing::new(password.to_owned()));
+        let client = Client { username, password, auth: client.to_vec(), ipv6: true, ..Client::default() };
+        let server = Server { auth: server.to_vec(), ipv6: true, ..Server::default() };
+        Self::of(seed, loss, client, server)
+    }
+
+    pub(super) fn of(seed: u64, loss: u32, client: Client, server: Server) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let password = Zeroizing::new(password.to_owned());
-        let client = Role::Client(Client { username: "alice".to_owned(), password, auth: client.to_vec(), ipv6: true });
-        let server =
-            Role::Server(Server { name: "gate".to_owned(), auth: server.to_vec(), ipv6: true, ..Server::default() });
+        let (client, server) = (Role::Client(client), Role::Server(server));
         let ppp = |role, rng: &mut StdRng| Ppp::new(Config { role, ..Config::default() }, split(rng));
         let (client, server) = (ppp(client, &mut rng), ppp(server, &mut rng));
         Self {
@@ -135,7 +140,7 @@ impl World {
     }
 
     /// Runs until both ends are up or at an end.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         self.client.open(self.now);
         self.server.open(self.now);
         let end = self.now + Duration::from_secs(120);
@@ -172,7 +177,7 @@ impl World {
         of(&self.client_events)
     }
 
-    fn story(&self) -> String {
+    pub(super) fn story(&self) -> String {
         format!("client: {:?}\nserver: {:?}", self.client_events, self.server_events)
     }
 }
