@@ -14,11 +14,14 @@ use rand::rngs::StdRng;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::aaa;
 use crate::config::server::Radius as Config;
 use crate::radius::packet::MAX_PACKET;
-use crate::radius::{self, Account, Client, Datagram, SessionInfo, Settings, Statistics, TerminateCause, Traffic};
+use crate::radius::{
+    self, Account, Client, Datagram, Dropped, SessionInfo, Settings, Standing, Statistics, TerminateCause, Traffic,
+};
 use crate::report::{Layer, LayerReport, Reason, State};
 use servers::{Resolved, Watcher};
 
@@ -148,10 +151,8 @@ impl Radius {
 
     /// Ends, once servers have every record, or after three seconds.
     pub async fn end(mut self) {
-        if self.commands.send(Command::End).await.is_ok()
-            && let Err(error) = (&mut self.task).await
-        {
-            tracing::warn!(%error, "RADIUS ended before its time");
+        if self.command(Command::End).is_ok() && timeout(DRAIN, &mut self.task).await.is_err() {
+            tracing::warn!("RADIUS servers have not taken every record of accounting");
         }
     }
 
@@ -186,19 +187,19 @@ impl<T: From<Event>> Task<T> {
         self.requests.open(config.disconnect);
         let mut answer = Box::new([0; MAX_PACKET]);
         let mut request = Box::new([0; MAX_PACKET]);
-        let mut ends_at = None;
+        let mut ends = false;
         loop {
             self.flush(&mut client, &resolved).await;
-            if ends_at.is_some_and(|at| client.is_accounted() || Instant::now() >= at) {
+            if ends && client.is_accounted() {
                 return;
             }
-            let deadline = [client.poll_timeout(), ends_at, self.requests.reopen_at()].into_iter().flatten().min();
+            let deadline = [client.poll_timeout(), self.requests.reopen_at()].into_iter().flatten().min();
             tokio::select! {
-                command = self.commands.recv(), if ends_at.is_none() => match command {
+                command = self.commands.recv(), if !ends => match command {
                     None => return,
                     Some(Command::End) => {
                         client.accounting_off(Instant::now(), unix());
-                        ends_at = Some(Instant::now() + DRAIN);
+                        ends = true;
                     }
                     Some(Command::Configure(new)) => {
                         config = *new;
@@ -283,14 +284,22 @@ fn settings(config: &Config, resolved: &Resolved) -> Settings {
 fn layer(client: &Client, resolved: &Resolved, problem: Option<&str>) -> LayerReport {
     let mut sentences: Vec<String> = Vec::new();
     let mut works = false;
-    for (server, answers) in resolved.0.iter().zip(client.answers()) {
-        match (&server.found, answers) {
+    for (server, standing) in resolved.0.iter().zip(client.standings()) {
+        match (&server.found, standing) {
             (Err(problem), _) => sentences.push(problem.clone()),
-            (Ok(_), Some(false)) => sentences.push(format!(
+            (Ok(_), Standing::Unasked | Standing::Answers) => works = true,
+            (Ok(_), Standing::Silent) => sentences.push(format!(
                 "RADIUS server {} does not answer: look at its address, and whether it knows this client and its secret.",
                 server.name
             )),
-            (Ok(_), Some(true) | None) => works = true,
+            (Ok(_), Standing::Unusable(Dropped::NoMessageAuthenticator)) => sentences.push(format!(
+                "The answers of RADIUS server {} could be forged (CVE-2024-3596): have it send Message-Authenticator.",
+                server.name
+            )),
+            (Ok(_), Standing::Unusable(_)) => sentences.push(format!(
+                "The answers of RADIUS server {} do not fit the shared secret: look at it at both ends.",
+                server.name
+            )),
         }
     }
     let (state, reason, first) = if works {

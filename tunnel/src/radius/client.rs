@@ -13,7 +13,7 @@ use super::access::{Access, eap_id};
 use super::accounting::{Account, Accounting, Moment, Status, Traffic};
 use super::attribute::{Attribute, Code, TerminateCause};
 use super::dynamic::{Disconnect, Dynamic};
-use super::exchange::{Datagram, Dropped, Endpoint, Exchanges, Patience};
+use super::exchange::{Datagram, Dropped, Endpoint, Exchanges, Patience, Standing};
 use super::packet::Packet;
 use super::{SessionIds, SessionInfo};
 use crate::aaa::{self, Cause, Proof, Refusal, Verdict};
@@ -174,10 +174,11 @@ impl Client {
     /// same session takes the place of the one before.
     pub fn request(&mut self, now: Instant, key: u64, request: aaa::Request, session: SessionInfo) {
         self.statistics.requests = self.statistics.requests.saturating_add(1);
-        let known = self.conversations.remove(&key);
         let conversation = match &request.proof {
             // Another identifier is that of a conversation that begins (RFC 5080 section 2.1.1).
-            Proof::Eap { packet } => known.filter(|known| known.id.is_some() && known.id == eap_id(packet)),
+            Proof::Eap { packet } => {
+                self.conversations.get(&key).filter(|known| known.id.is_some() && known.id == eap_id(packet))
+            }
             _ => None,
         };
         let access = Access {
@@ -185,7 +186,7 @@ impl Client {
             session,
             session_id: self.ids.of(key),
             nas_identifier: Arc::clone(&self.nas_identifier),
-            conversation: conversation.map(|known| (known.server, known.state)),
+            conversation: conversation.map(|known| (known.server, known.state.clone())),
         };
         if let Some(cause) = access.obstacle() {
             return self.answer(key, Verdict::Reject(Refusal::new(cause)));
@@ -254,6 +255,7 @@ impl Client {
             Verdict::Challenge { .. } => &mut self.statistics.challenged,
         };
         *counter = counter.saturating_add(1);
+        self.conversations.remove(&answered.key);
         if let Verdict::Challenge { packet } = &verdict {
             let state = answered.packet.first(Attribute::STATE).map(<[u8]>::to_vec);
             if self.conversations.len() >= MAX_CONVERSATIONS {
@@ -311,10 +313,9 @@ impl Client {
         self.events.pop_front()
     }
 
-    /// Whether each server of the settings answers authentication, as far as it was asked; one without an address does not.
-    pub fn answers(&self) -> impl Iterator<Item = Option<bool>> {
-        let known = self.settings.servers.iter().zip(self.authentication.answers());
-        known.map(|(server, answers)| if server.address.is_some() { answers } else { Some(false) })
+    /// What is known of each server of the settings with regard to authentication.
+    pub fn standings(&self) -> impl Iterator<Item = Standing> {
+        self.authentication.standings()
     }
 
     /// What was counted.
