@@ -82,7 +82,8 @@ pub struct VpnUserSpec {
     pub destinations: Vec<String>,
     /// When the user may not come in any more, such as `2027-01-31T18:00:00Z`. Sessions end then as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Time>,
+    #[schemars(length(max = 64), extend("format" = "date-time"))]
+    pub expires_at: Option<String>,
     /// The user may not come in for now. Sessions end as soon as the server's pod has the change, within two minutes.
     #[serde(default)]
     pub suspend: bool,

@@ -149,12 +149,21 @@ pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage<'_
         }),
         liveness_probe: Some(Probe { failure_threshold: Some(6), ..probe("/livez", 10) }),
         // A sidecar has none: an application that can do without its remote network for a while stays in service.
-        readiness_probe: (!is_sidecar).then(|| Probe { failure_threshold: Some(1), ..probe("/readyz", 2) }),
+        readiness_probe: (!is_sidecar).then(|| Probe { failure_threshold: Some(1), ..probe(in_service(tunnel), 2) }),
         resources: Some(resources(tunnel)),
         security_context: Some(security_context(tunnel)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
         ..Container::default()
+    }
+}
+
+/// What tells whether Services lead to a gateway pod.
+fn in_service(tunnel: &VpnTunnel) -> &'static str {
+    match tunnel.spec.mode {
+        Mode::Client => "/readyz",
+        // As long as it listens: a silent RADIUS server must not cut off those who are in.
+        Mode::Server => "/startupz",
     }
 }
 
@@ -320,7 +329,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_sidecar_starts_with_its_tunnel_and_a_gateway_is_ready_with_it() {
+    fn a_sidecar_starts_with_its_tunnel_a_gateway_is_ready_with_it_and_a_server_as_long_as_it_listens() {
         let sidecar = tunnel_container(&tunnel("Sidecar"), &settings(), Usage::Sidecar);
         assert_eq!(sidecar.restart_policy.as_deref(), Some("Always"));
         assert_eq!(sidecar.startup_probe.unwrap().http_get.unwrap().path.as_deref(), Some("/startupz"));
@@ -328,6 +337,8 @@ pub(crate) mod tests {
         let gateway = tunnel_container(&tunnel("Gateway"), &settings(), GATEWAY);
         assert_eq!(gateway.readiness_probe.unwrap().http_get.unwrap().path.as_deref(), Some("/readyz"));
         assert!(gateway.startup_probe.is_none() && gateway.restart_policy.is_none());
+        let server = tunnel_container(&server(), &settings(), GATEWAY);
+        assert_eq!(server.readiness_probe.unwrap().http_get.unwrap().path.as_deref(), Some("/startupz"));
     }
 
     #[test]

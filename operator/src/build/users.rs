@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 use towline_tunnel::config::server::{MAX_NAME, MAX_USERS, User};
 use towline_tunnel::report::Reason;
@@ -131,6 +132,7 @@ fn entry(user: &VpnUser) -> Result<User, InvalidSpec> {
     if name.len() > MAX_NAME {
         return Err(InvalidSpec(format!("spec.username has {} octets; it may have {MAX_NAME}", name.len())));
     }
+    let expires_at: Option<Timestamp> = spec.expires_at.as_deref().map(|time| field("expiresAt", time)).transpose()?;
     let destinations = fields("destinations", &spec.destinations)?;
     Ok(User {
         name,
@@ -139,7 +141,7 @@ fn entry(user: &VpnUser) -> Result<User, InvalidSpec> {
         networks: fields("networks", &spec.networks)?,
         destinations: (!destinations.is_empty()).then_some(destinations),
         // Whoever expired before the epoch has expired.
-        expires_at: spec.expires_at.as_ref().map(|time| u64::try_from(time.0.as_second()).unwrap_or_default()),
+        expires_at: expires_at.map(|time| u64::try_from(time.as_second()).unwrap_or_default()),
         suspended: spec.suspend,
     })
 }
@@ -260,7 +262,9 @@ pub(crate) mod tests {
     fn a_mistaken_user_is_named_and_keeps_nobody_else_out() {
         let wrong = user("alice", 1, &json!({"networks": ["10.20.0.0"]}));
         let long = user("carol", 2, &json!({"username": "ü".repeat(127)}));
-        let roll = roll(&server(), [&wrong, &long, &user("bob", 3, &json!({}))]);
+        let late = user("dave", 2, &json!({"expiresAt": "2027-01-01T00:00:00+99:00"}));
+        let roll = roll(&server(), [&wrong, &long, &late, &user("bob", 3, &json!({}))]);
+        assert!(refusal(&roll, "dave").1.starts_with("spec.expiresAt: \"2027-01-01T00:00:00+99:00\""));
         assert_eq!(names(&roll), ["bob"]);
         assert!(refusal(&roll, "alice").1.starts_with("spec.networks[0]: \"10.20.0.0\""));
         assert!(refusal(&roll, "carol").1.starts_with("spec.username has 254 octets"));

@@ -178,7 +178,7 @@ impl Default for L2tp {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Ppp {
-    /// Authentication protocols that the peer may ask for, the preferred first.
+    /// Authentication protocols in order of preference: those that the peer may ask a client for, or that a server asks for.
     #[serde(default = "ppp_auth")]
     #[schemars(schema_with = "schema::ppp_auth")]
     pub auth: Vec<PppAuth>,
