@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::suite::{EspProposal, IkeProposal, Security};
+use server::Certificate;
 
 /// The most peers of one tunnel.
 pub const MAX_PEERS: usize = 8;
@@ -94,8 +95,13 @@ pub struct SecretFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Credentials {
-    /// Pre-shared key of phase 1.
-    pub pre_shared_key: SecretFile,
+    /// Pre-shared key of phase 1; either this or `certificate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_shared_key: Option<SecretFile>,
+    /// Our certificate, and what the gateway's is judged by. Unless `remoteId` or `ike.remoteId` names another, the gateway's must
+    /// have the DNS name or address by which it is dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// PPP user name.
     pub username: SecretFile,
     /// PPP password.
@@ -536,9 +542,10 @@ impl Config {
 }
 
 impl Credentials {
-    /// Every file.
+    /// Every file that has to be there.
     pub fn files(&self) -> impl Iterator<Item = &SecretFile> {
-        [&self.pre_shared_key, &self.username, &self.password].into_iter().chain(&self.tunnel_secret)
+        let proof = self.pre_shared_key.iter().chain(self.certificate.iter().flat_map(Certificate::files));
+        proof.chain([&self.username, &self.password]).chain(&self.tunnel_secret)
     }
 }
 

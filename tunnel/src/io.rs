@@ -13,6 +13,7 @@
 //! ```
 
 pub mod admin;
+mod certificate;
 pub mod dial;
 pub mod endpoint;
 pub mod forwarding;

@@ -117,7 +117,7 @@ fn run_tunnel(arguments: Run) -> anyhow::Result<()> {
 fn check(path: &Path) -> anyhow::Result<()> {
     match load(path)?.1 {
         Configuration::Client(config) => {
-            dial::read_credentials(&config.credentials).map_err(|error| match error {
+            dial::read_credentials(&config.credentials, None).map_err(|error| match error {
                 PathError::Credentials { message, .. }
                 | PathError::Unresolvable(message)
                 | PathError::Unreachable(message) => anyhow::Error::msg(message),

@@ -23,6 +23,7 @@ mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -32,10 +33,10 @@ use zeroize::Zeroizing;
 pub use counters::Counters;
 pub use keys::KeyRow;
 pub use path::{Credentials, Path, PathError};
-pub(crate) use settings::identity;
 
 use crate::buffer::{DatagramBatch, PacketBatch, Port};
 use crate::config::{Config, ProbeKind};
+use crate::ike;
 use crate::l2tp::CloseReason;
 use crate::report::{Layer, Negotiated, Reason, RejectedRevision, Report, State as LayerState};
 use crate::suite::Group;
@@ -45,6 +46,8 @@ use probe::Probe;
 use recovery::Recovery;
 use verdict::Failure;
 
+/// What is said of Secrets that could be read.
+const CREDENTIALS_READ: &str = "The Secrets hold all that is needed.";
 /// Events that wait for the owner; more than one call can ever cause.
 const MAX_EVENTS: usize = 64;
 /// The longest time between [`Tunnel::close`] and [`Event::Closed`].
@@ -177,12 +180,10 @@ impl Tunnel {
         let State::Dialling = self.state else { return };
         match path {
             Ok(path) => {
-                self.set(
-                    Layer::Credentials,
-                    LayerState::Up,
-                    Reason::CredentialsRead,
-                    "The Secrets hold all that is needed.",
-                );
+                let message =
+                    [CREDENTIALS_READ].into_iter().chain(path.credentials.warnings.iter().map(String::as_str));
+                let message = message.collect::<Vec<_>>().join(" ");
+                self.set(Layer::Credentials, LayerState::Up, Reason::CredentialsRead, &message);
                 self.progress(Layer::Peer, Reason::Negotiating, &format!("Asking {}.", path.remote));
                 self.report.peer_endpoint = Some(path.remote);
                 let pfs = self.pfs.get(&self.peer()).copied();
@@ -195,12 +196,7 @@ impl Tunnel {
             }
             Err(error) => {
                 if !matches!(error, PathError::Credentials { .. }) {
-                    self.set(
-                        Layer::Credentials,
-                        LayerState::Up,
-                        Reason::CredentialsRead,
-                        "The Secrets hold all that is needed.",
-                    );
+                    self.set(Layer::Credentials, LayerState::Up, Reason::CredentialsRead, CREDENTIALS_READ);
                 }
                 let peer = self.peer();
                 self.fail(now, verdict::of_path(&peer, error));
@@ -256,6 +252,15 @@ impl Tunnel {
         if let State::Connected(connection) = &mut self.state {
             connection.handle_path_mtu(now, mtu);
             self.advance(now);
+        }
+    }
+
+    /// Gives a tunnel that is up what it proves itself with from its next Main Mode on.
+    pub fn set_credentials(&mut self, credentials: Arc<ike::Credentials>) {
+        if let State::Connected(connection) = &mut self.state
+            && self.up
+        {
+            connection.set_credentials(credentials);
         }
     }
 

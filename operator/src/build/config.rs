@@ -94,7 +94,8 @@ fn identity(id: &tunnel::Identity) -> Identity {
 fn credentials(spec: &VpnTunnelSpec, client: &tunnel::Client) -> Credentials {
     let (key, user) = (&client.pre_shared_key, &client.user);
     Credentials {
-        pre_shared_key: secret(&key.name, &key.key),
+        pre_shared_key: Some(secret(&key.name, &key.key)),
+        certificate: None,
         username: secret(&user.secret_name, &user.username_key),
         password: secret(&user.secret_name, &user.password_key),
         tunnel_secret: spec.l2tp.tunnel_secret.as_ref().map(|key| secret(&key.name, &key.key)),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use towline_tunnel::buffer::{PacketBatch, Port};
 use towline_tunnel::config::{self, Config};
+use towline_tunnel::ike;
 use towline_tunnel::report::{Layer, Negotiated, Reason, State};
 use towline_tunnel::stack::{Credentials, Event, Path, Tunnel};
 use zeroize::Zeroizing;
@@ -83,10 +84,11 @@ impl Setting {
 
 fn credentials() -> Credentials {
     Credentials {
-        pre_shared_key: Zeroizing::new(PSK.as_bytes().to_vec()),
+        ike: ike::Credentials::pre_shared_key(Zeroizing::new(PSK.as_bytes().to_vec())),
         username: Zeroizing::new("alice".to_owned()),
         password: Zeroizing::new("wonderland".to_owned()),
         tunnel_secret: None,
+        warnings: Vec::new(),
     }
 }
 

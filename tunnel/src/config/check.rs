@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
-    Admin, Config, Esp, Identity, IdentityKind, Ike, InvalidConfig, InvalidField, L2tp, MAX_EXPORTS, MAX_PEERS,
-    MAX_PROPOSALS, MAX_REMOTE_CIDRS, Ppp, PppAuth, ProbeKind, ReportTo,
+    Admin, Config, Credentials, Esp, Identity, IdentityKind, Ike, InvalidConfig, InvalidField, L2tp, MAX_EXPORTS,
+    MAX_PEERS, MAX_PROPOSALS, MAX_REMOTE_CIDRS, Ppp, PppAuth, ProbeKind, ReportTo,
 };
 
 mod server;
@@ -32,12 +32,38 @@ impl Config {
                 );
             }
         }
+        self.check_credentials(&mut check);
         self.check_protocols(&mut check);
         self.check_network(&mut check);
         self.check_exports(&mut check);
         self.check_health(&mut check);
         check.process(&self.admin, self.report.as_ref());
         if check.0.is_empty() { Ok(()) } else { Err(InvalidConfig(check.0)) }
+    }
+
+    fn check_credentials(&self, check: &mut Check) {
+        let Credentials { pre_shared_key, certificate, .. } = &self.credentials;
+        match (pre_shared_key, certificate) {
+            (None, None) => {
+                let problem = "neither preSharedKey nor certificate is given; no gateway would believe us, so give one";
+                check.wrong("credentials", problem.to_owned());
+            }
+            (Some(_), Some(_)) => {
+                let problem =
+                    "preSharedKey and certificate are given; a gateway is asked with one of them, so remove the other";
+                check.wrong("credentials", problem.to_owned());
+            }
+            (None, Some(certificate)) => {
+                check.identity("credentials.certificate.remoteId", certificate.remote_id.as_ref());
+                let local_id = self.ike.local_id.as_ref();
+                if local_id.is_some_and(|id| id.kind == IdentityKind::KeyId) {
+                    let problem =
+                        "KeyId is no name that a certificate has; use Fqdn, UserFqdn or Address, or remove it";
+                    check.wrong("ike.localId.type", problem.to_owned());
+                }
+            }
+            (Some(_), None) => {}
+        }
     }
 
     fn check_protocols(&self, check: &mut Check) {
@@ -254,8 +280,9 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::server::Certificate;
     use crate::config::tests::SMALLEST;
-    use crate::config::{Export, Protocol, parse};
+    use crate::config::{Export, Protocol, SecretFile, parse};
     use std::path::PathBuf;
 
     fn changed(change: impl FnOnce(&mut Config)) -> Vec<String> {
@@ -290,6 +317,33 @@ mod tests {
         assert_eq!(changed(|c| c.admin.socket = PathBuf::new()), ["admin.socket"]);
         assert_eq!(changed(|c| c.admin.socket = "x".repeat(108).into()), ["admin.socket"]);
         assert_eq!(changed(|c| c.admin.listen.set_port(0)), ["admin.listen"]);
+    }
+
+    #[test]
+    fn there_is_one_proof_of_who_we_are() {
+        let file = |path: &str| SecretFile { path: path.into(), source: None };
+        let certificate = Certificate {
+            chain: file("/s/tls.crt"),
+            key: file("/s/tls.key"),
+            authorities: file("/s/ca.crt"),
+            revocations: None,
+            remote_id: None,
+        };
+        let changed = |key: bool, certificate: Option<Certificate>, local_id: Option<IdentityKind>| {
+            changed(|c| {
+                c.credentials.pre_shared_key = key.then(|| file("/s/psk"));
+                c.credentials.certificate = certificate;
+                c.ike.local_id = local_id.map(|kind| Identity { kind, value: "x".to_owned() });
+            })
+        };
+        assert!(changed(true, None, Some(IdentityKind::KeyId)).is_empty());
+        assert!(changed(false, Some(certificate.clone()), Some(IdentityKind::Fqdn)).is_empty());
+        assert_eq!(changed(false, None, None), ["credentials"]);
+        assert_eq!(changed(true, Some(certificate.clone()), None), ["credentials"]);
+        assert_eq!(changed(false, Some(certificate.clone()), Some(IdentityKind::KeyId)), ["ike.localId.type"]);
+        let unnamed = Identity { kind: IdentityKind::Fqdn, value: String::new() };
+        let unnamed = Certificate { remote_id: Some(unnamed), ..certificate };
+        assert_eq!(changed(false, Some(unnamed), None), ["credentials.certificate.remoteId.value"]);
     }
 
     #[test]

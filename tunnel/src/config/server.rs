@@ -364,10 +364,17 @@ impl Default for Network {
     }
 }
 
+impl Certificate {
+    /// Every file that has to be there.
+    pub fn files(&self) -> impl Iterator<Item = &SecretFile> {
+        [&self.chain, &self.key, &self.authorities].into_iter()
+    }
+}
+
 impl Credentials {
     /// Every file that has to be there.
     pub fn files(&self) -> impl Iterator<Item = &SecretFile> {
-        let certificate = self.certificate.iter().flat_map(|own| [&own.chain, &own.key, &own.authorities]);
+        let certificate = self.certificate.iter().flat_map(Certificate::files);
         self.pre_shared_keys.iter().map(|key| &key.file).chain(certificate).chain(&self.tunnel_secret)
     }
 }

@@ -8,6 +8,7 @@ use x509_cert::name::Name;
 
 use super::certificate::title;
 use super::registry::{DOI_IPSEC, IdType, NotifyType, ProtocolId};
+use crate::config::{self, IdentityKind};
 use crate::wire::{Malformed, Reader};
 
 /// The most SPIs in one Delete payload that are looked at; a peer of ours has a handful of SAs.
@@ -98,6 +99,19 @@ impl Identity {
                 one.eq_ignore_ascii_case(other)
             }
             (one, other) => one == other,
+        }
+    }
+}
+
+impl From<&config::Identity> for Identity {
+    /// An address that is none is taken for opaque octets: the configuration was checked.
+    fn from(id: &config::Identity) -> Self {
+        let text = || id.value.clone();
+        match id.kind {
+            IdentityKind::Address => id.value.parse().map_or_else(|_| Self::KeyId(text().into_bytes()), Self::Address),
+            IdentityKind::Fqdn => Self::Fqdn(text()),
+            IdentityKind::UserFqdn => Self::UserFqdn(text()),
+            IdentityKind::KeyId => Self::KeyId(text().into_bytes()),
         }
     }
 }

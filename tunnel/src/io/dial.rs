@@ -6,20 +6,25 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::{TokioResolver, system_conf};
 use zeroize::Zeroizing;
 
+use super::certificate;
 use super::udp::Sockets;
 use crate::buffer::Port;
 use crate::config::{self, MAX_PEERS, SecretFile};
+use crate::ike;
 use crate::report::Reason;
 use crate::stack::{Credentials, Path, PathError};
 
 /// The longest secret: no peer takes longer ones, and a wrong file is noticed.
 pub const MAX_SECRET: usize = 1_024;
+/// The longest file with certificates or revocation lists.
+pub(super) const MAX_PEM: usize = 1 << 20;
 /// The longest secret with the line feed behind it.
 pub(super) const MAX_SECRET_FILE: usize = MAX_SECRET + 1;
 /// How long a dial may take: file systems and name servers that do not answer end here.
@@ -40,6 +45,8 @@ pub struct Request {
     pub fresh_ports: bool,
     /// The files with the secrets.
     pub credentials: config::Credentials,
+    /// The name that the peer's certificate must have, where the configuration of the certificate has no other.
+    pub name: ike::Identity,
 }
 
 /// Whose turn it is among the addresses of a name: the one that worked last, else the one after that which was tried last.
@@ -84,8 +91,8 @@ pub async fn dial(request: Request) -> Result<Dialled, PathError> {
 }
 
 async fn find(request: Request) -> Result<Dialled, PathError> {
-    let files = request.credentials;
-    let credentials = tokio::task::spawn_blocking(move || read_credentials(&files));
+    let (files, name) = (request.credentials, request.name);
+    let credentials = tokio::task::spawn_blocking(move || read_credentials(&files, Some(name)));
     let credentials = credentials.await.map_err(|error| PathError::Unreachable(error.to_string()))??;
     let addresses = resolve(&request.peer).await.map_err(PathError::Unresolvable)?;
     let (remote, sockets) = open(&addresses, request.turn, request.fresh_ports)?;
@@ -120,27 +127,43 @@ pub fn name_servers() -> Vec<IpAddr> {
     }
 }
 
-/// Reads every secret.
+/// Reads every secret. A peer's certificate must have the name of the configuration, else `name`, else any.
 ///
 /// # Errors
 /// Each that cannot be used, with the remedy.
-pub fn read_credentials(files: &config::Credentials) -> Result<Credentials, PathError> {
-    let pre_shared_key = read_secret(&files.pre_shared_key);
+pub fn read_credentials(files: &config::Credentials, name: Option<ike::Identity>) -> Result<Credentials, PathError> {
+    let ike = read_proof(files, name);
     let username = read_text(&files.username);
     let password = read_text(&files.password);
     let tunnel_secret = files.tunnel_secret.as_ref().map(read_secret).transpose();
-    match (pre_shared_key, username, password, tunnel_secret) {
-        (Ok(pre_shared_key), Ok(username), Ok(password), Ok(tunnel_secret)) => {
-            Ok(Credentials { pre_shared_key, username, password, tunnel_secret })
+    match (ike, username, password, tunnel_secret) {
+        (Ok((ike, warnings)), Ok(username), Ok(password), Ok(tunnel_secret)) => {
+            Ok(Credentials { ike, username, password, tunnel_secret, warnings })
         }
-        (pre_shared_key, username, password, tunnel_secret) => {
-            let problems = [pre_shared_key.err(), username.err(), password.err(), tunnel_secret.err()];
+        (ike, username, password, tunnel_secret) => {
+            let problems = [ike.err(), username.err(), password.err(), tunnel_secret.err()];
             let problems: Vec<Unusable> = problems.into_iter().flatten().collect();
             let reason = problems.first().map_or(Reason::CredentialsInvalid, |problem| problem.reason);
             let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
             Err(PathError::Credentials { reason, message: messages.join(" ") })
         }
     }
+}
+
+/// What proves who we are, and what is neglected about it.
+fn read_proof(
+    files: &config::Credentials,
+    name: Option<ike::Identity>,
+) -> Result<(Arc<ike::Credentials>, Vec<String>), Unusable> {
+    if let Some(files) = &files.certificate {
+        let name = files.remote_id.as_ref().map(ike::Identity::from).or(name);
+        let certificate = certificate::read(files, name.into_iter().collect())?;
+        let warnings = certificate::warnings(files, &certificate);
+        let credentials = ike::Credentials { pre_shared_keys: Vec::new(), certificate: Some(certificate) };
+        return Ok((Arc::new(credentials), warnings));
+    }
+    let key = files.pre_shared_key.as_ref().map(read_secret).transpose()?.unwrap_or_default();
+    Ok((ike::Credentials::pre_shared_key(key), Vec::new()))
 }
 
 /// A secret that cannot be used.
@@ -150,7 +173,12 @@ pub(super) struct Unusable {
     pub(super) message: String,
 }
 
-fn invalid(file: &SecretFile, problem: &str) -> Unusable {
+pub(super) fn missing(file: &SecretFile) -> Unusable {
+    let message = format!("The {} does not exist: create it.", source(file));
+    Unusable { reason: Reason::CredentialsMissing, message }
+}
+
+pub(super) fn invalid(file: &SecretFile, problem: &str) -> Unusable {
     Unusable { reason: Reason::CredentialsInvalid, message: format!("The {} {problem}", source(file)) }
 }
 
@@ -162,10 +190,7 @@ pub(super) fn read_secret(file: &SecretFile) -> Result<Zeroizing<Vec<u8>>, Unusa
     let too_long = || invalid(file, &format!("is longer than {MAX_SECRET} octets: is it the right one?"));
     let mut secret = match read_bounded(&file.path, MAX_SECRET_FILE) {
         Ok(secret) => secret,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let message = format!("The {} does not exist: create it.", source(file));
-            return Err(Unusable { reason: Reason::CredentialsMissing, message });
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(file)),
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(too_long()),
         Err(error) => return Err(invalid(file, &format!("cannot be read: {error}."))),
     };
@@ -294,12 +319,13 @@ mod tests {
         let folder = Scratch::new();
         let file = |name: &str| SecretFile { path: folder.path().join(name), source: None };
         let files = config::Credentials {
-            pre_shared_key: file("psk"),
+            pre_shared_key: Some(file("psk")),
+            certificate: None,
             username: SecretFile { path: folder.write("username", b"u"), source: None },
             password: SecretFile { path: folder.write("password", b""), source: None },
             tunnel_secret: Some(file("secret")),
         };
-        let Err(PathError::Credentials { reason, message }) = read_credentials(&files) else { panic!("usable") };
+        let Err(PathError::Credentials { reason, message }) = read_credentials(&files, None) else { panic!("usable") };
         assert_eq!(reason, Reason::CredentialsMissing);
         assert_eq!(message.matches("does not exist").count(), 2, "{message}");
         assert!(message.contains("password is empty"), "{message}");

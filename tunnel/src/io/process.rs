@@ -37,8 +37,9 @@ use super::watch::{Change, Watcher};
 use super::{Snapshot, metrics, report, telemetry};
 use crate::buffer::{BATCH_PACKETS, PacketBatch, Port};
 use crate::config::{Admin, Config, ReportTo};
+use crate::ike;
 use crate::report::Report;
-use crate::stack::{Event, Link, PathError, Tunnel};
+use crate::stack::{Credentials, Event, Link, PathError, Tunnel};
 
 /// Messages to the loop that wait: more than all of its tasks can have under way.
 pub(super) const MAX_MESSAGES: usize = 256;
@@ -74,6 +75,7 @@ enum Message {
     Change(Change<Config>),
     Probe(u64, Probe),
     Dialled(u64, Box<Result<Dialled, PathError>>),
+    Credentials(Box<Result<Credentials, PathError>>),
     Existence(Existence),
 }
 
@@ -196,6 +198,8 @@ struct Process {
     /// Counts the dials, so that the answer to an earlier one is known for what it is.
     dials: u64,
     turns: Turns,
+    /// What the certificate of the peer must be for.
+    peer_name: Option<ike::Identity>,
     link: Option<Link>,
     /// Since when the link is up, by both clocks; the second in seconds since the Unix epoch.
     established: Option<(Instant, u64)>,
@@ -252,6 +256,7 @@ impl Process {
             sockets: None,
             dials: 0,
             turns: Turns::default(),
+            peer_name: None,
             link: None,
             established: None,
             prober: None,
@@ -326,11 +331,13 @@ impl Process {
             Message::Change(Change::Credentials) => {
                 tracing::info!("a secret changed");
                 self.tunnel.credentials_changed(Instant::now());
+                self.renew_credentials();
             }
             Message::Change(Change::Rejected(rejected)) => self.tunnel.reject(rejected),
             Message::Change(Change::Config(config)) => self.apply(*config).await,
             Message::Probe(generation, probe) if generation == self.probers => self.handle_probe(probe),
             Message::Dialled(generation, dialled) if generation == self.dials => self.handle_dialled(*dialled).await,
+            Message::Credentials(read) => self.handle_credentials(*read),
             Message::Existence(existence) => match self.standby.hear(existence) {
                 Step::Stay => {}
                 Step::Close => self.tunnel.close(Instant::now()),

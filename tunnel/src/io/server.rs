@@ -511,6 +511,9 @@ fn tell_secrets(server: &mut Server, problem: Option<(Reason, String)>) {
             let message = "The Secrets hold all that is needed.";
             server.set(Layer::Credentials, State::Up, Reason::CredentialsRead, message);
         }
+        Some((reason @ Reason::CredentialsRead, message)) => {
+            server.set(Layer::Credentials, State::Up, reason, &message)
+        }
         Some((reason, message)) => server.set(Layer::Credentials, State::Down, reason, &message),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::dial::{MAX_SECRET_FILE, read_bounded};
+use super::dial::{MAX_PEM, read_bounded};
 use crate::config::server::Server;
 use crate::config::{self, Config, InvalidConfig};
 use crate::report::RejectedRevision;
@@ -37,7 +37,8 @@ impl Watched for Config {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.credentials.files().map(|file| file.path.clone()).collect()
+        let revocations = self.credentials.certificate.iter().filter_map(|own| own.revocations.as_ref());
+        self.credentials.files().chain(revocations).map(|file| file.path.clone()).collect()
     }
 }
 
@@ -114,7 +115,7 @@ impl Watcher {
         }
         let mut changed = false;
         for (path, secret) in &mut self.secrets {
-            let new = read_bounded(path, MAX_SECRET_FILE).ok();
+            let new = read_bounded(path, MAX_PEM).ok();
             if new != *secret {
                 *secret = new;
                 changed = true;
@@ -154,7 +155,7 @@ impl Watcher {
 
 fn secrets(config: &impl Watched) -> Vec<(PathBuf, Option<Zeroizing<Vec<u8>>>)> {
     let read = |path: PathBuf| {
-        let secret = read_bounded(&path, MAX_SECRET_FILE).ok();
+        let secret = read_bounded(&path, MAX_PEM).ok();
         (path, secret)
     };
     config.files().into_iter().map(read).collect()
@@ -213,6 +214,30 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.write("config.json", &vec![b' '; MAX_CONFIG + 1]);
         assert_eq!(read_config(&path).unwrap_err().to_string(), "it is longer than 1048576 octets");
+    }
+
+    #[test]
+    fn a_certificate_and_its_revocation_list_are_watched_whatever_their_length() {
+        let folder = Scratch::new();
+        let mut config = config::parse(&text(folder.path(), "1", 60)).unwrap();
+        let file = |name: &str, length: usize| {
+            let path = folder.write(name, &vec![b'x'; length]);
+            config::SecretFile { path, source: None }
+        };
+        config.credentials.pre_shared_key = None;
+        config.credentials.certificate = Some(config::server::Certificate {
+            chain: file("tls.crt", 9_000),
+            key: file("tls.key", 2_000),
+            authorities: file("ca.crt", 5_000),
+            revocations: Some(file("ca.crl", 100_000)),
+            remote_id: None,
+        });
+        let mut watcher = Watcher::new(folder.write("config", b""), String::new(), &config);
+        assert_eq!(watcher.poll::<Config>(), []);
+        for name in ["tls.crt", "tls.key", "ca.crt", "ca.crl"] {
+            folder.write(name, &[b'y'; 9_000]);
+            assert_eq!(watcher.poll::<Config>(), [Change::Credentials], "{name}");
+        }
     }
 
     #[test]

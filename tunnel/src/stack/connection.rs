@@ -10,6 +10,7 @@ pub(super) use sending::error_label;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -159,6 +160,10 @@ impl Connection {
             scratch: Vec::new(),
             path,
         }
+    }
+
+    pub(super) fn set_credentials(&mut self, credentials: Arc<ike::Credentials>) {
+        self.ike.set_credentials(credentials);
     }
 
     pub(super) fn start(&mut self, now: Instant) {

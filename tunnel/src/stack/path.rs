@@ -1,9 +1,11 @@
 //! Where a connection goes and with what, as the process finds it out for each attempt.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::ike;
 use crate::report::Reason;
 
 /// Where a connection goes, and with what.
@@ -25,14 +27,16 @@ pub struct Path {
 /// The secrets of one tunnel.
 #[derive(Clone)]
 pub struct Credentials {
-    /// Pre-shared key of phase 1.
-    pub pre_shared_key: Zeroizing<Vec<u8>>,
+    /// What proves who we are in phase 1, and what proves the peer.
+    pub ike: Arc<ike::Credentials>,
     /// PPP user name.
     pub username: Zeroizing<String>,
     /// PPP password.
     pub password: Zeroizing<String>,
     /// Secret of L2TP tunnel authentication.
     pub tunnel_secret: Option<Zeroizing<Vec<u8>>>,
+    /// What is neglected about them, as sentences.
+    pub warnings: Vec<String>,
 }
 
 /// Why there is no path to a peer.

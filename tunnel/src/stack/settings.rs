@@ -9,8 +9,8 @@ use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
 use super::Path;
+use crate::config::Config;
 use crate::config::server::Server;
-use crate::config::{Config, Identity, IdentityKind};
 use crate::suite::{EspProposal, Group};
 use crate::{esp, ike, l2tp, ppp};
 
@@ -41,32 +41,15 @@ pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys:
             seconds: Duration::from_secs(config.esp.lifetime_seconds.into()),
             kilobytes: config.esp.lifetime_bytes.and_then(|octets| u32::try_from(octets / 1024).ok()),
         },
-        local_id: config.ike.local_id.as_ref().map(identity),
-        remote_id: config.ike.remote_id.as_ref().map(identity),
+        local_id: config.ike.local_id.as_ref().map(ike::Identity::from),
+        remote_id: config.ike.remote_id.as_ref().map(ike::Identity::from),
         dpd: ike::Dpd { interval: Duration::ZERO, timeout: Duration::ZERO },
         local_port_ike: path.local_ike_port,
         local_port_nat_t: path.local_nat_t_port,
         keepalive: KEEPALIVE_INTERVAL,
         initial_contact: config.ike.initial_contact,
         export_keys,
-        ..ike::Config::new(
-            path.local,
-            path.remote,
-            ike::Credentials::pre_shared_key(path.credentials.pre_shared_key.clone()),
-        )
-    }
-}
-
-/// An identity of the configuration.
-pub(crate) fn identity(id: &Identity) -> ike::Identity {
-    match id.kind {
-        IdentityKind::Address => id
-            .value
-            .parse()
-            .map_or_else(|_| ike::Identity::KeyId(id.value.clone().into_bytes()), ike::Identity::Address),
-        IdentityKind::Fqdn => ike::Identity::Fqdn(id.value.clone()),
-        IdentityKind::UserFqdn => ike::Identity::UserFqdn(id.value.clone()),
-        IdentityKind::KeyId => ike::Identity::KeyId(id.value.clone().into_bytes()),
+        ..ike::Config::new(path.local, path.remote, Arc::clone(&path.credentials.ike))
     }
 }
 
@@ -125,8 +108,8 @@ pub(super) fn responder(
             seconds: Duration::from_secs(esp.lifetime_seconds.into()),
             kilobytes: esp.lifetime_bytes.and_then(|octets| u32::try_from(octets / 1024).ok()),
         },
-        local_id: ike.local_id.as_ref().map(identity),
-        remote_id: ike.remote_id.as_ref().map(identity),
+        local_id: ike.local_id.as_ref().map(ike::Identity::from),
+        remote_id: ike.remote_id.as_ref().map(ike::Identity::from),
         dpd: ike::Dpd { interval: Duration::ZERO, timeout: Duration::ZERO },
         keepalive: Duration::ZERO,
         initial_contact: false,

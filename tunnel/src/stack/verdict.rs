@@ -75,6 +75,34 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
             Reason::AuthenticationFailed,
             "Compare the pre-shared key in the Secret with the gateway's; it may also be bound to an identity: see ike.localId.",
         ),
+        ike::Error::CertificateRefused { .. } => (
+            Layer::Ike,
+            Reason::AuthenticationFailed,
+            "Check that the gateway trusts the authority of our certificate, that it has not expired, and that it has the name in ike.localId.",
+        ),
+        ike::Error::NoCertificate => (
+            Layer::Ike,
+            Reason::AuthenticationFailed,
+            "Let the gateway send its certificate (CERT) when it is asked for one.",
+        ),
+        ike::Error::InvalidCertificate { problem: ike::CertificateProblem::Untrusted, .. } => (
+            Layer::Ike,
+            Reason::AuthenticationFailed,
+            "Put the authority that issued it into ca.crt of the Secret, if it is the right gateway.",
+        ),
+        ike::Error::InvalidCertificate { .. } => {
+            (Layer::Ike, Reason::AuthenticationFailed, "Let the gateway's administrator renew it.")
+        }
+        ike::Error::InvalidSignature => (
+            Layer::Ike,
+            Reason::AuthenticationFailed,
+            "The gateway has not the key of the certificate that it sends, or somebody is between us.",
+        ),
+        ike::Error::NotInCertificate { .. } => (
+            Layer::Ike,
+            Reason::InvalidIdentity,
+            "Set ike.remoteId to a subject alternative name of the gateway's certificate, if it is the right gateway.",
+        ),
         ike::Error::InvalidHash(ExchangeType::QUICK_MODE) | ike::Error::InvalidHash(ExchangeType::INFORMATIONAL) => {
             (Layer::Ipsec, Reason::QuickModeRejected, "The gateway does not keep to the protocol: look into its log.")
         }
@@ -265,6 +293,26 @@ mod tests {
         let failure = of_ike(&refused);
         assert_eq!((failure.layer, failure.reason), (Layer::Ike, Reason::InvalidIdentity));
         assert!(failure.message.contains("ike.localId"), "{}", failure.message);
+    }
+
+    #[test]
+    fn certificates_get_the_reason_of_a_proof_or_of_a_name_and_no_advice_about_keys() {
+        let subject = || "CN=gateway".to_owned();
+        let expired = ike::CertificateProblem::Expired;
+        for (error, reason) in [
+            (ike::Error::CertificateRefused { notification: None }, Reason::AuthenticationFailed),
+            (ike::Error::NoCertificate, Reason::AuthenticationFailed),
+            (ike::Error::InvalidSignature, Reason::AuthenticationFailed),
+            (ike::Error::InvalidCertificate { subject: subject(), problem: expired }, Reason::AuthenticationFailed),
+            (
+                ike::Error::NotInCertificate { subject: subject(), name: ike::Identity::Fqdn("a.b".to_owned()) },
+                Reason::InvalidIdentity,
+            ),
+        ] {
+            let failure = of_ike(&error);
+            assert_eq!((failure.layer, failure.reason), (Layer::Ike, reason));
+            assert!(!failure.message.contains("pre-shared"), "{}", failure.message);
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::super::routing::Routing;
 use super::super::tun::Device;
 use super::{Message, Process, warn};
 use crate::config::Config;
-use crate::stack::{Link, PathError};
+use crate::ike;
+use crate::stack::{Credentials, Link, PathError};
 
 impl Process {
     pub(super) async fn dial(&mut self, peer: String, fresh_ports: bool) {
@@ -18,13 +19,47 @@ impl Process {
         self.dials = self.dials.wrapping_add(1);
         warn(self.route(|routing| routing.name_servers = dial::name_servers()).await);
         let turn = self.turns.next(&peer);
-        let request = Request { peer, turn, fresh_ports, credentials: self.config.credentials.clone() };
+        let name = self.peer_name(&peer);
+        let request = Request { peer, turn, fresh_ports, credentials: self.config.credentials.clone(), name };
         let (generation, sender) = (self.dials, self.sender.clone());
         tokio::spawn(async move {
             let dialled = Box::new(dial::dial(request).await);
             // The loop may have ended meanwhile.
             drop(sender.send(Message::Dialled(generation, dialled)).await);
         });
+    }
+
+    /// What the certificate of a peer must be for: the identity of the configuration, else what is dialled.
+    fn peer_name(&mut self, peer: &str) -> ike::Identity {
+        let dialled = || match peer.parse() {
+            Ok(address) => ike::Identity::Address(address),
+            Err(_) => ike::Identity::Fqdn(peer.to_owned()),
+        };
+        let name = self.config.ike.remote_id.as_ref().map_or_else(dialled, ike::Identity::from);
+        self.peer_name = Some(name.clone());
+        name
+    }
+
+    /// Reads the credentials again for a tunnel that is up.
+    pub(super) fn renew_credentials(&self) {
+        let (files, name, sender) = (self.config.credentials.clone(), self.peer_name.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || dial::read_credentials(&files, name)).await;
+            if let Ok(read) = read {
+                // The loop may have ended meanwhile.
+                drop(sender.send(Message::Credentials(Box::new(read))).await);
+            }
+        });
+    }
+
+    pub(super) fn handle_credentials(&mut self, read: Result<Credentials, PathError>) {
+        match read {
+            Ok(credentials) => self.tunnel.set_credentials(credentials.ike),
+            Err(PathError::Credentials { message, .. }) => {
+                tracing::warn!("{message} The tunnel goes on with the old one.")
+            }
+            Err(PathError::Unresolvable(_) | PathError::Unreachable(_)) => {}
+        }
     }
 
     pub(super) async fn handle_dialled(&mut self, dialled: Result<Dialled, PathError>) {

@@ -8,13 +8,14 @@ use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
 use crate::config::server::Server as Config;
+use crate::ike;
+use crate::io::certificate;
 use crate::io::dial::{Unusable, read_secret, read_text};
 use crate::report::Reason;
 use crate::stack::server::Secrets;
 use crate::users::{User, Users};
-use crate::{ike, stack};
 
-/// Reads every file; returns what is wrong as well.
+/// Reads every file; returns what is wrong as well, or with [`Reason::CredentialsRead`] what is neglected.
 pub(super) fn read(config: &Config) -> (Secrets, Option<(Reason, String)>) {
     let mut problems: Vec<Unusable> = Vec::new();
     let mut keys = Vec::new();
@@ -24,11 +25,25 @@ pub(super) fn read(config: &Config) -> (Secrets, Option<(Reason, String)>) {
                 name: key.file.source.clone().unwrap_or_else(|| key.file.path.display().to_string()),
                 key: secret,
                 addresses: key.addresses.clone(),
-                remote_id: key.remote_id.as_ref().map(stack::identity),
+                remote_id: key.remote_id.as_ref().map(ike::Identity::from),
             }),
             Err(problem) => problems.push(problem),
         }
     }
+    let mut warnings = Vec::new();
+    let certificate = config.credentials.certificate.as_ref().and_then(|files| {
+        let names = files.remote_id.as_ref().map(ike::Identity::from).into_iter().collect();
+        match certificate::read(files, names) {
+            Ok(certificate) => {
+                warnings = certificate::warnings(files, &certificate);
+                Some(certificate)
+            }
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        }
+    });
     let tunnel = config.credentials.tunnel_secret.as_ref().map(read_secret).transpose();
     let tunnel = tunnel.unwrap_or_else(|problem| {
         problems.push(problem);
@@ -44,12 +59,10 @@ pub(super) fn read(config: &Config) -> (Secrets, Option<(Reason, String)>) {
         });
         users.push(User::new(user, password));
     }
-    let reason = problems.first().map(|problem| problem.reason);
-    let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
-    let secrets = Secrets {
-        ike: Arc::new(ike::Credentials { pre_shared_keys: keys, certificate: None }),
-        tunnel,
-        users: Users::new(users),
-    };
+    let neglected = (!warnings.is_empty()).then_some(Reason::CredentialsRead);
+    let reason = problems.first().map(|problem| problem.reason).or(neglected);
+    let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).chain(warnings).collect();
+    let ike = Arc::new(ike::Credentials { pre_shared_keys: keys, certificate });
+    let secrets = Secrets { ike, tunnel, users: Users::new(users) };
     (secrets, reason.map(|reason| (reason, messages.join(" "))))
 }

@@ -184,10 +184,11 @@ impl Town {
             match event {
                 ClientEvent::Dial { .. } => {
                     let credentials = Credentials {
-                        pre_shared_key: Zeroizing::new(client.psk.to_vec()),
+                        ike: ike::Credentials::pre_shared_key(Zeroizing::new(client.psk.to_vec())),
                         username: Zeroizing::new(client.user.to_owned()),
                         password: Zeroizing::new(client.password.to_owned()),
                         tunnel_secret: None,
+                        warnings: Vec::new(),
                     };
                     let path = Path {
                         credentials,
