@@ -3,12 +3,15 @@
 use std::io::ErrorKind;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use super::dial::{MAX_PEM, Unusable, invalid, missing, read_bounded};
 use crate::config::SecretFile;
 use crate::config::server::Certificate as Files;
 use crate::ike::{Certificate, CertificateFile, Clock, Identity, Pem};
+use crate::ppp::{Credentials as TlsCredentials, TlsServer};
 
 /// Reads the files. The peer's certificate must have one of `names`, or any if none is given.
 pub(super) fn read(files: &Files, names: Vec<Identity>) -> Result<Certificate, Unusable> {
@@ -24,6 +27,28 @@ pub(super) fn read(files: &Files, names: Vec<Identity>) -> Result<Certificate, U
     let clock =
         Clock { instant: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() };
     Certificate::read(pem, names, clock).map_err(|unusable| invalid(of(files, unusable.file), &unusable.problem))
+}
+
+/// Reads the same files for EAP-TLS.
+pub(super) fn read_eap_tls(files: &Files) -> Result<TlsServer, Unusable> {
+    let unusable = |file: &SecretFile, error: pem::Error| invalid(file, &format!("is not PEM throughout: {error}."));
+    let certificates = |file: &SecretFile| {
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read_pem(file)?).collect();
+        read.map_err(|error| unusable(file, error))
+    };
+    let key = PrivateKeyDer::from_pem_slice(&read_pem(&files.key)?).map_err(|error| unusable(&files.key, error))?;
+    let revocations = files.revocations.as_ref().and_then(|file| Some((file, read_bounded(&file.path, MAX_PEM).ok()?)));
+    let revocations = revocations.map(|(file, pem)| {
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+        lists.map_err(|error| unusable(file, error))
+    });
+    let credentials = TlsCredentials {
+        chain: certificates(&files.chain)?,
+        key,
+        authorities: certificates(&files.authorities)?,
+        revocations: revocations.transpose()?.unwrap_or_default(),
+    };
+    TlsServer::new(credentials).map_err(|error| invalid(&files.chain, &format!("cannot be used: {error}.")))
 }
 
 /// What will fail or is neglected, as sentences.

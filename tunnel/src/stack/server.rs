@@ -44,6 +44,7 @@ use crate::ike::{self, Answer, Responder};
 use crate::l2tp::LnsConfig;
 use crate::report::{Layer, Reason, RejectedRevision, Report, State, UserReport};
 use crate::users::Users;
+use crate::{dhcp, ppp};
 use peer::{Context, Origin, Peer, Step};
 use pool::Pool;
 use routes::Routes;
@@ -75,6 +76,8 @@ pub struct Secrets {
     pub tunnel: Option<Zeroizing<Vec<u8>>>,
     /// The users of the configuration with their passwords.
     pub users: Users,
+    /// What EAP-TLS needs (RFC 5216); not spoken without it.
+    pub eap_tls: Option<ppp::TlsServer>,
 }
 
 /// What the process must do or may want to know.
@@ -118,6 +121,8 @@ pub struct Server {
     responder: Responder,
     /// What each LNS is made with.
     lns: Arc<LnsConfig>,
+    /// What clients are told that ask by DHCPINFORM.
+    dhcp: dhcp::Settings,
     slots: Slots,
     /// Whose exchange a cookie of ours belongs to.
     cookies: HashMap<[u8; 8], u32>,
@@ -156,6 +161,7 @@ impl Server {
         Self {
             report: Report::of_server(config.revision.clone(), config.radius.is_some()),
             lns: Arc::new(settings::lns(&config, secrets.tunnel.clone())),
+            dhcp: settings::dhcp(&config),
             config: Box::new(config),
             secrets,
             rng,
@@ -263,6 +269,7 @@ impl Server {
             now,
             config: &self.config,
             lns: &self.lns,
+            eap_tls: self.secrets.eap_tls.as_ref(),
             rng: &mut self.rng,
             next_session: &mut self.next_session,
             counters: &mut self.counters,
@@ -282,6 +289,7 @@ impl Server {
             now,
             config: &self.config,
             lns: &self.lns,
+            eap_tls: self.secrets.eap_tls.as_ref(),
             rng: &mut self.rng,
             next_session: &mut self.next_session,
             counters: &mut self.counters,
@@ -306,6 +314,7 @@ impl Server {
             now,
             config: &self.config,
             lns: &self.lns,
+            eap_tls: self.secrets.eap_tls.as_ref(),
             rng: &mut self.rng,
             next_session: &mut self.next_session,
             counters: &mut self.counters,

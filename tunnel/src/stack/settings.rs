@@ -12,7 +12,7 @@ use super::Path;
 use crate::config::Config;
 use crate::config::server::Server;
 use crate::suite::{EspProposal, Group};
-use crate::{esp, ike, l2tp, ppp};
+use crate::{dhcp, esp, ike, l2tp, ppp};
 
 /// NAT keepalives keep mappings of 30 seconds and more open (RFC 3948 section 4).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -130,12 +130,12 @@ pub(super) fn lns(config: &Server, secret: Option<Zeroizing<Vec<u8>>>) -> l2tp::
 }
 
 /// The link of a client, as the server has it.
-pub(super) fn ppp_server(config: &Server) -> ppp::Config {
+pub(super) fn ppp_server(config: &Server, eap_tls: Option<&ppp::TlsServer>) -> ppp::Config {
     ppp::Config {
         role: ppp::Role::Server(ppp::Server {
             name: config.l2tp.host_name.clone(),
             auth: config.ppp.auth.clone(),
-            eap: eap(config),
+            eap: eap(config, eap_tls),
             ipv6: config.addresses.ipv6_pool.is_some(),
         }),
         echo_interval: Duration::from_secs(config.ppp.echo_seconds.into()),
@@ -146,10 +146,22 @@ pub(super) fn ppp_server(config: &Server) -> ppp::Config {
 
 /// Who speaks EAP with clients. With users of our own it is this end, and what its methods prove is judged like any other proof;
 /// a RADIUS server that knows all of them may have methods that this end has not.
-fn eap(config: &Server) -> ppp::Eap {
+fn eap(config: &Server, tls: Option<&ppp::TlsServer>) -> ppp::Eap {
     if config.radius.is_some() && config.users.is_empty() {
         ppp::Eap::PassThrough
     } else {
-        ppp::Eap::Local(vec![ppp::Method::MsChapV2])
+        let tls = tls.cloned().map(ppp::Method::Tls);
+        ppp::Eap::Local([ppp::Method::MsChapV2].into_iter().chain(tls).collect())
+    }
+}
+
+/// What clients are told that ask for more than PPP tells them.
+pub(super) fn dhcp(config: &Server) -> dhcp::Settings {
+    let addresses = &config.addresses;
+    dhcp::Settings {
+        local: addresses.local,
+        dns: addresses.dns.clone(),
+        domain: addresses.domain.clone(),
+        routes: addresses.routes.clone(),
     }
 }

@@ -7,6 +7,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
+use crate::config::PppAuth;
 use crate::config::server::Server as Config;
 use crate::ike;
 use crate::io::certificate;
@@ -51,6 +52,11 @@ pub(super) fn read(config: &Config) -> (Secrets, Option<(Reason, String)>) {
         let mut secret = Zeroizing::new(vec![0; 32]);
         SysRng.try_fill_bytes(&mut secret).ok().map(|()| secret)
     });
+    let eap = config.ppp.auth.contains(&PppAuth::Eap);
+    let eap_tls = config.credentials.certificate.as_ref().filter(|_| eap).and_then(|files| {
+        let read = certificate::read_eap_tls(files);
+        read.map_err(|problem| problems.push(problem)).ok()
+    });
     let mut users = Vec::new();
     for user in &config.users {
         let password = user.password.as_ref().map(read_text).transpose().unwrap_or_else(|problem| {
@@ -63,6 +69,6 @@ pub(super) fn read(config: &Config) -> (Secrets, Option<(Reason, String)>) {
     let reason = problems.first().map(|problem| problem.reason).or(neglected);
     let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).chain(warnings).collect();
     let ike = Arc::new(ike::Credentials { pre_shared_keys: keys, certificate });
-    let secrets = Secrets { ike, tunnel, users: Users::new(users) };
+    let secrets = Secrets { ike, tunnel, users: Users::new(users), eap_tls };
     (secrets, reason.map(|reason| (reason, messages.join(" "))))
 }

@@ -35,6 +35,7 @@ impl Server {
     pub fn secrets_changed(&mut self, now: Instant, secrets: Secrets) {
         let known: Vec<u64> = self.by_user.values().flatten().copied().collect();
         let old = std::mem::replace(&mut self.secrets, secrets);
+        self.dhcp = settings::dhcp(&self.config);
         self.lns = Arc::new(settings::lns(&self.config, self.secrets.tunnel.clone()));
         self.responder.configure(settings::responder(&self.config, &self.secrets.ike, self.export_keys));
         for slot in self.slots.all() {

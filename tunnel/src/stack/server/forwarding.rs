@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{Server, packet};
 use crate::buffer::PacketBatch;
+use crate::dhcp;
 use crate::stack::mss;
 
 impl Server {
@@ -32,6 +33,9 @@ impl Server {
         let Some(session) = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(id)) else { return };
         if !session.may_send_from(source) {
             return self.counters.drop_packet("source");
+        }
+        if let Some(answer) = dhcp::answer(packet, &self.dhcp) {
+            return self.send_to(id, &answer, None);
         }
         session.last_packet = now;
         session.traffic.received(packet.len());

@@ -66,6 +66,7 @@ pub(super) struct Context<'a> {
     pub(super) now: Instant,
     pub(super) config: &'a Config,
     pub(super) lns: &'a Arc<l2tp::LnsConfig>,
+    pub(super) eap_tls: Option<&'a ppp::TlsServer>,
     pub(super) rng: &'a mut StdRng,
     pub(super) next_session: &'a mut u64,
     pub(super) counters: &'a mut Counters,

@@ -70,6 +70,7 @@ fn config(change: impl FnOnce(&mut serde_json::Value)) -> Config {
 fn secrets(config: &Config) -> Secrets {
     let password = |user: &config::server::User| Some(Zeroizing::new(format!("{}'s password", user.name)));
     Secrets {
+        eap_tls: None,
         ike: ike::Credentials::pre_shared_key(Zeroizing::new(PSK.to_vec())),
         tunnel: None,
         users: Users::new(config.users.iter().map(|user| User::new(user, password(user))).collect()),

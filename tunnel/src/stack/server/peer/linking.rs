@@ -18,7 +18,7 @@ impl Peer {
         let now = context.now;
         *context.next_session = context.next_session.saturating_add(1);
         let id = *context.next_session;
-        let mut ppp = Ppp::new(settings::ppp_server(context.config), settings::split(context.rng));
+        let mut ppp = Ppp::new(settings::ppp_server(context.config, context.eap_tls), settings::split(context.rng));
         let limit = context.config.network.mtu.unwrap_or(u16::MAX);
         ppp.set_mru(self.fitting(call).min(limit));
         ppp.open(now);
