@@ -260,8 +260,11 @@ impl Lns {
         let known = Introduction::tunnel_id(&message).ok();
         let known = known.and_then(|peer| self.tunnels.iter().position(|tunnel| tunnel.is_of(peer)));
         match (message.message_type, known) {
-            (MessageType::SCCRQ, Some(known)) => self.on_known_sccrq(now, known, header, body, &message),
-            (MessageType::SCCRQ, None) => self.on_sccrq(now, header, body, &message),
+            // "The message sequence number, Ns, begins at 0": nothing could follow on any other.
+            (MessageType::SCCRQ, Some(known)) if header.ns == 0 => {
+                self.on_known_sccrq(now, known, header, body, &message)
+            }
+            (MessageType::SCCRQ, None) if header.ns == 0 => self.on_sccrq(now, header, body, &message),
             (MessageType::STOPCCN, Some(known)) => {
                 if let Some(tunnel) = self.tunnels.get_mut(known) {
                     tunnel.handle_control(now, &mut self.shared, header, body);

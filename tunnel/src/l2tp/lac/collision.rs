@@ -39,7 +39,7 @@ impl Lac {
         }
         // Without a tie breaker it loses, and its sender knows nothing of it.
         let Some(theirs) = sccrq.value(Attribute::TIE_BREAKER) else { return false };
-        if self.control != control::State::WaitCtlReply {
+        if self.control != control::State::WaitCtlReply || header.ns != 0 {
             return false;
         }
         let event = match self.tie_breaker.as_slice().cmp(theirs) {

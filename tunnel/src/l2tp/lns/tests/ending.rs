@@ -157,3 +157,15 @@ fn messages_out_of_sequence_end_the_call_or_the_tunnel() {
         assert_eq!(bench.callers[0].types().last(), Some(&told), "{message}");
     }
 }
+
+#[test]
+fn a_stop_ccn_that_crosses_ours_ends_both_at_the_lns() {
+    let (mut bench, _) = Bench::established(config());
+    bench.lns.close(bench.now, CloseReason::Administrative);
+    while bench.lns.poll_transmit().is_some() {}
+    let header =
+        ControlHeader { tunnel_id: bench.callers[0].channel.tunnel_id(), session_id: SessionId(0), ns: 4, nr: 2 };
+    assert!(!bench.lns.is_idle());
+    bench.lns.handle_message(bench.now, &header.encode(&stop_ccn(1, [0, 1]).into_octets()));
+    assert!(bench.lns.is_idle(), "the peer has no ears for ours any more");
+}

@@ -70,6 +70,15 @@ fn an_sccrq_that_names_no_tunnel_is_refused_at_tunnel_0() {
 }
 
 #[test]
+fn an_sccrq_that_is_not_the_first_message_is_ignored() {
+    let mut bench = Bench::new(config());
+    let header = ControlHeader { tunnel_id: TunnelId(0), session_id: SessionId(0), ns: 1, nr: 0 };
+    bench.lns.handle_message(bench.now, &header.encode(&sccrq(1).into_octets()));
+    assert_eq!(bench.lns.poll_transmit(), None);
+    assert!(bench.lns.tunnels.is_empty());
+}
+
+#[test]
 fn another_protocol_version_is_refused_with_ours() {
     let body = Body::new(MessageType::SCCRQ)
         .u16(Attribute::PROTOCOL_VERSION, 0x0200)

@@ -117,3 +117,17 @@ fn a_hello_without_acknowledgment_does_not_end_the_call_of_a_live_peer() {
     bench.run(100 * SECOND);
     assert!(matches!(bench.events.last(), Some(LnsEvent::TunnelClosed { error: Some(_), .. })), "silent for good");
 }
+
+#[test]
+fn a_call_closed_behind_a_hello_that_is_lost_takes_the_tunnel_with_it() {
+    let (mut bench, call) = Bench::established(config());
+    bench.callers[0].silent = true;
+    bench.lns.probe(bench.now);
+    bench.lns.close_call(bench.now, call, CloseReason::Administrative);
+    for _ in 0..40 {
+        bench.run(SECOND);
+        bench.lns.handle_activity(bench.now);
+    }
+    let error = Some(Error::NoResponse { to: MessageType::HELLO });
+    assert_eq!(bench.events.last(), Some(&LnsEvent::TunnelClosed { tunnel: call.tunnel, error }));
+}
