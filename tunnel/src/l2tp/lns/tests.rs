@@ -120,6 +120,7 @@ impl Bench {
     /// Another call of a caller, which calls it `session`.
     fn call(&mut self, caller: usize, session: u16) -> Call {
         self.say(caller, 0, icrq(session));
+        assert_eq!(self.callers[caller].last().message_type, MessageType::ICRP);
         let id = self.callers[caller].last().u16(Attribute::ASSIGNED_SESSION_ID).unwrap();
         self.say(caller, id, iccn());
         Call { tunnel: self.callers[caller].channel.tunnel_id(), session: SessionId(id) }
