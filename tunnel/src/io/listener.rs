@@ -191,13 +191,11 @@ mod tests {
     use crate::io::tun::Device;
     use crate::io::udp::Socket;
     use netlink_packet_route::route::{RouteAttribute, RouteMetric};
-    use rtnetlink::{LinkUnspec, RouteMessageBuilder};
+    use rtnetlink::RouteMessageBuilder;
 
     /// A host with the addresses 192.0.2.1, 192.0.2.2, 2001:db8::1 and 2001:db8::2.
     async fn host() -> Netlink {
         let netlink = Netlink::open().unwrap();
-        let index = netlink.index("lo").await.unwrap();
-        netlink.handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await.unwrap();
         for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"] {
             add_address(&netlink, "lo", address.parse().unwrap()).await;
         }

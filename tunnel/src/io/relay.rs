@@ -1,10 +1,13 @@
-//! Exports: ports of this process whose connections go on to hosts behind the peer.
+//! Exports: ports of this process whose connections go on to hosts behind the peer. Imports: ports at a server's own address
+//! inside the links whose connections go on to hosts on this side.
 //!
-//! The onward half is an ordinary socket of the kernel: its routes lead into the TUN device or nowhere. While the link is down
+//! One half of a connection is inside and one outside the tunnel. The inner half is an ordinary socket of the kernel: its routes
+//! lead into the TUN device or nowhere. The outer one is marked, and has the host's other routes. While the link is down
 //! connections are refused at once, so that clients try another replica instead of waiting.
 
 mod udp;
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,19 +16,20 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::routing;
+use super::{dial, routing};
+use crate::config::server::{Import, Server};
 use crate::config::{Export, Protocol};
 use crate::report::{ExportReport, MAX_PROBLEM};
 
-/// The most TCP connections and UDP flows of all exports together. A connection has two copy buffers of 8 KiB, so that all of
+/// The most TCP connections and UDP flows of all exports and imports together. A connection has two copy buffers of 8 KiB, so that all of
 /// them take some 20 MiB of this process. What the kernel queues for them counts towards the pod's memory too, and the kernel
 /// holds it back when that becomes scarce.
 const MAX_CONNECTIONS: usize = 1_024;
-/// How long the host behind the peer may take to accept.
+/// How long the host may take to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a TCP connection is probed: less than the idle timeouts of most NATs and firewalls.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -65,20 +69,89 @@ impl Shared {
     }
 }
 
-/// One export, and its task or why it has none.
+/// A port of this process and where its connections go on to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    name: String,
+    listen: SocketAddr,
+    target: Target,
+    protocol: Protocol,
+}
+
+/// Where connections go on to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    /// A host behind the peer.
+    Inside(SocketAddr),
+    /// A DNS name or an address on this side; a name is resolved for each connection.
+    Outside(String, u16),
+}
+
+impl From<Export> for Relay {
+    fn from(Export { name, listen, host, port, protocol }: Export) -> Self {
+        Self { name, listen, target: Target::Inside(SocketAddr::new(host, port)), protocol }
+    }
+}
+
+impl Relay {
+    /// The exports and imports of a server.
+    pub fn of_server(server: &Server) -> Vec<Self> {
+        let local = server.addresses.local;
+        let imports = server.imports.iter().map(|import| Self::import(import, local));
+        server.exports.iter().cloned().map(Self::from).chain(imports).collect()
+    }
+
+    fn import(Import { name, listen, host, port, protocol }: &Import, local: Ipv4Addr) -> Self {
+        let (listen, target) = (SocketAddr::new(local.into(), *listen), Target::Outside(host.clone(), *port));
+        Self { name: name.clone(), listen, target, protocol: *protocol }
+    }
+
+    fn is_import(&self) -> bool {
+        matches!(self.target, Target::Outside(..))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inside(address) => address.fmt(f),
+            Self::Outside(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl Target {
+    /// Tries `connect` with the addresses of the host until one works; the second argument says whether the socket is outside.
+    async fn reach<T>(&self, connect: impl AsyncFn(SocketAddr, bool) -> io::Result<T>) -> io::Result<T> {
+        let (host, port) = match self {
+            Self::Inside(address) => return connect(*address, false).await,
+            Self::Outside(host, port) => (host, *port),
+        };
+        let mut last = io::ErrorKind::NotFound.into();
+        for address in dial::resolve(host).await.map_err(io::Error::other)? {
+            match connect(SocketAddr::new(address, port), true).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// One relay, and its task or why it has none.
 struct Running {
-    export: Export,
+    relay: Relay,
     task: Result<JoinHandle<()>, String>,
 }
 
-/// The relays of all exports.
+/// All relays.
 pub struct Relays {
     shared: Shared,
     running: Vec<Running>,
 }
 
 impl Relays {
-    /// Without any export.
+    /// Without any.
     pub fn new(link: LinkState) -> Self {
         Self::with_places(link, MAX_CONNECTIONS)
     }
@@ -95,19 +168,29 @@ impl Relays {
 
     /// The state of each export.
     pub fn report(&self) -> Vec<ExportReport> {
-        let report = |running: &Running| ExportReport {
-            name: running.export.name.clone(),
-            problem: running.task.as_ref().err().map(|problem| problem.chars().take(MAX_PROBLEM).collect()),
-        };
-        self.running.iter().map(report).collect()
+        self.report_of(false)
     }
 
-    /// Stops what is not in `exports`, and starts what is new or could not listen before. Connections of exports that stay are
-    /// not touched. Returns whether one cannot listen.
-    pub async fn apply(&mut self, exports: &[Export]) -> bool {
+    /// The state of each import.
+    pub fn report_imports(&self) -> Vec<ExportReport> {
+        self.report_of(true)
+    }
+
+    fn report_of(&self, imports: bool) -> Vec<ExportReport> {
+        let report = |running: &Running| ExportReport {
+            name: running.relay.name.clone(),
+            problem: running.task.as_ref().err().map(|problem| problem.chars().take(MAX_PROBLEM).collect()),
+        };
+        self.running.iter().filter(|running| running.relay.is_import() == imports).map(report).collect()
+    }
+
+    /// Stops what is not in `relays`, and starts what is new or could not listen before. Connections of those that stay are not
+    /// touched. Returns whether one cannot listen.
+    pub async fn apply<T: Clone + Into<Relay>>(&mut self, relays: &[T]) -> bool {
+        let relays: Vec<Relay> = relays.iter().cloned().map(Into::into).collect();
         let (keep, stop) = std::mem::take(&mut self.running)
             .into_iter()
-            .partition::<Vec<_>, _>(|running| running.task.is_ok() && exports.contains(&running.export));
+            .partition::<Vec<_>, _>(|running| running.task.is_ok() && relays.contains(&running.relay));
         let mut known = Vec::new();
         for Running { task, .. } in stop {
             match task {
@@ -124,36 +207,40 @@ impl Relays {
             }
         }
         self.running = keep;
-        for export in exports {
-            if self.running.iter().any(|running| running.export == *export) {
+        for relay in relays {
+            if self.running.iter().any(|running| running.relay == relay) {
                 continue;
             }
-            let Export { name, listen, protocol, .. } = export;
-            let task = self.start(export).await.map_err(|error| {
-                format!("Export {name} cannot listen at {protocol} {listen}: {error}. It is tried again.")
+            let Relay { name, listen, protocol, .. } = &relay;
+            let task = self.start(&relay).await.map_err(|error| {
+                let kind = if relay.is_import() { "Import" } else { "Export" };
+                format!("{kind} {name} cannot listen at {protocol} {listen}: {error}. It is tried again.")
             });
             if let Err(problem) = &task
                 && !known.contains(problem)
             {
                 tracing::warn!("{problem}");
             }
-            self.running.push(Running { export: export.clone(), task });
+            self.running.push(Running { relay, task });
         }
         self.running.iter().any(|running| running.task.is_err())
     }
 
-    async fn start(&self, export: &Export) -> io::Result<JoinHandle<()>> {
-        let target = SocketAddr::new(export.host, export.port);
-        let shared = self.shared.clone();
-        Ok(match export.protocol {
+    async fn start(&self, relay: &Relay) -> io::Result<JoinHandle<()>> {
+        let (target, shared) = (relay.target.clone(), self.shared.clone());
+        Ok(match relay.protocol {
             Protocol::Tcp => {
-                let listener = TcpListener::bind(export.listen).await?;
-                routing::mark(&listener)?;
+                let listener = TcpListener::bind(relay.listen).await?;
+                if !relay.is_import() {
+                    routing::mark(&listener)?;
+                }
                 tokio::spawn(serve_tcp(listener, target, shared))
             }
             Protocol::Udp => {
-                let socket = UdpSocket::bind(export.listen).await?;
-                routing::mark(&socket)?;
+                let socket = UdpSocket::bind(relay.listen).await?;
+                if !relay.is_import() {
+                    routing::mark(&socket)?;
+                }
                 tokio::spawn(udp::serve(Arc::new(socket), target, shared))
             }
         })
@@ -190,15 +277,15 @@ impl Drop for Counted {
 struct Complaint(Option<tokio::time::Instant>);
 
 impl Complaint {
-    fn log(&mut self, error: &io::Error, target: SocketAddr) {
+    fn log(&mut self, error: &io::Error, target: &Target) {
         if self.0.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
             self.0 = Some(tokio::time::Instant::now());
-            tracing::warn!(%error, %target, "the port of an export does not work");
+            tracing::warn!(%error, %target, "the port of an export or import does not work");
         }
     }
 }
 
-async fn serve_tcp(listener: TcpListener, target: SocketAddr, shared: Shared) {
+async fn serve_tcp(listener: TcpListener, target: Target, shared: Shared) {
     let mut connections = JoinSet::new();
     let mut complaint = Complaint::default();
     loop {
@@ -206,12 +293,12 @@ async fn serve_tcp(listener: TcpListener, target: SocketAddr, shared: Shared) {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => match shared.admit() {
                     Some(counted) => {
-                        connections.spawn(relay_tcp(client, target, shared.clone(), counted));
+                        connections.spawn(relay_tcp(client, target.clone(), shared.clone(), counted));
                     }
                     None => reset(&client),
                 },
                 Err(error) => {
-                    complaint.log(&error, target);
+                    complaint.log(&error, &target);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -227,10 +314,18 @@ fn reset(stream: &TcpStream) {
     }
 }
 
-async fn relay_tcp(mut client: TcpStream, target: SocketAddr, shared: Shared, _counted: Counted) {
+async fn connect_tcp(target: SocketAddr, outside: bool) -> io::Result<TcpStream> {
+    let socket = if target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if outside {
+        routing::mark(&socket)?;
+    }
+    socket.connect(target).await
+}
+
+async fn relay_tcp(mut client: TcpStream, target: Target, shared: Shared, _counted: Counted) {
     let Shared { mut link, instruments, .. } = shared;
     let address = *link.borrow();
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await;
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, target.reach(connect_tcp)).await;
     let mut host = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(host) => host,
         Err(error) => {
@@ -283,6 +378,13 @@ mod tests {
 
     pub(super) fn export(target: SocketAddr, protocol: Protocol) -> Export {
         Export { name: "db".to_owned(), listen: free(protocol), host: target.ip(), port: target.port(), protocol }
+    }
+
+    /// An import of a host whose name must be resolved.
+    pub(super) fn import(port: u16, protocol: Protocol) -> Relay {
+        let listen = free(protocol).port();
+        let import = Import { name: "web".to_owned(), listen, host: "localhost".to_owned(), port, protocol };
+        Relay::import(&import, Ipv4Addr::LOCALHOST)
     }
 
     /// Lets the relays work until `condition` holds.
@@ -340,6 +442,42 @@ mod tests {
             state.send_replace(address);
             let read = tokio::time::timeout(Duration::from_millis(100), client.read(&mut [0])).await;
             assert_eq!(read.is_err(), survives, "{address:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn imports_are_relayed_to_a_host_by_name_and_reported_apart() {
+        let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_up, link) = watch::channel(ADDRESS);
+        let mut relays = Relays::new(link);
+        let good = import(host.local_addr().unwrap().port(), Protocol::Tcp);
+        let taken = Relay { name: "taken".to_owned(), listen: host.local_addr().unwrap(), ..good.clone() };
+        let nowhere = Target::Outside("name.invalid".to_owned(), 1);
+        let nowhere = Relay { listen: free(Protocol::Tcp), target: nowhere, ..good.clone() };
+        assert!(relays.apply(&[good.clone(), taken, nowhere.clone()]).await);
+        let mut client = TcpStream::connect(good.listen).await.unwrap();
+        let (mut there, _) = host.accept().await.unwrap();
+        there.write_all(b"x").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+        let mut refused = TcpStream::connect(nowhere.listen).await.unwrap();
+        let read = tokio::time::timeout(PATIENCE, refused.read(&mut [0])).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(relays.instruments().refused.get(), 1);
+        let report = relays.report_imports();
+        let problems: Vec<_> = report.iter().filter_map(|import| import.problem.as_deref()).collect();
+        assert!(problems.len() == 1 && problems[0].starts_with("Import taken cannot listen"), "{problems:?}");
+        assert_eq!((report.len(), relays.report()), (3, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn only_the_outer_half_of_a_connection_stays_out_of_the_tunnel() {
+        let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for outside in [false, true] {
+            let tcp = connect_tcp(host.local_addr().unwrap(), outside).await.unwrap();
+            let udp = udp::open(host.local_addr().unwrap(), outside).await.unwrap();
+            for mark in [SockRef::from(&tcp).mark(), SockRef::from(&udp).mark()] {
+                assert_eq!(mark.unwrap() != 0, outside);
+            }
         }
     }
 

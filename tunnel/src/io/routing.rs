@@ -14,12 +14,14 @@
 //! does has a `throw` route: applications ask it as well as this process, outside the tunnel.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use futures::TryStreamExt;
-use ipnet::{IpNet, Ipv4Net};
-use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use ipnet::IpNet;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange};
 use netlink_packet_route::{AddressFamily, IpProtocol};
 use rtnetlink::{IpVersion, RouteMessageBuilder};
@@ -27,6 +29,7 @@ use socket2::SockRef;
 
 use super::netlink::{Error, Netlink, context};
 use crate::config::Network;
+use crate::config::server::Server;
 use crate::inet::{IKE_PORT, NAT_T_PORT};
 
 /// Our routing table.
@@ -72,12 +75,21 @@ impl Routing {
         Self { remote: network.remote_cidrs.iter().map(IpNet::trunc).collect(), name_servers, ..Self::default() }
     }
 
+    /// That of a server, whose clients and sites are the remote networks. Those of which only their own configuration knows
+    /// come to `remote` and go from it with their sessions.
+    pub fn of_server(server: &Server, name_servers: Vec<IpAddr>) -> Self {
+        let addresses = &server.addresses;
+        let pools = addresses.pools.iter().copied().map(IpNet::V4).chain(addresses.ipv6_pool.map(IpNet::V6));
+        let fixed = server.users.iter().filter_map(|user| user.address).map(|address| IpNet::from(IpAddr::V4(address)));
+        let sites = server.users.iter().flat_map(|user| &user.networks).copied().map(IpNet::V4);
+        let remote = IpNet::aggregate(&pools.chain(fixed).chain(sites).collect());
+        let link = Some((server.network.device.clone(), addresses.local));
+        Self { remote, name_servers, link, ..Self::default() }
+    }
+
     /// The name servers that lie in a remote network, and are asked outside the tunnel all the same.
-    pub fn exempt(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.name_servers.iter().filter_map(|server| match server {
-            IpAddr::V4(address) if self.covers(*server) => Some(*address),
-            IpAddr::V4(_) | IpAddr::V6(_) => None,
-        })
+    pub fn exempt(&self) -> impl Iterator<Item = IpAddr> {
+        self.name_servers.iter().copied().filter(|server| self.covers(*server))
     }
 
     fn covers(&self, address: IpAddr) -> bool {
@@ -85,39 +97,48 @@ impl Routing {
     }
 
     fn routes(&self, device: Option<u32>) -> Vec<RouteMessage> {
-        let exempt = self.exempt().map(|server| route(server.into()).kind(RouteType::Throw));
-        let blocked =
-            ipv4(&self.remote).map(|network| route(network).kind(RouteType::Unreachable).priority(UNREACHABLE_METRIC));
+        let exempt = self.exempt().map(|server| route(server.into(), RouteType::Throw));
+        let blocked = self.remote.iter().map(|network| {
+            let mut route = route(*network, RouteType::Unreachable);
+            route.attributes.push(RouteAttribute::Priority(UNREACHABLE_METRIC));
+            route
+        });
         let link = device.zip(self.link.as_ref());
         let tunnelled = link.into_iter().flat_map(|(index, (_, address))| {
-            ipv4(&self.remote).map(move |network| {
-                let route = route(network).scope(RouteScope::Link).output_interface(index).priority(TUNNEL_METRIC);
-                RouteMessageBuilder::<Ipv4Addr>::pref_source(route, *address)
+            self.remote.iter().map(move |network| {
+                let mut route = route(*network, RouteType::Unicast);
+                route.header.scope = RouteScope::Link;
+                route.attributes.extend([RouteAttribute::Oif(index), RouteAttribute::Priority(TUNNEL_METRIC)]);
+                if network.addr().is_ipv4() {
+                    route.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(*address)));
+                }
+                route
             })
         });
-        exempt.chain(blocked).chain(tunnelled).map(RouteMessageBuilder::build).collect()
+        exempt.chain(blocked).chain(tunnelled).collect()
     }
 
     fn rules(&self) -> Vec<RuleMessage> {
-        if self.remote.is_empty() {
-            return Vec::new();
-        }
-        let mut remote = rule(REMOTE_PRIORITY, TABLE, [RuleAttribute::FwMark(MARK)]);
-        remote.header.flags = RuleFlags::Invert;
-        let mut rules = vec![remote];
+        let families = [AddressFamily::Inet, AddressFamily::Inet6].into_iter();
+        let families = families.filter(|family| self.remote.iter().any(|network| family_of(network.addr()) == *family));
+        let remote = families.map(|family| {
+            let mut rule = rule(family, REMOTE_PRIORITY, TABLE, [RuleAttribute::FwMark(MARK)]);
+            rule.header.flags = RuleFlags::Invert;
+            rule
+        });
         // A host with a reverse path filter looks up where the peer's packets come from as if it were to answer them, without
         // the mark. Nothing but IKE and ESP fits.
-        if let Some(peer) = self.peer.filter(|peer| self.covers(*peer)) {
-            rules.extend([IKE_PORT, NAT_T_PORT].map(|port| {
+        let peer = self.peer.filter(|peer| self.covers(*peer)).into_iter().flat_map(|peer| {
+            [IKE_PORT, NAT_T_PORT].map(|port| {
                 let ports = RuleAttribute::SourcePortRange(RulePortRange { start: port, end: port });
-                let main = RouteHeader::RT_TABLE_MAIN.into();
-                let mut rule = rule(PEER_PRIORITY, main, [RuleAttribute::IpProtocol(IpProtocol::Udp), ports]);
-                rule.header.dst_len = 32;
+                let (family, main) = (family_of(peer), RouteHeader::RT_TABLE_MAIN.into());
+                let mut rule = rule(family, PEER_PRIORITY, main, [RuleAttribute::IpProtocol(IpProtocol::Udp), ports]);
+                rule.header.dst_len = IpNet::from(peer).prefix_len();
                 rule.attributes.push(RuleAttribute::Destination(peer));
                 rule
-            }));
-        }
-        rules
+            })
+        });
+        remote.chain(peer).collect()
     }
 }
 
@@ -157,20 +178,37 @@ impl Netlink {
 
     /// Our rules.
     async fn present_rules(&self) -> Result<Vec<RuleMessage>, Error> {
-        let rules: Vec<_> =
-            self.handle.rule().get(IpVersion::V4).execute().try_collect().await.map_err(context(list))?;
-        let ours = |rule: &RuleMessage| rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL));
-        Ok(rules.into_iter().filter(ours).collect())
+        let mut rules: Vec<RuleMessage> = Vec::new();
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let listed = self.handle.rule().get(version).execute().try_collect().await.map_err(context(list));
+            rules.extend::<Vec<_>>(without_family(listed)?);
+        }
+        rules.retain(|rule| rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL)));
+        Ok(rules)
     }
 
     /// Our routes.
     async fn present_routes(&self) -> Result<Vec<RouteMessage>, Error> {
-        let request = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
-        let routes: Vec<_> = request.execute().try_collect().await.map_err(context(list))?;
-        let ours = |route: &RouteMessage| {
+        let mut routes: Vec<RouteMessage> = Vec::new();
+        let queries = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+        for query in queries {
+            let listed = self.handle.route().get(query).execute().try_collect().await.map_err(context(list));
+            routes.extend::<Vec<_>>(without_family(listed)?);
+        }
+        routes.retain(|route| {
             route.header.protocol == PROTOCOL && route.attributes.contains(&RouteAttribute::Table(TABLE))
-        };
-        Ok(routes.into_iter().filter(ours).collect())
+        });
+        Ok(routes)
+    }
+}
+
+/// A kernel without IPv6 has nothing to list.
+fn without_family<T>(listed: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
+    match listed {
+        Err(error) if [libc::EAFNOSUPPORT, libc::EOPNOTSUPP].into_iter().any(|number| error.is(number)) => {
+            Ok(Vec::new())
+        }
+        listed => listed,
     }
 }
 
@@ -186,24 +224,37 @@ fn gone(result: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// The networks that IPCP can carry.
-fn ipv4(networks: &[IpNet]) -> impl Iterator<Item = Ipv4Net> {
-    networks.iter().filter_map(|network| match network {
-        IpNet::V4(network) => Some(*network),
-        IpNet::V6(_) => None,
-    })
+fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
 /// A route of our table.
-fn route(network: Ipv4Net) -> RouteMessageBuilder<Ipv4Addr> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new().table_id(TABLE).protocol(PROTOCOL);
-    route.destination_prefix(network.network(), network.prefix_len())
+fn route(network: IpNet, kind: RouteType) -> RouteMessage {
+    let mut route = match network {
+        IpNet::V4(network) => {
+            let route =
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(network.network(), network.prefix_len());
+            route.table_id(TABLE).protocol(PROTOCOL).build()
+        }
+        IpNet::V6(network) => {
+            let route =
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(network.network(), network.prefix_len());
+            route.table_id(TABLE).protocol(PROTOCOL).build()
+        }
+    };
+    route.header.kind = kind;
+    route
 }
 
 /// A rule that leads what fits `selectors` into `table`.
-fn rule<const N: usize>(priority: u32, table: u32, selectors: [RuleAttribute; N]) -> RuleMessage {
+fn rule<const N: usize>(
+    family: AddressFamily,
+    priority: u32,
+    table: u32,
+    selectors: [RuleAttribute; N],
+) -> RuleMessage {
     let mut rule = RuleMessage::default();
-    rule.header.family = AddressFamily::Inet;
+    rule.header.family = family;
     rule.header.action = RuleAction::ToTable;
     rule.attributes.extend([
         RuleAttribute::Priority(priority),
@@ -216,24 +267,26 @@ fn rule<const N: usize>(priority: u32, table: u32, selectors: [RuleAttribute; N]
 
 /// Whether the kernel's `present` is `wanted`; it tells more than it is told.
 fn is_same_route(wanted: &RouteMessage, present: &RouteMessage) -> bool {
-    wanted.header.kind == present.header.kind
+    wanted.header.address_family == present.header.address_family
+        && wanted.header.kind == present.header.kind
         && wanted.header.destination_prefix_length == present.header.destination_prefix_length
         && wanted.attributes.iter().all(|attribute| present.attributes.contains(attribute))
 }
 
 /// Whether the kernel's `present` is `wanted`; it tells more than it is told.
 fn is_same_rule(wanted: &RuleMessage, present: &RuleMessage) -> bool {
-    wanted.header.dst_len == present.header.dst_len
+    wanted.header.family == present.header.family
+        && wanted.header.dst_len == present.header.dst_len
         && wanted.header.flags == present.header.flags
         && wanted.attributes.iter().all(|attribute| present.attributes.contains(attribute))
 }
 
 /// The network that a route leads to, for messages.
 fn destination(route: &RouteMessage) -> String {
-    use netlink_packet_route::route::RouteAddress::Inet;
     let length = route.header.destination_prefix_length;
     let address = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(Inet(address)) => Some(format!("{address}/{length}")),
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(format!("{address}/{length}")),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(format!("{address}/{length}")),
         _ => None,
     });
     address.unwrap_or_else(|| "default".to_owned())
@@ -244,13 +297,14 @@ mod tests {
     use super::*;
     use crate::io::namespace::in_namespace;
     use crate::io::tun::Device;
-    use netlink_packet_route::route::RouteAddress;
+    use ipnet::Ipv4Net;
 
     const HOST: [u8; 4] = [10, 20, 0, 1];
 
     /// A packet to `to`, by a socket of this process if `marked`: where the kernel would send it.
-    async fn lookup(netlink: &Netlink, to: impl Into<Ipv4Addr>, marked: bool) -> Result<RouteMessage, i32> {
-        let mut query = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to.into(), 32);
+    async fn lookup(netlink: &Netlink, to: impl Into<IpAddr>, marked: bool) -> Result<RouteMessage, i32> {
+        let to = IpNet::from(to.into());
+        let mut query = RouteMessageBuilder::<IpAddr>::new().destination_prefix(to.addr(), to.prefix_len()).unwrap();
         if marked {
             query = query.mark(MARK);
         }
@@ -261,7 +315,7 @@ mod tests {
         }
     }
 
-    async fn leads_to(netlink: &Netlink, to: impl Into<Ipv4Addr>, marked: bool, device: &str) -> bool {
+    async fn leads_to(netlink: &Netlink, to: impl Into<IpAddr>, marked: bool, device: &str) -> bool {
         let index = netlink.index(device).await.unwrap();
         let route = lookup(netlink, to, marked).await;
         route.is_ok_and(|route| route.attributes.contains(&RouteAttribute::Oif(index)))
@@ -394,6 +448,47 @@ mod tests {
             netlink.apply(&down()).await.unwrap();
             assert_eq!(count(&netlink).await, (1, 2));
             assert!(leads_to(&netlink, [10, 77, 0, 1], false, "outside0").await);
+        });
+    }
+
+    #[test]
+    fn clients_and_sites_of_a_server_are_reached_by_its_device_as_long_as_they_are_known() {
+        in_namespace(async || {
+            let netlink = Netlink::open().unwrap();
+            let _device = Device::open("towline7").unwrap();
+            let text = r#"{"mode": "Server", "credentials": {"preSharedKeys": [{"file": {"path": "/dev/null"}}]},
+                "addresses": {"local": "10.9.0.1", "pools": ["10.9.0.0/24"], "ipv6Pool": "fd09::/56"},
+                "users": [{"name": "fixed", "password": {"path": "/dev/null"}, "address": "10.8.0.7"},
+                          {"name": "site", "password": {"path": "/dev/null"}, "networks": ["172.16.5.0/24"]}],
+                "network": {"device": "towline7"}}"#;
+            let server: Server = serde_json::from_str(text).unwrap();
+            netlink.set_link("towline7", server.addresses.local, 1400).await.unwrap();
+            let mut routing = Routing::of_server(&server, Vec::new());
+            let clients = ["10.9.0.5", "10.8.0.7", "172.16.5.1", "fd09::5"].map(|to| to.parse::<IpAddr>().unwrap());
+            for _ in 0..2 {
+                netlink.apply(&routing).await.unwrap();
+                for to in clients {
+                    assert!(leads_to(&netlink, to, false, "towline7").await, "{to}");
+                    // A peer may have such an address outside.
+                    assert_eq!(lookup(&netlink, to, true).await, Err(libc::ENETUNREACH));
+                }
+                assert_eq!(count(&netlink).await, (2, 8));
+            }
+            assert_eq!(lookup(&netlink, [10, 77, 0, 1], false).await, Err(libc::ENETUNREACH));
+            // A site of which only RADIUS knows.
+            routing.remote.push("10.77.0.0/16".parse().unwrap());
+            netlink.apply(&routing).await.unwrap();
+            assert!(leads_to(&netlink, [10, 77, 0, 1], false, "towline7").await);
+            routing.remote.pop();
+            netlink.apply(&routing).await.unwrap();
+            assert_eq!(lookup(&netlink, [10, 77, 0, 1], false).await, Err(libc::ENETUNREACH));
+            // While the device is made again nothing goes another way.
+            netlink.apply(&Routing { link: None, ..routing }).await.unwrap();
+            for to in clients {
+                assert_eq!(lookup(&netlink, to, false).await, Err(libc::EHOSTUNREACH), "{to}");
+            }
+            netlink.apply(&Routing::default()).await.unwrap();
+            assert_eq!(count(&netlink).await, (0, 0));
         });
     }
 }

@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::buffer::PacketBatch;
-use crate::inet::{Checksum, PROTOCOL_ICMP, PROTOCOL_UDP, checksum};
-use crate::io::namespace::{add_address, in_namespace};
+use crate::inet::{PROTOCOL_ICMP, checksum};
+use crate::io::namespace::{Packet, add_address, in_namespace};
 use crate::io::netlink::Netlink;
 use crate::io::scratch::Scratch;
 use crate::io::tun::Device;
 use rtnetlink::RouteMessageBuilder;
-use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -45,8 +45,6 @@ impl Router {
         netlink.set_link("towline7", rules.local, 1400).await.unwrap();
         netlink.set_link("outside0", OUTSIDE.parse().unwrap(), 1400).await.unwrap();
         let (inside, outside) = (netlink.index("towline7").await.unwrap(), netlink.index("outside0").await.unwrap());
-        let lo = rtnetlink::LinkUnspec::new_with_index(netlink.index("lo").await.unwrap()).up().build();
-        netlink.handle.link().set(lo).execute().await.unwrap();
         add_address(&netlink, "outside0", "2001:db8::9".parse().unwrap()).await;
         let networks_outside =
             ["10.20.0.0/16", "10.30.0.0/16", "fd20::/64", "fd30::/64"].map(|network| (network, outside));
@@ -65,87 +63,18 @@ impl Router {
     /// What comes out of the networks' device when clients send this.
     async fn out(&mut self, packets: &[Packet]) -> Packet {
         packets.iter().for_each(|packet| self.clients.send(&packet.octets()).unwrap());
-        next(&mut self.networks).await
+        Packet::next(&mut self.networks).await
     }
 
     /// What comes out of the clients' device when the networks send this.
     async fn back(&mut self, packets: &[Packet]) -> Packet {
         packets.iter().for_each(|packet| self.networks.send(&packet.octets()).unwrap());
-        next(&mut self.clients).await
+        Packet::next(&mut self.clients).await
     }
-}
-
-/// A datagram of UDP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Packet {
-    from: SocketAddr,
-    to: SocketAddr,
-    payload: u8,
 }
 
 fn packet(from: &str, to: &str, payload: u8) -> Packet {
-    Packet { from: from.parse().unwrap(), to: to.parse().unwrap(), payload }
-}
-
-impl Packet {
-    fn reply(&self, payload: u8) -> Self {
-        Self { from: self.to, to: self.from, payload }
-    }
-
-    fn octets(&self) -> Vec<u8> {
-        let address = |address: IpAddr| match address {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().to_vec(),
-        };
-        let addresses = [address(self.from.ip()), address(self.to.ip())].concat();
-        let ports = [self.from.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
-        let mut udp = [ports, vec![0, 9, 0, 0, self.payload]].concat();
-        let sum = Checksum::default().with(&addresses).with(&[0, PROTOCOL_UDP, 0, 9]).with(&udp).finish();
-        udp[6..8].copy_from_slice(&sum.to_be_bytes());
-        if self.from.is_ipv6() {
-            return [vec![0x60, 0, 0, 0, 0, 9, PROTOCOL_UDP, 64], addresses, udp].concat();
-        }
-        let mut ip = [vec![0x45, 0, 0, 29, 0, 0, 0, 0, 64, PROTOCOL_UDP, 0, 0], addresses].concat();
-        let sum = checksum(&ip);
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        [ip, udp].concat()
-    }
-
-    /// None of anything else, such as what a kernel says of its own accord.
-    fn parse(octets: &[u8]) -> Option<Self> {
-        let (addresses, protocol, udp) = match octets.first()? >> 4 {
-            4 => (&octets[12..20], octets[9], &octets[20..]),
-            _ => (&octets[8..40], octets[6], &octets[40..]),
-        };
-        let (from, to) = addresses.split_at(addresses.len() / 2);
-        let address = |octets: &[u8]| match <[u8; 4]>::try_from(octets) {
-            Ok(octets) => IpAddr::from(octets),
-            Err(_) => IpAddr::from(<[u8; 16]>::try_from(octets).unwrap()),
-        };
-        let port = |at: usize| u16::from_be_bytes([udp[at], udp[at + 1]]);
-        (protocol == PROTOCOL_UDP).then(|| Self {
-            from: SocketAddr::new(address(from), port(0)),
-            to: SocketAddr::new(address(to), port(2)),
-            payload: udp[8],
-        })
-    }
-}
-
-/// The next datagram that the kernel gives to the device.
-async fn next(device: &mut Device) -> Packet {
-    let wait = async {
-        loop {
-            device.readable().await;
-            let mut batch = PacketBatch::new();
-            device.receive(&mut batch).unwrap();
-            let found: Vec<_> = batch.iter().filter_map(Packet::parse).collect();
-            assert!(found.len() < 2, "{found:?}");
-            if let Some(packet) = found.into_iter().next() {
-                return packet;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap()
+    Packet::new(from, to, payload)
 }
 
 fn listed() -> String {
@@ -226,7 +155,7 @@ fn clients_reach_the_services_of_the_server_and_nothing_else_of_this_host() {
         assert_eq!(sockets[1].recv_from(&mut payload).unwrap(), (1, SERVICE.parse().unwrap()));
         // What this host begins itself is answered.
         sockets[1].send_to(&[4], SITE).unwrap();
-        let asked = next(&mut router.clients).await;
+        let asked = Packet::next(&mut router.clients).await;
         router.clients.send(&asked.reply(5).octets()).unwrap();
         assert_eq!(sockets[1].recv_from(&mut payload).unwrap(), (1, SITE.parse().unwrap()));
     });

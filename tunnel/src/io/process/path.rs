@@ -1,6 +1,6 @@
 //! The way to the peer and the link through it: sockets, device and routes follow what the stack says.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::dial::{self, Dialled, Request};
@@ -153,6 +153,6 @@ impl Process {
 }
 
 /// A name server inside a remote network: there may be two reasons for that, and one of them is a mistake.
-pub(super) fn tell_exempt(server: Ipv4Addr) {
+pub(super) fn tell_exempt(server: IpAddr) {
     tracing::warn!(%server, "a name server of this host lies in a remote network; it is asked outside the tunnel");
 }
