@@ -38,6 +38,7 @@ mod ipv6cp;
 mod lcp;
 mod negotiation;
 mod pap;
+mod receiving;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ use ipcp::Ipcp;
 use ipv6cp::Ipv6cp;
 use lcp::Lcp;
 use negotiation::{ControlProtocol, Negotiate as _, Signal};
-use packet::{CONTROL_HEADER, Code, DEFAULT_MRU, HEADER, Packet, Protocol};
+use packet::{Code, DEFAULT_MRU, HEADER, Packet, Protocol};
 
 /// The octets in front of an IP packet.
 pub const IP_HEADER: usize = HEADER;
@@ -181,6 +182,12 @@ impl Ppp {
     /// Takes a frame; returns the IP packet in it, if the link is open for one.
     pub fn handle_frame<'a>(&mut self, now: Instant, frame: &'a [u8]) -> Option<&'a [u8]> {
         let Ok((protocol, information)) = packet::split(frame) else { return None };
+        //= rfc1661 3.6 "Any supported network-layer protocol packets received when the corresponding NCP is not in the Opened state MUST be silently discarded."
+        //= test: a_client_with_pap_is_let_in_and_gets_its_address, nothing_passes_before_the_authentication
+        //= rfc1332 2.1 "Before any IP packets may be communicated, PPP must reach the Network-Layer Protocol phase, and the IP Control Protocol must reach the Opened state."
+        //= test: a_link_with_ms_chap_v2_comes_up_and_carries_packets, nothing_passes_before_the_authentication
+        //= rfc5072 2 "the IPv6 Control Protocol MUST reach the Opened state."
+        //= test: ipv6_packets_pass_once_both_identifiers_are_known, a_peer_without_ipv6_keeps_its_link_however_it_says_so
         if matches!(protocol, Protocol::IP | Protocol::IPV6) {
             return (self.carries(information) == Some(protocol)).then_some(information);
         }
@@ -190,104 +197,6 @@ impl Ppp {
         self.handle_control(now, protocol, information);
         self.settle(now);
         None
-    }
-
-    fn handle_control(&mut self, now: Instant, protocol: Protocol, information: &[u8]) {
-        let packet = Packet::parse(information);
-        match (protocol, packet) {
-            (Protocol::LCP, Ok(packet)) => self.handle_lcp(now, &packet),
-            // "Any non-LCP packets received during this phase MUST be silently discarded" (section 3.7).
-            _ if self.state == State::Terminate => {}
-            // RFC 1661 section 3.5: until it is their turn, packets of other protocols are silently discarded.
-            (Protocol::PAP | Protocol::CHAP | Protocol::EAP, Ok(packet)) if self.lcp.is_opened() => {
-                self.handle_authentication(now, protocol, &packet);
-            }
-            (Protocol::IPCP, Ok(packet)) => self.handle_ipcp(now, &packet),
-            (Protocol::IPV6CP, Ok(packet)) if self.state == State::Network && self.ipv6cp.is_some() => {
-                self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.handle(now, &packet));
-            }
-            (Protocol::LCP | Protocol::PAP | Protocol::CHAP | Protocol::EAP | Protocol::IPCP, _) => {}
-            // A Protocol-Reject may only be sent while LCP is open (section 5.7).
-            (_, _) if self.lcp.is_opened() && self.state == State::Network => {
-                self.reject_protocol(protocol, information)
-            }
-            (_, _) => {}
-        }
-    }
-
-    fn handle_ipcp(&mut self, now: Instant, packet: &Packet<'_>) {
-        if self.state == State::Authenticate
-            && let Some(authentication) = &mut self.authentication
-        {
-            let outcome = authentication.handle_success_below();
-            self.take(now, outcome);
-        }
-        if self.state == State::Network {
-            self.ipcp.handle(now, packet);
-        }
-    }
-
-    fn reject_protocol(&mut self, protocol: Protocol, information: &[u8]) {
-        let field = protocol.0.to_be_bytes();
-        let rejected = self.lcp.truncated(CONTROL_HEADER + field.len(), information);
-        let data = [&field[..], rejected].concat();
-        let id = self.lcp.next_id();
-        self.lcp.send(Packet { code: Code::PROTOCOL_REJECT.0, id, data: &data }.frame(Protocol::LCP));
-    }
-
-    fn handle_lcp(&mut self, now: Instant, packet: &Packet<'_>) {
-        match Code(packet.code) {
-            // "Received in any state other than the LCP Opened state SHOULD be silently discarded" (section 5.7).
-            Code::PROTOCOL_REJECT if !self.lcp.is_opened() => {}
-            Code::PROTOCOL_REJECT => self.handle_protocol_reject(now, packet.data),
-            Code::ECHO_REQUEST => self.handle_echo_request(packet),
-            Code::ECHO_REPLY => {
-                if let Some(round_trip) = self.echo.handle_reply(now, packet.id) {
-                    self.emit(Event::EchoReply { round_trip });
-                }
-            }
-            // They ask for nothing (RFC 1661 section 5.9, RFC 1570 section 2).
-            Code::DISCARD_REQUEST | Code::IDENTIFICATION | Code::TIME_REMAINING => {}
-            _ => self.lcp.handle(now, packet),
-        }
-    }
-
-    fn handle_protocol_reject(&mut self, now: Instant, data: &[u8]) {
-        let Some(&[high, low]) = data.first_chunk::<2>() else { return };
-        match Protocol(u16::from_be_bytes([high, low])) {
-            Protocol::LCP => self.lcp.handle_reject(now, false),
-            Protocol::IPCP => self.ipcp.handle_reject(now, false),
-            Protocol::IPV6CP => self.ipv6cp.iter_mut().for_each(|ipv6cp| ipv6cp.handle_reject(now, false)),
-            protocol
-                if self.state == State::Authenticate
-                    && self
-                        .authentication
-                        .as_ref()
-                        .is_some_and(|authentication| authentication.protocol() == protocol) =>
-            {
-                let problem = "the peer rejects the authentication protocol that it agreed to".to_owned();
-                self.fail(Error::NegotiationFailed { phase: Phase::Authentication, problem });
-            }
-            _ => self.lcp.handle_reject(now, true),
-        }
-    }
-
-    fn handle_echo_request(&mut self, packet: &Packet<'_>) {
-        let Some((magic, rest)) = packet.data.split_first_chunk::<4>() else { return };
-        let ours = self.lcp.options.magic();
-        // Our own number coming back means a loop (section 5.8).
-        if !self.lcp.is_opened() || (ours != 0 && u32::from_be_bytes(*magic) == ours) {
-            return;
-        }
-        let data = [&ours.to_be_bytes()[..], self.lcp.truncated(CONTROL_HEADER + magic.len(), rest)].concat();
-        self.lcp.send(Packet { code: Code::ECHO_REPLY.0, id: packet.id, data: &data }.frame(Protocol::LCP));
-    }
-
-    fn handle_authentication(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>) {
-        if let Some(authentication) = &mut self.authentication {
-            let outcome = authentication.handle(now, protocol, packet, !self.asked);
-            self.take(now, outcome);
-        }
     }
 
     fn take(&mut self, now: Instant, outcome: Outcome) {
@@ -311,6 +220,8 @@ impl Ppp {
         }
     }
 
+    //= rfc1661 3.5 "the Network-Layer Protocol phase MUST NOT occur until authentication has completed."
+    //= test: a_client_with_pap_is_let_in_and_gets_its_address, nothing_passes_before_the_authentication
     fn enter_network(&mut self, now: Instant) {
         self.state = State::Network;
         self.echo.start(now);
@@ -524,10 +435,14 @@ impl Ppp {
         if !self.lcp.is_opened() {
             return;
         }
+        //= rfc1661 5.8 "packets MUST only be sent in the LCP Opened state."
+        //= test: echoes_are_sent_when_nothing_comes_and_counted_when_they_are_lost, echoes_are_no_matter_before_the_link_is_open
         let Some(request) = self.echo.request(now) else { return };
         if let Some(count) = request.lost {
             self.emit(Event::EchoLost { count });
         }
+        //= rfc1661 6.4 "an implementation MUST transmit these packets with the Magic-Number field set to its negotiated Magic-Number."
+        //= test: echoes_are_sent_when_nothing_comes_and_counted_when_they_are_lost, our_request_follows_naks_and_rejects
         let data = self.lcp.options.magic().to_be_bytes();
         self.lcp.send(Packet { code: Code::ECHO_REQUEST.0, id: request.id, data: &data }.frame(Protocol::LCP));
     }

@@ -176,9 +176,13 @@ pub fn transition(state: State, event: Event) -> (State, &'static [Action]) {
         (Event::LastTimeout, Stopping | RequestSent | AckReceived | AckSent) => (Stopped, &[Tlf]),
 
         (Event::GoodRequest | Event::BadRequest | Event::Ack | Event::NakOrReject, Closed) => (Closed, &[Sta]),
+        //= rfc1661 4.3 "The implementation MUST be prepared to receive a new Configure-Request without network administrator intervention."
+        //= test: every_cell_of_the_table_is_that_of_the_rfc, every_frame_in_every_phase_of_the_client_does_what_is_written_down
         (Event::GoodRequest, Stopped) => (AckSent, &[Irc, Scr, Sca]),
         (Event::GoodRequest, RequestSent | AckSent) => (AckSent, &[Sca]),
         (Event::GoodRequest, AckReceived) => (Opened, &[Sca, Tlu]),
+        //= rfc1661 4.3 "The implementation MUST be prepared to immediately renegotiate the Configuration Options."
+        //= test: a_link_that_is_negotiated_anew_is_down_until_it_comes_up_again, a_link_that_is_negotiated_anew_for_ever_is_given_up
         (Event::GoodRequest, Opened) => (AckSent, &[Tld, Scr, Sca]),
 
         (Event::BadRequest, Stopped) => (RequestSent, &[Irc, Scr, Scn]),

@@ -30,6 +30,10 @@ pub(super) struct Challenger {
 impl Challenger {
     pub(super) fn new(algorithm: Algorithm, name: &str, rng: &mut StdRng) -> Self {
         let mut value = [0; CHALLENGE];
+        //= rfc1994 4.1 "The Challenge Value MUST be changed each time a Challenge is sent."
+        //= test: challenges_differ_from_link_to_link, a_challenge_is_repeated_every_three_seconds_ten_times_and_then_given_up
+        //= rfc1994 4.1 "The Identifier field MUST be changed each time a Challenge is sent."
+        //= test: challenges_differ_from_link_to_link, a_response_that_is_no_answer_to_the_challenge_is_ignored
         rng.fill_bytes(&mut value);
         Self { algorithm, id: rng.random(), value, name: name.to_owned(), answer: None }
     }
@@ -80,6 +84,8 @@ impl Challenger {
             Algorithm::Md5 => WELCOME.to_owned(),
             Algorithm::MsChapV2 => success_message(grant),
         };
+        //= rfc1994 4.2 "then the implementation MUST transmit a CHAP packet with the Code field set to 3 (Success)."
+        //= test: a_challenge_with_md5_is_asked_about_with_all_that_proves_it, a_wrong_password_never_gets_in_although_frames_are_lost_and_repeated
         self.answer = Some((ChapCode::SUCCESS, message));
     }
 
@@ -89,12 +95,16 @@ impl Challenger {
             Algorithm::Md5 => DENIED.to_owned(),
             Algorithm::MsChapV2 => failure_message(refusal, rng),
         };
+        //= rfc1994 4.2 "then the implementation MUST transmit a CHAP packet with the Code field set to 4 (Failure)"
+        //= test: a_refusal_comes_late_is_repeated_and_ends_the_link, links_come_up_although_frames_are_lost_and_repeated
         self.answer = Some((ChapCode::FAILURE, message));
     }
 
     /// What the peer is told, and told again.
     pub(super) fn reply(&self) -> Option<Vec<u8>> {
         let (code, message) = self.answer.as_ref()?;
+        //= rfc1994 4.2 "The Identifier field MUST be copied from the Identifier field of the Response which caused this reply."
+        //= test: a_response_with_ms_chap_v2_is_asked_about_and_answered_with_the_proof_of_the_server, a_refusal_comes_late_is_repeated_and_ends_the_link
         Some(Packet { code: code.0, id: self.id, data: message.as_bytes() }.frame(Protocol::CHAP))
     }
 }
@@ -114,5 +124,7 @@ pub(super) fn failure_message(refusal: &Refusal, rng: &mut StdRng) -> String {
         let _infallible = write!(text, "{octet:02X}");
         text
     });
+    //= rfc2759 6 "This field MUST be exactly 32 octets long and MUST be present."
+    //= test: a_refusal_comes_late_is_repeated_and_ends_the_link, an_unknown_user_and_a_wrong_password_look_the_same
     format!("E={} R=0 C={challenge} V=3 M={DENIED}", refusal.code())
 }

@@ -108,6 +108,8 @@ impl Chap {
 
     pub(super) fn handle(&mut self, packet: &Packet<'_>) -> Outcome {
         let is_answer = self.answered.as_ref().is_some_and(|answered| answered.id == packet.id);
+        //= rfc1994 4.1 "Whenever a Challenge packet is received, the peer MUST transmit a CHAP packet with the Code field set to 2 (Response)."
+        //= test: the_md5_response_is_that_of_another_implementation, the_same_challenge_gets_the_same_response_and_another_gets_another
         match ChapCode(packet.code) {
             ChapCode::CHALLENGE => self.handle_challenge(packet).unwrap_or(Outcome::Ignored),
             ChapCode::SUCCESS if is_answer => self.handle_success(packet.data),
@@ -140,6 +142,8 @@ impl Chap {
         let mut data = vec![u8::try_from(value.len()).ok()?];
         data.extend(value);
         data.extend(self.responder.username.as_bytes());
+        //= rfc1994 4.1 "The Response Identifier MUST be copied from the Identifier field of the Challenge which caused the Response."
+        //= test: the_md5_response_is_that_of_another_implementation, success_counts_only_as_the_answer_to_a_challenge
         let frame = Packet { code: ChapCode::RESPONSE.0, id: packet.id, data: &data }.frame(Protocol::CHAP);
         self.answered = Some(Answered { id: packet.id, challenge: challenge.to_vec(), frame: frame.clone(), expected });
         Some(Outcome::Response(frame))
@@ -148,6 +152,10 @@ impl Chap {
     fn handle_success(&self, message: &[u8]) -> Outcome {
         match self.answered.as_ref().and_then(|answered| answered.expected.as_deref()) {
             None => Outcome::Accepted,
+            //= rfc2759 5 "The authenticating peer MUST verify the authenticator response when a Success packet is received."
+            //= test: an_authenticator_that_does_not_know_the_password_is_found_out, an_authenticator_without_the_password_gets_no_link
+            //= rfc2759 5 "If the authenticator response is either missing or incorrect, the peer MUST end the session."
+            //= test: a_link_with_ms_chap_v2_comes_up_and_carries_packets, an_authenticator_without_the_password_gets_no_link
             Some(expected) if Responder::is_proof(message, expected) => Outcome::Accepted,
             Some(_) => Outcome::NotVerified,
         }

@@ -160,6 +160,8 @@ fn judge_by(assignment: &Assignment, options: &[ConfigOption<'_>], last: bool, o
             Some(_) | None => reject.extend(option.whole),
         }
     }
+    //= rfc1332 3.3 "The value of the IP-address given must be acceptable as the remote IP-address"
+    //= test: a_peer_that_asks_for_no_address_is_told_it_once_and_then_left_alone, a_server_naks_another_address_and_name_server_with_the_assigned_ones
     if !asks && offers && !last {
         write_option(&mut nak, OptionType::IP_ADDRESS.0, &assignment.peer.octets());
     }

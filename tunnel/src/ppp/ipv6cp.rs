@@ -59,6 +59,8 @@ impl Ipv6cp {
 
 fn random(rng: &mut StdRng) -> u64 {
     loop {
+        //= rfc5072 4.1 "bit of the interface identifier MUST be set to zero (0)."
+        //= test: the_tentative_identifier_is_random_local_and_not_zero, zero_and_our_own_identifier_are_naked_with_one_that_differs
         let identifier = rng.random::<u64>() & !UNIVERSAL;
         if identifier != 0 {
             return identifier;
@@ -85,6 +87,10 @@ impl Negotiate for Ipv6cp {
             match (OptionType(option.kind), <[u8; 8]>::try_from(option.data).map(u64::from_be_bytes)) {
                 (OptionType::INTERFACE_IDENTIFIER, Ok(identifier)) if !named => {
                     named = true;
+                    //= rfc5072 4.1 "the interface identifier MUST be acknowledged"
+                    //= test: another_identifier_is_acknowledged, zero_and_our_own_identifier_are_naked_with_one_that_differs
+                    //= rfc5072 4.1 "If the two interface identifiers are equal and are not zero, Configure-Nak MUST be sent"
+                    //= test: zero_and_our_own_identifier_are_naked_with_one_that_differs, another_identifier_is_acknowledged
                     if identifier != 0 && Some(identifier) != self.local {
                         self.peer = Some(identifier);
                     } else if last {
@@ -98,6 +104,8 @@ impl Negotiate for Ipv6cp {
             }
         }
         // A peer that names none is told one; one that then still names none has none.
+        //= rfc5072 4.1 "the peer MUST NOT send another Configure-Nak with this option included."
+        //= test: a_peer_that_names_no_identifier_is_told_one_once, a_peer_that_names_no_identifier_is_told_one_once
         if !named && self.suggested.is_none() && !last {
             self.suggest(&mut nak);
         }
@@ -116,12 +124,18 @@ impl Negotiate for Ipv6cp {
             let suggested = Some(u64::from_be_bytes(octets))
                 .filter(|identifier| *identifier != 0 && self.suggested != Some(*identifier))
                 .filter(|identifier| self.peer != Some(*identifier));
+            //= rfc5072 4.1 "a new Configure-Request MUST be sent with the identifier value suggested in the last Configure-Nak from the peer."
+            //= test: a_suggestion_is_followed_unless_it_is_the_one_that_we_made, a_suggestion_is_followed_unless_it_is_the_one_that_we_made
+            //= rfc5072 4.1 "a new interface identifier MUST be chosen."
+            //= test: a_suggestion_is_followed_unless_it_is_the_one_that_we_made, a_suggestion_is_followed_unless_it_is_the_one_that_we_made
             self.local = Some(suggested.unwrap_or_else(|| self.another()));
         }
     }
 
     fn handle_reject(&mut self, kind: u8) {
         if OptionType(kind) == OptionType::INTERFACE_IDENTIFIER {
+            //= rfc5072 4.1 "A new Configure-Request MUST NOT contain the interface-identifier option if a valid Interface-Identifier Configure-Reject is received."
+            //= test: a_rejected_identifier_does_not_come_back, a_rejected_ipv6cp_is_asked_for_no_more
             self.local = None;
         }
     }

@@ -185,6 +185,10 @@ impl Lcp {
             }
             (OptionType::AUTHENTICATION_PROTOCOL, _) => self.judge_authentication(option, nak, reject),
             (OptionType::MAGIC_NUMBER, data) if data.len() == 4 => {
+                //= rfc1661 6.4 "To determine this, a Configure-Nak MUST be sent specifying a different Magic-Number value."
+                //= test: a_magic_number_of_zero_or_our_own_is_naked, a_peer_may_ask_for_everything_that_pppd_asks_for
+                //= rfc1661 6.4 "A Magic-Number of zero is illegal and MUST always be Nak'd, if it is not Rejected outright."
+                //= test: a_magic_number_of_zero_or_our_own_is_naked, a_peer_may_ask_for_everything_that_pppd_asks_for
                 // Zero is not allowed, and our own number means a loop (section 6.4).
                 if *data == [0; 4] || self.magic.is_some_and(|magic| magic.to_be_bytes() == *data) {
                     write_option(nak, option.kind, &magic(&mut self.rng).to_be_bytes());
@@ -214,6 +218,12 @@ impl Negotiate for Lcp {
         if let Side::Authenticator { left, .. } = &self.side
             && let Some(auth) = left.first()
         {
+            //= rfc1661 3.5 "then it MUST request the use of that authentication protocol during Link Establishment phase."
+            //= test: the_client_may_choose_among_what_is_configured, a_client_that_refuses_every_authentication_gets_no_link
+            //= rfc1661 6.2 "Configuration Options in its Configure-Request packets."
+            //= test: a_server_follows_a_nak_to_a_protocol_that_it_has_and_else_demands_the_next, router_os_that_may_use_pap_alone
+            //= rfc1994 1 "If authentication of the link is desired, an implementation MUST specify the Authentication-Protocol Configuration Option"
+            //= test: the_client_may_choose_among_what_is_configured, a_client_that_refuses_every_authentication_gets_no_link
             write_option(&mut out, OptionType::AUTHENTICATION_PROTOCOL.0, &authentication_data(*auth));
         }
         if let Some(magic) = self.magic {
@@ -260,6 +270,8 @@ impl Negotiate for Lcp {
                 let mru = u16::from_be_bytes([high, low]);
                 self.mru = (mru >= MIN_MRU).then_some(mru.min(DEFAULT_MRU));
             }
+            //= rfc1661 6.4 "a new Magic-Number MUST be chosen."
+            //= test: our_request_follows_naks_and_rejects, our_request_follows_naks_and_rejects
             (OptionType::MAGIC_NUMBER, _) => self.magic = Some(magic(&mut self.rng)),
             (OptionType::AUTHENTICATION_PROTOCOL, proposal) => self.demand_another(proposal),
             // A wish for an option that we did not name: not followed.
@@ -269,6 +281,8 @@ impl Negotiate for Lcp {
 
     fn handle_reject(&mut self, kind: u8) {
         match OptionType(kind) {
+            //= rfc1661 5.4 "it MUST NOT include any of the Configuration Options listed in the Configure-Reject."
+            //= test: our_request_follows_naks_and_rejects, our_request_follows_naks_and_rejects
             OptionType::MAXIMUM_RECEIVE_UNIT => self.mru = None,
             OptionType::MAGIC_NUMBER => self.magic = None,
             OptionType::AUTHENTICATION_PROTOCOL => self.demand_another(&[]),

@@ -46,6 +46,8 @@ impl Response {
 
     /// The value, with zeros where there must be zeros.
     pub fn write(&self) -> [u8; RESPONSE] {
+        //= rfc2759 4 "The Flag field is reserved for future use and MUST be zero."
+        //= test: a_response_has_49_octets_and_zeros_between_its_parts, a_response_that_is_no_answer_to_the_challenge_is_ignored
         let mut value = [0; RESPONSE];
         let parts = self.peer_challenge.iter().chain(&[0; RESERVED]).chain(&self.nt_response);
         value.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
@@ -92,6 +94,8 @@ impl Exchange<'_> {
         let digest = hash::digest(Hash::Sha1, &[&digest, &self.challenge_hash(), MAGIC_2]);
         digest.iter().fold(String::from("S="), |mut text, octet| {
             // Writing to a string cannot fail.
+            //= rfc2759 5 "The hexadecimal digits A-F (if present) MUST be uppercase."
+            //= test: the_example_of_the_rfc_comes_out, an_authenticator_that_does_not_know_the_password_is_found_out
             let _infallible = write!(text, "{octet:02X}");
             text
         })

@@ -18,12 +18,20 @@ const MAX_QUEUE: usize = 8;
 /// Counters and timers (RFC 1661 section 4.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
+    //= rfc1661 4.6 "The Restart timer MUST be configurable"
+    //= test: counters_and_timers_are_those_of_the_configuration, a_silent_peer_gets_ten_requests_and_no_more
     /// The Restart timer: how long a request waits for its answer.
     pub restart: Duration,
+    //= rfc1661 4.6 "Max-Configure MUST be configurable"
+    //= test: counters_and_timers_are_those_of_the_configuration, a_silent_peer_gets_ten_requests_and_no_more
     /// Max-Configure: Configure-Requests without a valid answer.
     pub max_configure: u32,
+    //= rfc1661 4.6 "Max-Terminate MUST be configurable"
+    //= test: counters_and_timers_are_those_of_the_configuration, a_close_without_an_answer_ends_after_max_terminate_requests
     /// Max-Terminate: Terminate-Requests without an answer.
     pub max_terminate: u32,
+    //= rfc1661 4.6 "Max-Failure MUST be configurable"
+    //= test: counters_and_timers_are_those_of_the_configuration, an_authentication_that_may_not_be_used_is_named_at_the_end
     /// Max-Failure: Configure-Naks in a row before the rest is rejected.
     pub max_failure: u32,
 }
@@ -200,9 +208,17 @@ impl<N: Negotiate> ControlProtocol<N> {
     pub(super) fn handle(&mut self, now: Instant, packet: &Packet<'_>) {
         match Code(packet.code) {
             Code::CONFIGURE_REQUEST => self.handle_request(now, packet),
+            //= rfc1661 5.2 "On reception of a Configure-Ack, the Identifier field MUST match that of the last transmitted Configure-Request."
+            //= test: an_answer_counts_only_with_the_identifier_of_the_last_request, an_answer_counts_only_with_the_identifier_of_the_last_request
+            //= rfc1661 5.2 "the Configuration Options in a Configure-Ack MUST exactly match those of the last transmitted Configure-Request."
+            //= test: an_ack_counts_only_with_the_options_of_the_last_request, an_ack_counts_only_with_the_options_of_the_last_request
             Code::CONFIGURE_ACK if (packet.id, packet.data) == (self.request.0, &self.request.1) => {
                 self.step(now, Event::Ack, Some(packet));
             }
+            //= rfc1661 5.3 "On reception of a Configure-Nak, the Identifier field MUST match that of the last transmitted Configure-Request."
+            //= test: our_request_follows_naks_and_rejects, an_answer_counts_only_with_the_identifier_of_the_last_request
+            //= rfc1661 5.4 "On reception of a Configure-Reject, the Identifier field MUST match that of the last transmitted Configure-Request."
+            //= test: our_request_follows_naks_and_rejects, an_answer_counts_only_with_the_identifier_of_the_last_request
             Code::CONFIGURE_NAK | Code::CONFIGURE_REJECT if packet.id == self.request.0 => {
                 self.handle_refusal(now, packet)
             }
@@ -221,6 +237,8 @@ impl<N: Negotiate> ControlProtocol<N> {
                 let is_harmless = packet.data.first().is_none_or(|code| *code > Code::CODE_REJECT.0);
                 self.handle_reject(now, is_harmless);
             }
+            //= rfc1661 5.6 "This MUST be reported back to the sender of the unknown Code by transmitting a"
+            //= test: unknown_codes_are_rejected_with_the_packet, discard_requests_get_no_answer
             _ => self.step(now, Event::UnknownCode, Some(packet)),
         }
     }
@@ -251,13 +269,23 @@ impl<N: Negotiate> ControlProtocol<N> {
         };
         let (code, data) = match &judgement {
             Judgement::Ack => {
+                //= rfc1661 5.2 "then the implementation MUST transmit a Configure-Ack."
+                //= test: the_options_of_a_request_are_acknowledged_as_they_are, what_is_not_wanted_is_rejected_in_order_and_before_anything_is_naked
+                //= rfc1661 5.2 "The acknowledged Configuration Options MUST NOT be reordered or modified in any way."
+                //= test: the_options_of_a_request_are_acknowledged_as_they_are, windows
                 self.naks_sent = 0;
                 (Code::CONFIGURE_ACK, packet.data)
             }
             Judgement::Nak(options) => {
+                //= rfc1661 5.3 "then the implementation MUST transmit a Configure-Nak."
+                //= test: a_magic_number_of_zero_or_our_own_is_naked, a_peer_may_ask_for_everything_that_pppd_asks_for
                 self.naks_sent = self.naks_sent.saturating_add(1);
                 (Code::CONFIGURE_NAK, options.as_slice())
             }
+            //= rfc1661 5.4 "the implementation MUST transmit a Configure-Reject."
+            //= test: what_is_not_wanted_is_rejected_in_order_and_before_anything_is_naked, a_peer_may_ask_for_everything_that_pppd_asks_for
+            //= rfc1661 5.4 "the Configuration Options MUST NOT be reordered or modified in any way."
+            //= test: windows, what_is_not_wanted_is_rejected_in_order_and_before_anything_is_naked
             Judgement::Reject(options) => (Code::CONFIGURE_REJECT, options.as_slice()),
         };
         let refused = if event == Event::BadRequest { data } else { &[] };
@@ -316,6 +344,10 @@ impl<N: Negotiate> ControlProtocol<N> {
                 self.deadline = Some(now + self.counters.restart);
             }
             Action::SendConfigureRequest => {
+                //= rfc1661 5.1 "An implementation wishing to open a connection MUST transmit a Configure-Request."
+                //= test: a_silent_peer_gets_ten_requests_and_no_more, a_close_after_a_failure_says_goodbye_and_before_the_beginning_nothing
+                //= rfc1661 5.1 "The Identifier field MUST be changed whenever the contents of the Options field changes"
+                //= test: the_identifier_changes_with_the_options_and_after_each_answer, a_reject_of_ours_leaves_the_identifier_of_our_request_alone
                 let (id, data) = (self.next_id(), self.options.request());
                 self.send(Packet { code: Code::CONFIGURE_REQUEST.0, id, data: &data }.frame(N::PROTOCOL));
                 self.request = (id, data);
@@ -331,6 +363,8 @@ impl<N: Negotiate> ControlProtocol<N> {
                     self.send(packet.frame(N::PROTOCOL));
                 }
             }
+            //= rfc1661 5.5 "Upon reception of a Terminate-Request, a Terminate-Ack MUST be transmitted."
+            //= test: a_terminate_request_is_acknowledged_whenever_it_comes, every_frame_in_every_phase_of_the_client_does_what_is_written_down
             Action::SendTerminateAck => {
                 let id = packet.map_or(0, |packet| packet.id);
                 self.send(Packet { code: Code::TERMINATE_ACK.0, id, data: &[] }.frame(N::PROTOCOL));
@@ -338,6 +372,10 @@ impl<N: Negotiate> ControlProtocol<N> {
             Action::SendCodeReject => {
                 if let Some(packet) = packet {
                     let whole = packet.frame(N::PROTOCOL).split_off(HEADER);
+                    //= rfc1661 5.6 "The Identifier field MUST be changed for each Code-Reject sent."
+                    //= test: each_reject_has_an_identifier_of_its_own, each_reject_has_an_identifier_of_its_own
+                    //= rfc1661 5.6 "The Rejected-Packet MUST be truncated to comply with the peer's"
+                    //= test: unknown_codes_are_rejected_with_the_packet, rejects_are_cut_to_the_mru_of_the_peer
                     let (id, data) = (self.next_id(), self.truncated(CONTROL_HEADER, &whole));
                     self.send(Packet { code: Code::CODE_REJECT.0, id, data }.frame(N::PROTOCOL));
                 }

@@ -50,6 +50,8 @@ registry! {
 pub fn split(frame: &[u8]) -> Result<(Protocol, &[u8]), Malformed> {
     let mut reader = Reader::new(frame.strip_prefix(&ADDRESS_AND_CONTROL).unwrap_or(frame));
     let first = reader.u8("protocol field")?;
+    //= rfc1661 2 "All Protocols MUST be odd"
+    //= test: frames_are_read_with_every_kind_of_header, frames_are_read_with_every_kind_of_header
     // Protocol numbers end in an odd octet and begin with an even one.
     let protocol =
         if first & 1 == 1 { u16::from(first) } else { u16::from_be_bytes([first, reader.u8("protocol field")?]) };
@@ -58,6 +60,10 @@ pub fn split(frame: &[u8]) -> Result<(Protocol, &[u8]), Malformed> {
 
 /// Appends what stands in front of a frame's information.
 pub fn write_header(out: &mut Vec<u8>, protocol: Protocol) {
+    //= rfc1661 6.5 "By default, all implementations MUST transmit packets with two octet PPP Protocol fields."
+    //= test: every_packet_has_whole_address_control_and_protocol_fields_whatever_the_peer_takes, frames_are_read_with_every_kind_of_header
+    //= rfc1661 6.6 "The Address and Control fields MUST NOT be compressed when sending any LCP packet."
+    //= test: every_packet_has_whole_address_control_and_protocol_fields_whatever_the_peer_takes, every_packet_has_whole_address_control_and_protocol_fields_whatever_the_peer_takes
     out.extend(ADDRESS_AND_CONTROL);
     out.extend(protocol.0.to_be_bytes());
 }

@@ -35,6 +35,8 @@ impl Pap {
 
     /// The Identifier of the next request: it "MUST be changed each time an Authenticate-Request packet is issued".
     pub(super) fn repeat(&mut self) {
+        //= rfc1334 2.2.1 "The Identifier field MUST be changed each time an Authenticate-Request packet is issued."
+        //= test: pap_is_repeated_with_another_identifier_until_one_of_them_is_answered, only_an_answer_to_a_request_of_ours_decides
         (self.last, self.repeated) = (self.last.wrapping_add(1), self.repeated.saturating_add(1));
     }
 
@@ -106,6 +108,8 @@ impl Verifier {
         let message = if code == PapCode::AUTHENTICATE_ACK { WELCOME } else { DENIED };
         let length = u8::try_from(message.len()).unwrap_or(u8::MAX);
         let data = [&[length], message.as_bytes()].concat();
+        //= rfc1334 2.2.2 "The Identifier field MUST be copied from the Identifier field of the Authenticate-Request which caused this reply."
+        //= test: the_owner_is_asked_once_and_the_last_request_with_pap_is_answered, pap_is_refused_with_a_nak_in_a_while
         Some(Packet { code: code.0, id: self.id, data: &data }.frame(Protocol::PAP))
     }
 }

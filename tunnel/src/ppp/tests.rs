@@ -9,6 +9,7 @@ mod eap;
 mod eap_tls;
 mod imitations;
 mod ipv6;
+mod negotiation;
 mod phases;
 mod server;
 mod simulation;

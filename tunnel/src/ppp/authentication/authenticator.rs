@@ -73,6 +73,8 @@ impl Authenticator {
         let restart = config.counters.restart;
         let authenticator =
             Self { method, exchange, stage: Stage::Waiting { at: now + restart, left: MAX_CHALLENGE }, restart };
+        //= rfc1994 4.1 "The authenticator MUST transmit a CHAP packet with the Code field set to 1 (Challenge)."
+        //= test: a_response_with_ms_chap_v2_is_asked_about_and_answered_with_the_proof_of_the_server, nothing_passes_before_the_authentication
         let frame = authenticator.question();
         (authenticator, frame)
     }
@@ -102,8 +104,16 @@ impl Authenticator {
                 self.stage = Stage::Asked;
                 Outcome::Ask(request)
             }
+            //= rfc1994 4.1 "any Response packets received having the current Challenge Identifier MUST return the same reply Code previously returned for that specific Challenge"
+            //= test: a_response_with_ms_chap_v2_is_asked_about_and_answered_with_the_proof_of_the_server, a_refusal_comes_late_is_repeated_and_ends_the_link
+            //= rfc1994 4.1 "the authenticator MUST allow repeated Response packets during the Network-Layer Protocol phase"
+            //= test: a_response_with_ms_chap_v2_is_asked_about_and_answered_with_the_proof_of_the_server, a_response_that_is_no_answer_to_the_challenge_is_ignored
+            //= rfc1334 2.2.1 "MUST return the same reply Code returned when the Authentication phase completed"
+            //= test: a_repeated_request_gets_the_same_answer_whatever_it_says, pap_is_refused_with_a_nak_in_a_while
             // Whatever the repetition says: another answer would tell a guesser something.
             (Some(_), Stage::Refused { .. } | Stage::Accepted) => self.reply().map_or(Outcome::Ignored, Outcome::Send),
+            //= rfc1994 4.1 "Any Response packets received during any other phase MUST be silently discarded."
+            //= test: a_response_with_ms_chap_v2_is_asked_about_and_answered_with_the_proof_of_the_server, every_frame_in_every_phase_of_the_server_does_what_is_written_down
             (Some(_) | None, _) => Outcome::Ignored,
         }
     }
@@ -220,6 +230,8 @@ impl Authenticator {
             Stage::Waiting { at, left } if at <= now => match left.checked_sub(1) {
                 Some(left) => {
                     self.stage = Stage::Waiting { at: now + self.restart, left };
+                    //= rfc1994 4.1 "Additional Challenge packets MUST be sent until a valid Response packet is received, or an optional retry counter expires."
+                    //= test: a_challenge_is_repeated_every_three_seconds_ten_times_and_then_given_up, echoes_are_answered_while_the_verdict_is_awaited_and_the_wait_has_an_end
                     self.question().map_or(Outcome::Ignored, Outcome::Send)
                 }
                 None => Outcome::Failed(Error::NoResponse { phase: Phase::Authentication }),

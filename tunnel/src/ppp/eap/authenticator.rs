@@ -104,6 +104,8 @@ impl Authenticator {
     /// The Type and the data of a Response to the Request that is out.
     fn response<'a>(&self, packet: &Packet<'a>) -> Option<(EapType, &'a [u8])> {
         let (kind, data) = packet.data.split_first()?;
+        //= rfc3748 4.1 "An authenticator receiving a Response whose Identifier value does not match that of the currently outstanding Request MUST silently discard the Response."
+        //= test: a_request_is_repeated_as_it_is_until_it_is_answered, a_radius_server_is_asked_with_each_response_once_and_its_packets_are_passed_on
         ((EapCode(packet.code), packet.id) == (EapCode::RESPONSE, self.id)).then_some((EapType(*kind), data))
     }
 
@@ -114,6 +116,8 @@ impl Authenticator {
     }
 
     fn send(&mut self, kind: EapType, data: &[u8]) -> Step {
+        //= rfc3748 4.1 "Requests MUST modify the Identifier field."
+        //= test: a_client_with_eap_ms_chap_v2_is_let_in_when_it_has_acknowledged_the_success, a_request_is_repeated_as_it_is_until_it_is_answered
         self.id = self.id.wrapping_add(1);
         self.last = frame(EapCode::REQUEST, self.id, kind, data);
         Step::Send(self.last())

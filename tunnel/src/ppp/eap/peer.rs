@@ -76,6 +76,8 @@ impl Peer {
     pub(in crate::ppp) fn handle(&mut self, packet: &Packet<'_>) -> Outcome {
         let answered = self.answered.as_ref().filter(|(id, _)| *id == packet.id);
         match (EapCode(packet.code), answered) {
+            //= rfc3748 4.1 "it MUST resend its original Response without reprocessing the Request."
+            //= test: a_client_answers_the_same_request_in_the_same_way, a_client_acknowledges_the_success_of_an_authenticator_that_knows_the_password
             // The same Identifier is the same Request (section 4.1).
             (EapCode::REQUEST, Some((_, response))) => Outcome::Response(response.clone()),
             (EapCode::REQUEST, None) if !self.done => self.handle_request(packet),
@@ -83,6 +85,10 @@ impl Peer {
                 self.done = true;
                 Outcome::Accepted(None)
             }
+            //= rfc3748 4.2 "after success result indications have been exchanged by both sides, a Failure packet MUST be silently discarded."
+            //= test: a_client_acknowledges_the_success_of_an_authenticator_that_knows_the_password, a_client_that_is_refused_says_so
+            //= rfc3748 4.2 "peer MUST silently discard a"
+            //= test: a_client_acknowledges_the_success_of_an_authenticator_that_knows_the_password, a_client_lets_no_authenticator_pass_that_does_not_know_the_password
             // After both ends are satisfied neither Success nor Failure says anything (section 4.2), and before a method is
             // over a Success never does.
             (EapCode::FAILURE, Some(_)) if !self.done => Outcome::Refused(None, String::new()),
@@ -100,6 +106,8 @@ impl Peer {
             EapType::NOTIFICATION => self.respond(packet.id, EapType::NOTIFICATION, &[]),
             EapType::MS_CHAP_V2 if self.conversation.is_none() => self.handle_ms_chap_v2(packet.id, data),
             EapType::TLS if self.tls.is_some() && self.challenged.is_none() => self.handle_tls(packet.id, data),
+            //= rfc3748 4.1 "A peer MUST NOT send a Nak (legacy or expanded) in response to a Request, after an initial non-Nak Response has been sent."
+            //= test: a_client_proposes_its_own_method_before_one_has_begun_and_never_after, a_client_waits_for_each_fragment_and_for_the_success
             // No Nak once a method has begun (section 4.1).
             EapType(kind) if kind >= FIRST_METHOD && self.challenged.is_none() && self.conversation.is_none() => {
                 let tls = self.tls.as_ref().map(|_| EapType::TLS.0);

@@ -194,6 +194,8 @@ impl Conversation {
         };
         if self.sent < self.outgoing.len() {
             // Only an acknowledgement makes way for the next fragment.
+            //= rfc5216 2.1.5 "The EAP server MUST wait until it receives the EAP-Response before sending another fragment."
+            //= test: a_client_with_a_certificate_comes_in_although_frames_are_lost_and_repeated, fragments_are_acknowledged_and_a_message_has_a_bound
             return if body.is_empty() { Progress::Send(self.fragment()) } else { Progress::Ignored };
         }
         if let Some(failure) = self.failure.clone() {
@@ -205,6 +207,8 @@ impl Conversation {
         }
         self.incoming.extend(body);
         if flags & MORE_FRAGMENTS != 0 {
+            //= rfc5216 2.1.5 "it MUST respond with an EAP-Request with EAP-Type=EAP-TLS and no data."
+            //= test: fragments_are_acknowledged_and_a_message_has_a_bound, a_client_waits_for_each_fragment_and_for_the_success
             return Progress::Send(vec![0]);
         }
         self.advance()
@@ -246,6 +250,8 @@ impl Conversation {
         let mut flags = if end < total { MORE_FRAGMENTS } else { 0 };
         let mut out = Vec::with_capacity(5 + FRAGMENT);
         if first && end < total {
+            //= rfc5216 2.1.5 "MUST be set for the first fragment of a fragmented TLS message or set of messages."
+            //= test: a_client_with_a_certificate_comes_in_although_frames_are_lost_and_repeated, nonsense_in_place_of_a_handshake_is_the_end_of_it
             flags |= LENGTH_INCLUDED;
         }
         out.push(flags);
