@@ -20,6 +20,7 @@ mod hostility;
 mod identity;
 mod liveness;
 mod nat;
+mod recorded;
 mod renewal;
 mod responder;
 mod selectors;
