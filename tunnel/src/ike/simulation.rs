@@ -13,6 +13,7 @@ use crate::suite::{Cipher, Group, Hash};
 use registry::{NotifyType, PayloadType};
 
 mod certificates;
+mod clients;
 mod establishment;
 mod fragmentation;
 mod habits;
