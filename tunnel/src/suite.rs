@@ -280,6 +280,48 @@ impl Security {
         chosen.into_iter().map(|(cipher, hash, group)| IkeProposal { cipher, hash, group }).collect()
     }
 
+    /// The phase 1 proposals of the level that a server accepts, the preferred first: far more than are offered, because peers have
+    /// their own taste. Groups of elliptic curves cost the least.
+    pub fn accepted_ike_proposals(self) -> Vec<IkeProposal> {
+        use Cipher::{Aes128, Aes192, Aes256, TripleDes};
+        use Group::{Ecp256, Ecp384, Modp1024, Modp1536, Modp2048, Modp3072, Modp4096};
+        use Hash::{Sha1, Sha256, Sha384, Sha512};
+        let (aes, strong) = (&[Aes256, Aes192, Aes128][..], &[Ecp384, Ecp256, Modp2048, Modp3072, Modp4096][..]);
+        let tiers = [
+            (Self::Strong, aes, strong),
+            (Self::Compatible, aes, &[Modp1536]),
+            (Self::Compatible, &[TripleDes], strong),
+            (Self::Compatible, &[TripleDes], &[Modp1536]),
+            (Self::Legacy, aes, &[Modp1024]),
+            (Self::Legacy, &[TripleDes], &[Modp1024]),
+        ];
+        let mut accepted = Vec::new();
+        for (_, ciphers, groups) in tiers.into_iter().filter(|(level, ..)| *level <= self) {
+            for hash in [Sha256, Sha384, Sha512, Sha1] {
+                for &cipher in ciphers {
+                    accepted.extend(groups.iter().map(|&group| IkeProposal { cipher, hash, group }));
+                }
+            }
+        }
+        accepted
+    }
+
+    /// The ESP proposals of the level that a server accepts, the preferred first. A fresh exchange is up to the peer.
+    pub fn accepted_esp_proposals(self) -> Vec<EspProposal> {
+        use Cipher::{Aes128, Aes128Gcm16, Aes192, Aes256, Aes256Gcm16, TripleDes};
+        use Hash::{Sha1, Sha256, Sha384, Sha512};
+        let aead = [Aes256Gcm16, Aes128Gcm16].map(|cipher| EspProposal { cipher, integrity: None, group: None });
+        let mut accepted = aead.to_vec();
+        let legacy: &[Cipher] = if self >= Self::Legacy { &[TripleDes] } else { &[] };
+        for ciphers in [&[Aes256, Aes192, Aes128][..], legacy] {
+            for hash in [Sha256, Sha384, Sha512, Sha1] {
+                let with = |&cipher: &Cipher| EspProposal { cipher, integrity: Some(hash), group: None };
+                accepted.extend(ciphers.iter().map(with));
+            }
+        }
+        accepted
+    }
+
     /// The ESP proposals of the level, the preferred first; none asks for a fresh exchange.
     pub fn esp_proposals(self) -> Vec<EspProposal> {
         use Cipher::{Aes128, Aes256, TripleDes};
@@ -319,6 +361,21 @@ mod tests {
         for text in ["aes256-sha256", "aes128gcm16", "aes256gcm16-ecp256", "3des-sha1-modp1024"] {
             assert_eq!(text.parse::<EspProposal>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_server_accepts_all_that_is_offered_at_its_level_and_nothing_of_the_levels_above() {
+        for level in [Security::Strong, Security::Compatible, Security::Legacy] {
+            let (ike, esp) = (level.accepted_ike_proposals(), level.accepted_esp_proposals());
+            assert!(level.ike_proposals().iter().all(|proposal| ike.contains(proposal)), "{level:?}");
+            assert!(level.esp_proposals().iter().all(|proposal| esp.contains(proposal)), "{level:?}");
+        }
+        let has = |level: Security, proposal: &str| level.accepted_ike_proposals().contains(&proposal.parse().unwrap());
+        assert!(has(Security::Legacy, "3des-sha1-modp1024") && !has(Security::Compatible, "aes256-sha256-modp1024"));
+        assert!(has(Security::Compatible, "aes256-sha1-modp1536") && !has(Security::Strong, "aes256-sha1-modp1536"));
+        assert!(!has(Security::Strong, "3des-sha1-modp2048") && !has(Security::Legacy, "aes256-md5-modp2048"));
+        let old: EspProposal = "3des-sha1".parse().unwrap();
+        assert!(!Security::Compatible.accepted_esp_proposals().contains(&old));
     }
 
     #[test]

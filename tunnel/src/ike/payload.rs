@@ -224,7 +224,10 @@ mod tests {
             Identity::DistinguishedName(vec![0x30, 0]),
             Identity::Other { kind: IdType::DER_ASN1_GN, data: vec![0x30, 0] },
         ] {
-            assert_eq!(Identity::read(&identity.body(17, 500)), identity);
+            // The RFC allows 0/0 and 17/500; peers behind a NAT and others send what they like.
+            for (protocol, port) in [(0, 0), (17, 0), (17, 500), (17, 4500), (6, 80)] {
+                assert_eq!(Identity::read(&identity.body(protocol, port)), identity);
+            }
         }
     }
 

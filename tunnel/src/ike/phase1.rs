@@ -316,6 +316,10 @@ impl Ike {
         }
         self.floated |= sa.port == Port::NatT;
         self.contacted = true;
+        if self.offer.is_some() {
+            // What the peer asked for is what it is asked for when this end renews: it may accept nothing else.
+            self.config.proposals = vec![sa.proposal];
+        }
         if self.isakmp.len() >= MAX_ISAKMP
             && let Some(oldest) = self.isakmp.first().map(|sa| sa.id)
         {

@@ -647,6 +647,22 @@ mod tests {
     }
 
     #[test]
+    fn a_second_value_of_an_attribute_spoils_its_transform_and_the_same_value_twice_does_not() {
+        let transform = |number, attributes: &[(u16, u16)]| {
+            let mut transform = vec![number, KEY_IKE, 0, 0];
+            attributes.iter().for_each(|&(class, value)| write_basic(&mut transform, class, value));
+            transform
+        };
+        let twice = transform(1, &[(1, 5), (2, 2), (2, 1), (4, 2), (3, 1)]);
+        let again = transform(2, &[(1, 5), (2, 2), (2, 2), (4, 2), (3, 1)]);
+        let ours = ike(&["3des-md5-modp1024", "3des-sha1-modp1024"]);
+        let offer = write_sa(1, ProtocolId::ISAKMP, &[], &[twice, again]);
+        let (chosen, answer) = choose_phase1(&ours, &[PSK], &offer).unwrap().unwrap();
+        assert_eq!(chosen.proposal.to_string(), "3des-sha1-modp1024");
+        assert_eq!(read_sa(&answer).unwrap()[0].transforms[0].body[0], 2);
+    }
+
+    #[test]
     fn sa_payloads_cut_short_anywhere_are_refused() {
         let offer = offer_phase2(&esp(&["aes256-sha1", "3des-md5"]), DAY, EncapsulationMode::UDP_TRANSPORT, 4096);
         assert!(read_sa(&offer).is_ok());

@@ -93,9 +93,10 @@ impl Ike {
     }
 
     /// Takes over the ISAKMP SA that a relation admitted by a [`super::Responder`] has just established, as the renewal of ours: the
-    /// owner has found that it is the same peer, and has handed nothing else to `other` since. What `other` has still to send and
+    /// owner has found that it is the same peer, and has handed nothing else to `other` since. A relation that was over goes on. What `other` has still to send and
     /// to say comes out of this relation.
     pub fn absorb(&mut self, now: Instant, other: Self) {
+        self.closed = false;
         self.transmits.extend(other.transmits);
         self.events.extend(other.events);
         for mut sa in other.isakmp {

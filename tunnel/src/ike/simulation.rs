@@ -13,6 +13,7 @@ use crate::suite::{Cipher, Group, Hash};
 use registry::{NotifyType, PayloadType};
 
 mod certificates;
+mod clients;
 mod establishment;
 mod fragmentation;
 mod habits;
@@ -20,6 +21,7 @@ mod hostility;
 mod identity;
 mod liveness;
 mod nat;
+mod recorded;
 mod renewal;
 mod responder;
 mod selectors;

@@ -98,8 +98,10 @@ pub(super) fn responder(
 ) -> ike::ResponderConfig {
     let Server { ike, esp, .. } = config;
     let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let proposals = if ike.proposals.is_empty() { ike.security.ike_proposals() } else { ike.proposals.clone() };
-    let esp_proposals = if esp.proposals.is_empty() { ike.security.esp_proposals() } else { esp.proposals.clone() };
+    let proposals =
+        if ike.proposals.is_empty() { ike.security.accepted_ike_proposals() } else { ike.proposals.clone() };
+    let esp_proposals =
+        if esp.proposals.is_empty() { ike.security.accepted_esp_proposals() } else { esp.proposals.clone() };
     ike::ResponderConfig::new(ike::Config {
         proposals,
         lifetime: Duration::from_secs(ike.lifetime_seconds.into()),

@@ -302,6 +302,25 @@ fn message_2_is_sent_again_until_the_first_esp_packet() {
 }
 
 #[test]
+fn phase_1_that_the_peer_began_is_renewed_with_what_it_asked_for() {
+    let mut link = Link::fronted(&config("3des-sha1-modp1024", "aes128-sha256"), 117);
+    let mut usual = ResponderConfig::new(mirrored(&fast()));
+    usual.ike.proposals = crate::suite::Security::Legacy.accepted_ike_proposals();
+    link.front.as_mut().unwrap().responder.configure(usual);
+    link.connect();
+    link.run(seconds(2));
+    link.assert_established();
+    link.peers[SERVER].ike.begin_main_mode(link.now);
+    link.drain();
+    link.run(seconds(2));
+    let current = link.peers[SERVER].ike.current().unwrap();
+    assert_eq!(
+        (current.role, current.proposal.to_string().as_str()),
+        (main_mode::Role::Initiator, "3des-sha1-modp1024")
+    );
+}
+
+#[test]
 fn a_pair_that_the_peer_began_is_renewed_with_what_it_asked_for() {
     let mut link = Link::fronted(&fast(), 116);
     let ids: [&[u8]; 2] = [&[1, 17, 6, 165, 192, 168, 1, 10], b"\x02\x11\x06\xa5vpn.example"];

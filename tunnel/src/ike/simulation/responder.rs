@@ -402,3 +402,131 @@ fn the_spis_of_a_relation_come_from_its_space() {
     assert!(link.peers[SERVER].inbound.keys().all(|spi| spi >> 16 == 0xabcd));
     assert!(link.peers[SERVER].inbound.len() > 1);
 }
+
+#[test]
+fn garbage_and_spoiled_messages_never_panic_and_no_answer_is_longer_than_they_are() {
+    let (mut responder, now) = (responder(&fast()), Instant::now());
+    let (mut client, message_1) = client(&fast(), now, 1);
+    let message_3 = message_3(&mut responder, now, &mut client, &message_1);
+    let mut rng = StdRng::seed_from_u64(12);
+    let mut answers = 0;
+    for round in 0..30_000_u64 {
+        let mut message = if round % 2 == 0 { message_1.clone() } else { message_3.clone() };
+        if round % 5 == 0 {
+            message.truncate(rng.random_range(0..=message.len()));
+        }
+        for _ in 0..rng.random_range(1..4) {
+            if !message.is_empty() {
+                let at = rng.random_range(0..message.len());
+                message[at] = rng.random();
+            }
+        }
+        let now = now + Duration::from_millis(round);
+        match handle(&mut responder, now, REMOTE, &message) {
+            Answer::Ignored(_) => {}
+            Answer::Reply(reply) => {
+                assert!(reply.len() <= message.len());
+                answers += 1;
+            }
+            Answer::Admitted(mut ike) => ike.handle_message(now, Port::Ike, &message),
+        }
+    }
+    assert!(answers > 100);
+    let expected: u64 = responder.statistics().ignored().map(|(_, count)| count).sum();
+    assert!(expected > 10_000);
+}
+
+#[test]
+fn the_labels_of_reasons_differ() {
+    let labels: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+    assert_eq!(labels.len(), Reason::ALL.len());
+}
+
+#[test]
+fn a_relation_that_was_over_goes_on_with_a_new_phase_1() {
+    let mut link = Link::fronted(&fast(), 13);
+    link.connect();
+    link.run(seconds(2));
+    // The pairs are there still, so that the owner takes it for the same relation.
+    let pairs = link.peers[SERVER].ike.pairs.clone();
+    link.peers[SERVER].ike.shut();
+    link.peers[SERVER].ike.pairs = pairs;
+    link.peers[CLIENT].ike.begin_main_mode(link.now);
+    link.drain();
+    link.run(seconds(2));
+    link.peers[CLIENT].ike.rekey_ipsec(link.now);
+    link.drain();
+    link.run(seconds(2));
+    assert!(link.peers[SERVER].ike.is_established());
+    assert_eq!(link.peers[SERVER].inbound.len(), 2);
+}
+
+#[test]
+fn a_peer_that_has_moved_is_told_where_it_is_seen_when_phase_1_is_renewed() {
+    let mut link = Link::fronted(&fast(), 14);
+    link.connect();
+    link.run(seconds(2));
+    assert!(!link.peers[CLIENT].ike.current().unwrap().nat.local);
+    link.peers[SERVER].ike.set_remote(Port::NatT, "198.51.100.9:61000".parse().unwrap());
+    link.peers[SERVER].ike.begin_main_mode(link.now);
+    link.drain();
+    link.run(seconds(2));
+    let sa = link.peers[CLIENT].ike.current().unwrap();
+    assert!(sa.role == main_mode::Role::Responder && sa.nat.local);
+}
+
+#[test]
+fn a_tunnel_over_ipv6_comes_up() {
+    let [client, server] = ["2001:db8::1", "2001:db8::2"].map(|address| address.parse().unwrap());
+    let mut link = Link::fronted(&Config { local: client, remote: server, ..fast() }, 15);
+    link.connect();
+    link.run(seconds(2));
+    link.assert_established();
+    assert_eq!(link.peers[SERVER].ike.isakmp[0].peer_id, Identity::Address(client));
+    let sa = &link.peers[CLIENT].ike.isakmp[0];
+    assert_eq!(sa.nat, Nat { local: false, remote: true });
+    let content = opened(sa, &link.sent[6].2, None);
+    // ID_IPV6_ADDR, 16 octets.
+    let kinds: Vec<_> = bodies(&content, PayloadType::ID).iter().map(|id| (id[0], id.len())).collect();
+    assert_eq!(kinds, [(5, 20), (5, 20)]);
+    assert!(bodies(&content, PayloadType::NAT_OA).iter().all(|body| body[0] == 5 && body.len() == 20));
+}
+
+#[test]
+fn deletes_of_what_is_unknown_or_already_replaced_touch_nothing_else() {
+    let mut link = Link::fronted(&fast(), 16);
+    link.connect();
+    link.run(seconds(2));
+    let old = link.peers[CLIENT].ike.pairs[0].inbound;
+    link.peers[CLIENT].ike.rekey_ipsec(link.now);
+    link.drain();
+    link.run(seconds(2));
+    let isakmp = link.peers[CLIENT].ike.isakmp[0].id;
+    for spi in [old, 0x1234_5678] {
+        link.peers[CLIENT].ike.inform_delete(isakmp, ProtocolId::ESP, &spi.to_be_bytes());
+    }
+    link.peers[CLIENT].ike.inform_delete(isakmp, ProtocolId::ISAKMP, &[7; 16]);
+    link.drain();
+    link.run(seconds(2));
+    let server = &link.peers[SERVER];
+    assert_eq!((server.inbound.len(), server.ike.isakmp.len()), (1, 1));
+    assert!(server.ike.has_current_pair());
+}
+
+#[test]
+fn a_late_duplicate_of_a_quick_mode_whose_isakmp_sa_is_gone_changes_nothing() {
+    let mut link = Link::fronted(&fast(), 17);
+    link.connect();
+    link.run(seconds(2));
+    let quick_mode = link.sent[6].2.clone();
+    link.peers[CLIENT].ike.begin_main_mode(link.now);
+    link.drain();
+    link.run(seconds(120));
+    assert_eq!(link.peers[SERVER].ike.isakmp.len(), 1);
+    let events = link.peers[SERVER].events.len();
+    link.deliver(SERVER, Port::NatT, &quick_mode);
+    link.peers[SERVER].ike.handle_message(link.now, Port::NatT, &quick_mode);
+    link.drain();
+    assert_eq!(link.peers[SERVER].events.len(), events);
+    link.assert_established();
+}
