@@ -1,10 +1,13 @@
-//! Foreign L2TP/IPsec peers: guests with strongSwan, xl2tpd and pppd on a Linux kernel of their own, and SoftEther.
+//! Foreign L2TP/IPsec peers: guests with strongSwan, xl2tpd and pppd on a Linux kernel of their own, and SoftEther;
+//! and the RADIUS server that a server asks.
 
 mod guest;
 pub mod pki;
+mod radius;
 mod softether;
 
 pub use guest::{Exchanges, Guest, GuestPings, INNER, Lac, Lns, PppAuth, end_kept, is_kept};
+pub use radius::FreeRadius;
 pub use softether::SoftEther;
 
 /// The Debian packages that guests need.
@@ -32,4 +35,5 @@ pub const GUEST_PACKAGES: &[&str] = &[
 pub const NETWORK_PACKAGES: &[&str] = &["conntrack", "nftables", "tcpdump", "tshark"];
 
 /// Those of the other peers.
-pub const OTHER_PACKAGES: &[&str] = &["dnsmasq-base", "softether-vpncmd", "softether-vpnserver"];
+pub const OTHER_PACKAGES: &[&str] =
+    &["dnsmasq-base", "freeradius", "freeradius-utils", "softether-vpncmd", "softether-vpnserver"];

@@ -7,6 +7,7 @@ mod interop {
     mod capture;
     mod failure;
     mod lifetime;
+    mod radius;
     mod recovery;
     mod server;
     mod softether;

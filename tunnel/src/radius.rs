@@ -26,7 +26,7 @@ pub use accounting::{Account, Traffic};
 pub use attribute::{Authentic, TerminateCause};
 pub use client::{Client, Event, Server, Settings, Statistics};
 pub use dynamic::{Disconnect, Known, Selector};
-pub use exchange::{Datagram, Dropped};
+pub use exchange::{Datagram, Dropped, Standing};
 
 use std::net::IpAddr;
 

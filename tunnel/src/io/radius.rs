@@ -18,7 +18,9 @@ use tokio::task::JoinHandle;
 use crate::aaa;
 use crate::config::server::Radius as Config;
 use crate::radius::packet::MAX_PACKET;
-use crate::radius::{self, Account, Client, Datagram, SessionInfo, Settings, Statistics, TerminateCause, Traffic};
+use crate::radius::{
+    self, Account, Client, Datagram, Dropped, SessionInfo, Settings, Standing, Statistics, TerminateCause, Traffic,
+};
 use crate::report::{Layer, LayerReport, Reason, State};
 use servers::{Resolved, Watcher};
 
@@ -283,14 +285,22 @@ fn settings(config: &Config, resolved: &Resolved) -> Settings {
 fn layer(client: &Client, resolved: &Resolved, problem: Option<&str>) -> LayerReport {
     let mut sentences: Vec<String> = Vec::new();
     let mut works = false;
-    for (server, answers) in resolved.0.iter().zip(client.answers()) {
-        match (&server.found, answers) {
+    for (server, standing) in resolved.0.iter().zip(client.standings()) {
+        match (&server.found, standing) {
             (Err(problem), _) => sentences.push(problem.clone()),
-            (Ok(_), Some(false)) => sentences.push(format!(
+            (Ok(_), Standing::Unasked | Standing::Answers) => works = true,
+            (Ok(_), Standing::Silent) => sentences.push(format!(
                 "RADIUS server {} does not answer: look at its address, and whether it knows this client and its secret.",
                 server.name
             )),
-            (Ok(_), Some(true) | None) => works = true,
+            (Ok(_), Standing::Unusable(Dropped::NoMessageAuthenticator)) => sentences.push(format!(
+                "The answers of RADIUS server {} could be forged (CVE-2024-3596): have it send Message-Authenticator.",
+                server.name
+            )),
+            (Ok(_), Standing::Unusable(_)) => sentences.push(format!(
+                "The answers of RADIUS server {} do not fit the shared secret: look at it at both ends.",
+                server.name
+            )),
         }
     }
     let (state, reason, first) = if works {

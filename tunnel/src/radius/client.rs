@@ -13,7 +13,7 @@ use super::access::{Access, eap_id};
 use super::accounting::{Account, Accounting, Moment, Status, Traffic};
 use super::attribute::{Attribute, Code, TerminateCause};
 use super::dynamic::{Disconnect, Dynamic};
-use super::exchange::{Datagram, Dropped, Endpoint, Exchanges, Patience};
+use super::exchange::{Datagram, Dropped, Endpoint, Exchanges, Patience, Standing};
 use super::packet::Packet;
 use super::{SessionIds, SessionInfo};
 use crate::aaa::{self, Cause, Proof, Refusal, Verdict};
@@ -311,10 +311,9 @@ impl Client {
         self.events.pop_front()
     }
 
-    /// Whether each server of the settings answers authentication, as far as it was asked; one without an address does not.
-    pub fn answers(&self) -> impl Iterator<Item = Option<bool>> {
-        let known = self.settings.servers.iter().zip(self.authentication.answers());
-        known.map(|(server, answers)| if server.address.is_some() { answers } else { Some(false) })
+    /// What is known of each server of the settings with regard to authentication.
+    pub fn standings(&self) -> impl Iterator<Item = Standing> {
+        self.authentication.standings()
     }
 
     /// What was counted.

@@ -109,6 +109,19 @@ impl Dropped {
     }
 }
 
+/// What is known of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: it was not asked, or nobody had to wait too long yet.
+    Unasked,
+    /// It answers.
+    Answers,
+    /// Nothing comes back.
+    Silent,
+    /// What comes back cannot be used.
+    Unusable(Dropped),
+}
+
 /// An answer that is the server's, with what was asked.
 pub(super) struct Answered<'a, K, A> {
     pub(super) key: K,
@@ -137,7 +150,9 @@ struct Server<K> {
     next: u8,
     heard: Option<Instant>,
     silent_until: Option<Instant>,
-    answers: Option<bool>,
+    standing: Standing,
+    /// Why its last answer was dropped, if none was taken since.
+    dropped: Option<Dropped>,
 }
 
 struct Pending<A> {
@@ -162,7 +177,7 @@ struct Placed {
 impl<K> Server<K> {
     fn new(endpoint: Endpoint) -> Self {
         let owners = std::iter::repeat_with(|| None).take(IDENTIFIERS).collect();
-        Self { endpoint, owners, next: 0, heard: None, silent_until: None, answers: None }
+        Self { endpoint, owners, next: 0, heard: None, silent_until: None, standing: Standing::Unasked, dropped: None }
     }
 
     /// The identifier that was free for the longest time (RFC 5080 section 2.2.2).
@@ -207,7 +222,7 @@ impl<K: Ord + Copy, A: Ask> Exchanges<K, A> {
             // Packets of an identifier that was just in use could be taken for repetitions.
             let same = known.iter().find(|known| known.endpoint.address == server.endpoint.address);
             server.next = same.map_or(0, |known| known.next);
-            server.answers = same.and_then(|known| known.answers);
+            server.standing = same.map_or(Standing::Unasked, |known| known.standing);
             server.silent_until = same.and_then(|known| known.silent_until);
         }
         self.patience = patience;
@@ -235,9 +250,9 @@ impl<K: Ord + Copy, A: Ask> Exchanges<K, A> {
         self.pending.len()
     }
 
-    /// Whether each server answers, as far as it was asked.
-    pub(super) fn answers(&self) -> impl Iterator<Item = Option<bool>> {
-        self.servers.iter().map(|server| server.answers)
+    /// What is known of each server.
+    pub(super) fn standings(&self) -> impl Iterator<Item = Standing> {
+        self.servers.iter().map(|server| server.standing)
     }
 
     /// How often a request was repeated.
@@ -272,21 +287,14 @@ impl<K: Ord + Copy, A: Ask> Exchanges<K, A> {
         let sent = placed.sent.iter().find(|(id, _)| *id == packet.id).ok_or(Dropped::Unexpected)?;
         let server = self.servers.get_mut(index).ok_or(Dropped::Unexpected)?;
         let (_, authenticator) = sent;
-        if !packet.is_from(authenticator, &server.endpoint.secret) {
-            return Err(Dropped::WrongAuthenticator);
-        }
-        match packet.integrity(authenticator, &server.endpoint.secret) {
-            Integrity::Proved => {}
-            Integrity::Absent if A::DEMANDS_INTEGRITY => return Err(Dropped::NoMessageAuthenticator),
-            Integrity::Absent => {}
-            Integrity::Refuted => return Err(Dropped::WrongMessageAuthenticator),
-        }
-        if !A::ANSWERS.contains(&packet.code) {
-            return Err(Dropped::Unexpected);
+        if let Err(reason) = check::<A>(&packet, authenticator, &server.endpoint.secret) {
+            server.dropped = Some(reason);
+            return Err(reason);
         }
         server.heard = Some(now);
         server.silent_until = None;
-        server.answers = Some(true);
+        server.standing = Standing::Answers;
+        server.dropped = None;
         let pending = self.take(key).ok_or(Dropped::Unexpected)?;
         self.admit(now);
         Ok(Answered { key, ask: pending.ask, server: index, packet })
@@ -363,7 +371,7 @@ impl<K: Ord + Copy, A: Ask> Exchanges<K, A> {
         if placed.tries >= self.patience.tries {
             if server.heard.is_none_or(|heard| heard < placed.since) {
                 server.silent_until = Some(now + SILENCE);
-                server.answers = Some(false);
+                server.standing = server.dropped.map_or(Standing::Silent, Standing::Unusable);
             }
             placed.sent.iter().for_each(|(id, _)| server.free(*id));
             if let Some(tried) = pending.tried.get_mut(placed.server) {
@@ -417,6 +425,19 @@ impl<K: Ord + Copy, A: Ask> Exchanges<K, A> {
             None => self.waiting.retain(|waiting| *waiting != key),
         }
         Some(pending)
+    }
+}
+
+/// Whether an answer is the server's.
+fn check<A: Ask>(packet: &Packet<'_>, request: &[u8; AUTHENTICATOR], secret: &[u8]) -> Result<(), Dropped> {
+    if !packet.is_from(request, secret) {
+        return Err(Dropped::WrongAuthenticator);
+    }
+    match packet.integrity(request, secret) {
+        Integrity::Refuted => Err(Dropped::WrongMessageAuthenticator),
+        Integrity::Absent if A::DEMANDS_INTEGRITY => Err(Dropped::NoMessageAuthenticator),
+        _ if A::ANSWERS.contains(&packet.code) => Ok(()),
+        _ => Err(Dropped::Unexpected),
     }
 }
 

@@ -74,12 +74,12 @@ impl World {
         self.radius.authenticate(key, request, info()).unwrap();
     }
 
-    /// Accepts everybody from here on.
-    fn serve(&self, secret: &'static [u8]) -> JoinHandle<()> {
+    /// Answers everybody from here on.
+    fn serve(&self, build: fn(u8) -> Builder, secret: &'static [u8]) -> JoinHandle<()> {
         let server = self.server.try_clone().unwrap();
         tokio::spawn(async move {
             loop {
-                answer(&server, Code::ACCESS_ACCEPT, secret).await;
+                answer(&server, build, secret).await;
             }
         })
     }
@@ -120,18 +120,26 @@ fn account() -> Account {
     }
 }
 
+fn accept(id: u8) -> Builder {
+    Builder::signed(Code::ACCESS_ACCEPT, id)
+}
+
+fn accept_unsigned(id: u8) -> Builder {
+    Builder::new(Code::ACCESS_ACCEPT, id)
+}
+
+fn recorded(id: u8) -> Builder {
+    Builder::new(Code::ACCOUNTING_RESPONSE, id)
+}
+
 /// Answers the next datagram, and returns it.
-async fn answer(socket: &std::net::UdpSocket, code: Code, secret: &[u8]) -> Vec<u8> {
+async fn answer(socket: &std::net::UdpSocket, build: fn(u8) -> Builder, secret: &[u8]) -> Vec<u8> {
     let socket = UdpSocket::from_std(socket.try_clone().unwrap()).unwrap();
     let mut buffer = [0; MAX_PACKET];
     let (length, from) = tokio::time::timeout(PATIENCE, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
     let packet = Packet::parse(&buffer[..length]).unwrap();
-    let builder = if code == Code::ACCOUNTING_RESPONSE {
-        Builder::new(code, packet.id)
-    } else {
-        Builder::signed(code, packet.id)
-    };
-    socket.send_to(&builder.finish(packet.authenticator, secret).unwrap(), from).await.unwrap();
+    let octets = build(packet.id).finish(packet.authenticator, secret).unwrap();
+    socket.send_to(&octets, from).await.unwrap();
     buffer[..length].to_vec()
 }
 
@@ -143,7 +151,7 @@ fn status(octets: &[u8]) -> StatusType {
 async fn a_server_is_asked_and_its_answer_comes_back() {
     let mut world = World::of_secret(b"first secret\n");
     world.authenticate(7);
-    answer(&world.server, Code::ACCESS_ACCEPT, b"first secret").await;
+    answer(&world.server, accept, b"first secret").await;
     let said = world.said().await;
     assert!(matches!(said, radius::Event::Answered { key: 7, verdict: Verdict::Accept(_) }), "{said:?}");
     assert_eq!(world.radius.statistics().accepted, 1);
@@ -169,7 +177,7 @@ async fn a_secret_is_followed_as_it_changes() {
     assert!(layer.message.contains("key secret of Secret radius does not exist"), "{}", layer.message);
     for secret in [&b"first secret"[..], b"second secret"] {
         world.folder.write("secret", secret);
-        let serving = world.serve(secret);
+        let serving = world.serve(accept, secret);
         // It is silent for everybody who has another secret.
         loop {
             world.authenticate(7);
@@ -191,13 +199,30 @@ async fn a_silent_server_is_reported_until_it_answers() {
     let layer = world.layer().await;
     assert_eq!((layer.state, layer.reason), (State::Down, Reason::RadiusSilent));
     assert!(layer.message.contains("RADIUS server 127.0.0.1 does not answer"), "{}", layer.message);
-    world.serve(b"secret");
+    world.serve(accept, b"secret");
     world.authenticate(8);
     loop {
         if let Event::Layer(layer) = world.event().await {
             assert_eq!((layer.state, layer.reason), (State::Up, Reason::RadiusAnswers));
             break;
         }
+    }
+}
+
+#[tokio::test]
+async fn answers_that_cannot_be_used_are_reported_with_the_remedy() {
+    for (build, secret, words) in [
+        (accept as fn(u8) -> Builder, &b"guess"[..], "do not fit the shared secret"),
+        (accept_unsigned, b"secret", "have it send Message-Authenticator"),
+    ] {
+        let mut world = World::of_secret(b"secret");
+        assert_eq!(world.layer().await.state, State::Up);
+        world.serve(build, secret);
+        world.authenticate(7);
+        world.said().await;
+        let layer = world.layer().await;
+        assert_eq!(layer.reason, Reason::RadiusSilent);
+        assert!(layer.message.contains(words), "{}", layer.message);
     }
 }
 
@@ -210,7 +235,7 @@ async fn the_end_waits_for_the_records_of_sessions() {
     let end = tokio::spawn(world.radius.end());
     let mut told = Vec::new();
     for _ in 0..4 {
-        told.push(status(&answer(&accounting, Code::ACCOUNTING_RESPONSE, b"secret").await));
+        told.push(status(&answer(&accounting, recorded, b"secret").await));
     }
     tokio::time::timeout(PATIENCE, end).await.unwrap().unwrap();
     told.sort_unstable();
@@ -260,6 +285,6 @@ async fn another_configuration_is_followed() {
     world.radius.reconfigure(world.config.clone()).unwrap();
     // The one before is asked at first, until the names of the other are resolved.
     world.authenticate(7);
-    answer(&other, Code::ACCESS_ACCEPT, b"secret").await;
+    answer(&other, accept, b"secret").await;
     assert!(matches!(world.said().await, radius::Event::Answered { verdict: Verdict::Accept(_), .. }));
 }

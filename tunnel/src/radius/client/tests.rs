@@ -164,10 +164,10 @@ fn the_next_server_is_asked_when_one_is_silent_and_the_silent_one_last_for_a_min
     }
     let request = world.one();
     assert_eq!(request.to.to_string(), "192.0.2.2:1812");
-    assert_eq!(world.client.answers().collect::<Vec<_>>(), [Some(false), None]);
+    assert_eq!(world.client.standings().collect::<Vec<_>>(), [Standing::Silent, Standing::Unasked]);
     world.answer(&request, Code::ACCESS_ACCEPT, &[]);
     assert!(is_accept(world.event(), 7));
-    assert_eq!(world.client.answers().collect::<Vec<_>>(), [Some(false), Some(true)]);
+    assert_eq!(world.client.standings().collect::<Vec<_>>(), [Standing::Silent, Standing::Answers]);
 
     world.request(8, pap());
     assert_eq!(world.sent_to(), ["192.0.2.2:1812"]);
@@ -191,7 +191,7 @@ fn a_server_that_answers_others_is_not_silent() {
     world.wait(PAUSE);
     // Request 7 moves on, and the next one begins with the first server all the same.
     assert!(world.sent_to().contains(&"192.0.2.2:1812".to_owned()));
-    assert_eq!(world.client.answers().next(), Some(Some(true)));
+    assert_eq!(world.client.standings().next(), Some(Standing::Answers));
     world.request(9, pap());
     assert_eq!(world.sent_to(), ["192.0.2.1:1812"]);
 }
@@ -206,7 +206,7 @@ fn somebody_is_refused_when_no_server_answers() {
     }
     world.wait(PAUSE);
     assert_eq!(world.event(), Some((7, silent())));
-    assert_eq!(world.client.answers().collect::<Vec<_>>(), [Some(false), Some(false)]);
+    assert_eq!(world.client.standings().collect::<Vec<_>>(), [Standing::Silent, Standing::Silent]);
     assert_eq!(world.client.statistics().unanswered, 1);
     assert_eq!(world.client.poll_timeout(), None);
 }
@@ -219,7 +219,6 @@ fn a_server_without_an_address_is_passed_over() {
     world.client.configure(world.now, without.clone());
     world.request(7, pap());
     assert_eq!(world.sent_to(), ["192.0.2.2:1812"]);
-    assert_eq!(world.client.answers().collect::<Vec<_>>(), [Some(false), None]);
     without.servers[1].address = None;
     world.client.configure(world.now, without);
     assert_eq!(world.event(), Some((7, silent())));
@@ -271,6 +270,27 @@ fn an_answer_that_md5_alone_protects_is_dropped() {
     world.hear(request.to, &builder.finish(packet.authenticator, b"first secret").unwrap());
     assert_eq!(world.dropped(Dropped::WrongMessageAuthenticator), 1);
     assert_eq!(world.event(), None);
+}
+
+#[test]
+fn a_server_whose_answers_cannot_be_used_is_told_from_one_that_is_silent() {
+    let mut world = World::new();
+    world.request(7, pap());
+    let first = world.one();
+    let unsigned = |request: &Datagram, secret: &[u8]| {
+        Builder::new(Code::ACCESS_ACCEPT, parse(request).id).finish(parse(request).authenticator, secret).unwrap()
+    };
+    world.hear(first.to, &unsigned(&first, b"first secret"));
+    for _ in 0..3 {
+        world.wait(PAUSE);
+    }
+    let second = world.sent().pop().unwrap();
+    world.hear(second.to, &unsigned(&second, b"guess"));
+    for _ in 0..3 {
+        world.wait(PAUSE);
+    }
+    let expected = [Dropped::NoMessageAuthenticator, Dropped::WrongAuthenticator].map(Standing::Unusable);
+    assert_eq!(world.client.standings().collect::<Vec<_>>(), expected);
 }
 
 #[test]
