@@ -24,15 +24,16 @@ pub struct FreeRadius {
 impl FreeRadius {
     /// Starts a server in `namespace` for clients that have the secret. `users` is a file of the module `files`.
     ///
-    /// Requests of authentication must carry a Message-Authenticator, and answers do.
-    pub fn start(namespace: &Namespace, secret: &str, users: &str) -> Result<Self> {
+    /// Requests of authentication must carry a Message-Authenticator; whether all answers do is `signs`: of its own accord this
+    /// version puts one into those of EAP alone.
+    pub fn start(namespace: &Namespace, secret: &str, users: &str, signs: bool) -> Result<Self> {
         let folder = tool::target().join("peers").join(namespace.name());
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("users"), users)?;
-        fs::write(folder.join("radiusd.conf"), configuration(&folder.display().to_string(), secret))?;
+        fs::write(folder.join("radiusd.conf"), configuration(&folder.display().to_string(), secret, signs))?;
         let mut command = namespace.exec("freeradius");
         command.args(["-f", "-x", "-l", "stdout", "-n", "radiusd", "-D", "/usr/share/freeradius", "-d"]).arg(&folder);
         let mut process = Process::spawn(command, folder.join("server.log"))?;
@@ -64,7 +65,9 @@ impl FreeRadius {
     }
 }
 
-fn configuration(folder: &str, secret: &str) -> String {
+fn configuration(folder: &str, secret: &str, signs: bool) -> String {
+    // Each part on a line of its own.
+    let update = if signs { "update reply {\n&Message-Authenticator := 0x00\n}" } else { "" };
     format!(
         r#"
 prefix = /usr
@@ -146,13 +149,9 @@ server default {{
     eap
   }}
   post-auth {{
-    update reply {{
-      &Message-Authenticator := 0x00
-    }}
+    {update}
     Post-Auth-Type REJECT {{
-      update reply {{
-        &Message-Authenticator := 0x00
-      }}
+      {update}
     }}
   }}
   accounting {{

@@ -12,7 +12,7 @@ use towline_tunnel::aaa::{Cause, Grant, Proof, Request, Verdict};
 use towline_tunnel::crypto::hash;
 use towline_tunnel::ppp::mschapv2::Exchange;
 use towline_tunnel::radius::{
-    Account, Authentic, Client, Event, Known, Server, SessionInfo, Settings, TerminateCause, Traffic,
+    Account, Authentic, Client, Dropped, Event, Known, Server, SessionInfo, Settings, Standing, TerminateCause, Traffic,
 };
 use towline_tunnel::suite::Hash;
 use zeroize::Zeroizing;
@@ -65,12 +65,17 @@ fn server(address: &str, secret: &str) -> Server {
 
 impl World {
     fn new(servers: Vec<Server>) -> Self {
+        Self::of(servers, true)
+    }
+
+    /// `signs` says whether the server puts a Message-Authenticator into every answer.
+    fn of(servers: Vec<Server>, signs: bool) -> Self {
         sweep().unwrap();
         let bridge = Bridge::new().unwrap();
         let (there, here) = (Namespace::new("radius").unwrap(), Namespace::new("nas").unwrap());
         bridge.attach(&there, "eth0", &format!("{SERVER}/24")).unwrap();
         bridge.attach(&here, "eth0", &format!("{CLIENT}/24")).unwrap();
-        let radius = FreeRadius::start(&there, SECRET, USERS).unwrap();
+        let radius = FreeRadius::start(&there, SECRET, USERS, signs).unwrap();
         let bind = |address: &'static str| here.inside(move || UdpSocket::bind(address)).unwrap().unwrap();
         let settings = Settings {
             servers,
@@ -242,6 +247,14 @@ fn freeradius_refuses_wrong_passwords_and_unknown_users() {
 fn freeradius_does_not_hear_a_client_with_another_secret() {
     let mut world = World::new(vec![server(SERVER, "guess")]);
     assert_eq!(world.refused("alice", pap(PASSWORD)), Cause::RadiusSilent);
+}
+
+#[test]
+fn a_freeradius_whose_answers_could_be_forged_is_found_out() {
+    let mut world = World::of(vec![server(SERVER, SECRET)], false);
+    assert_eq!(world.refused("alice", pap(PASSWORD)), Cause::RadiusSilent);
+    let standings: Vec<Standing> = world.driver.client.standings().collect();
+    assert_eq!(standings, [Standing::Unusable(Dropped::NoMessageAuthenticator)]);
 }
 
 /// The packets of the peer are those of draft-kamath-pppext-eap-mschapv2-02.
