@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::aaa;
 use crate::config::server::Radius as Config;
@@ -150,10 +151,8 @@ impl Radius {
 
     /// Ends, once servers have every record, or after three seconds.
     pub async fn end(mut self) {
-        if self.commands.send(Command::End).await.is_ok()
-            && let Err(error) = (&mut self.task).await
-        {
-            tracing::warn!(%error, "RADIUS ended before its time");
+        if self.command(Command::End).is_ok() && timeout(DRAIN, &mut self.task).await.is_err() {
+            tracing::warn!("RADIUS servers have not taken every record of accounting");
         }
     }
 
@@ -188,19 +187,19 @@ impl<T: From<Event>> Task<T> {
         self.requests.open(config.disconnect);
         let mut answer = Box::new([0; MAX_PACKET]);
         let mut request = Box::new([0; MAX_PACKET]);
-        let mut ends_at = None;
+        let mut ends = false;
         loop {
             self.flush(&mut client, &resolved).await;
-            if ends_at.is_some_and(|at| client.is_accounted() || Instant::now() >= at) {
+            if ends && client.is_accounted() {
                 return;
             }
-            let deadline = [client.poll_timeout(), ends_at, self.requests.reopen_at()].into_iter().flatten().min();
+            let deadline = [client.poll_timeout(), self.requests.reopen_at()].into_iter().flatten().min();
             tokio::select! {
-                command = self.commands.recv(), if ends_at.is_none() => match command {
+                command = self.commands.recv(), if !ends => match command {
                     None => return,
                     Some(Command::End) => {
                         client.accounting_off(Instant::now(), unix());
-                        ends_at = Some(Instant::now() + DRAIN);
+                        ends = true;
                     }
                     Some(Command::Configure(new)) => {
                         config = *new;

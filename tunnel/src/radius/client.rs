@@ -174,10 +174,11 @@ impl Client {
     /// same session takes the place of the one before.
     pub fn request(&mut self, now: Instant, key: u64, request: aaa::Request, session: SessionInfo) {
         self.statistics.requests = self.statistics.requests.saturating_add(1);
-        let known = self.conversations.remove(&key);
         let conversation = match &request.proof {
             // Another identifier is that of a conversation that begins (RFC 5080 section 2.1.1).
-            Proof::Eap { packet } => known.filter(|known| known.id.is_some() && known.id == eap_id(packet)),
+            Proof::Eap { packet } => {
+                self.conversations.get(&key).filter(|known| known.id.is_some() && known.id == eap_id(packet))
+            }
             _ => None,
         };
         let access = Access {
@@ -185,7 +186,7 @@ impl Client {
             session,
             session_id: self.ids.of(key),
             nas_identifier: Arc::clone(&self.nas_identifier),
-            conversation: conversation.map(|known| (known.server, known.state)),
+            conversation: conversation.map(|known| (known.server, known.state.clone())),
         };
         if let Some(cause) = access.obstacle() {
             return self.answer(key, Verdict::Reject(Refusal::new(cause)));
@@ -254,6 +255,7 @@ impl Client {
             Verdict::Challenge { .. } => &mut self.statistics.challenged,
         };
         *counter = counter.saturating_add(1);
+        self.conversations.remove(&answered.key);
         if let Verdict::Challenge { packet } = &verdict {
             let state = answered.packet.first(Attribute::STATE).map(<[u8]>::to_vec);
             if self.conversations.len() >= MAX_CONVERSATIONS {

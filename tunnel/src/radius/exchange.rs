@@ -219,11 +219,15 @@ impl<K: Ord + Copy, A: Ask> Exchanges<K, A> {
         let known = std::mem::take(&mut self.servers);
         self.servers = servers.into_iter().map(Server::new).collect();
         for server in &mut self.servers {
+            let Some(same) = known.iter().find(|known| known.endpoint.address == server.endpoint.address) else {
+                continue;
+            };
             // Packets of an identifier that was just in use could be taken for repetitions.
-            let same = known.iter().find(|known| known.endpoint.address == server.endpoint.address);
-            server.next = same.map_or(0, |known| known.next);
-            server.standing = same.map_or(Standing::Unasked, |known| known.standing);
-            server.silent_until = same.and_then(|known| known.silent_until);
+            server.next = same.next;
+            if same.endpoint.secret == server.endpoint.secret {
+                server.standing = same.standing;
+                server.silent_until = same.silent_until;
+            }
         }
         self.patience = patience;
         self.transmits.clear();

@@ -85,7 +85,7 @@ impl World {
     }
 
     async fn event(&mut self) -> Event {
-        tokio::time::timeout(PATIENCE, self.events.recv()).await.unwrap().unwrap()
+        timeout(PATIENCE, self.events.recv()).await.unwrap().unwrap()
     }
 
     async fn layer(&mut self) -> LayerReport {
@@ -136,7 +136,7 @@ fn recorded(id: u8) -> Builder {
 async fn answer(socket: &std::net::UdpSocket, build: fn(u8) -> Builder, secret: &[u8]) -> Vec<u8> {
     let socket = UdpSocket::from_std(socket.try_clone().unwrap()).unwrap();
     let mut buffer = [0; MAX_PACKET];
-    let (length, from) = tokio::time::timeout(PATIENCE, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
+    let (length, from) = timeout(PATIENCE, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
     let packet = Packet::parse(&buffer[..length]).unwrap();
     let octets = build(packet.id).finish(packet.authenticator, secret).unwrap();
     socket.send_to(&octets, from).await.unwrap();
@@ -237,7 +237,7 @@ async fn the_end_waits_for_the_records_of_sessions() {
     for _ in 0..4 {
         told.push(status(&answer(&accounting, recorded, b"secret").await));
     }
-    tokio::time::timeout(PATIENCE, end).await.unwrap().unwrap();
+    timeout(PATIENCE, end).await.unwrap().unwrap();
     told.sort_unstable();
     let all = [StatusType::START, StatusType::STOP, StatusType::ACCOUNTING_ON, StatusType::ACCOUNTING_OFF];
     assert_eq!(told, all);
@@ -246,7 +246,7 @@ async fn the_end_waits_for_the_records_of_sessions() {
 #[tokio::test]
 async fn the_end_does_not_wait_for_a_server_that_is_silent() {
     let world = World::of_secret(b"secret");
-    tokio::time::timeout(PATIENCE, world.radius.end()).await.unwrap();
+    timeout(PATIENCE, world.radius.end()).await.unwrap();
 }
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn a_server_can_end_a_session() {
     world.radius.disconnected(disconnect.token, true).unwrap();
     let socket = UdpSocket::from_std(world.server.try_clone().unwrap()).unwrap();
     let mut buffer = [0; MAX_PACKET];
-    let (length, _) = tokio::time::timeout(PATIENCE, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
+    let (length, _) = timeout(PATIENCE, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(Packet::parse(&buffer[..length]).unwrap().code, Code::DISCONNECT_ACK);
 }
 

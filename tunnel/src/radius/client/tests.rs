@@ -325,6 +325,32 @@ fn a_conversation_of_eap_keeps_its_server_and_its_state() {
 }
 
 #[test]
+fn a_response_that_comes_twice_has_its_state_twice() {
+    let mut world = World::new();
+    world.request(7, eap(1));
+    let request = world.one();
+    let attributes = [(Attribute::STATE, &b"cookie"[..]), (Attribute::EAP_MESSAGE, &[1, 2, 0, 5, 4])];
+    world.answer(&request, Code::ACCESS_CHALLENGE, &attributes);
+    for _ in 0..2 {
+        world.request(7, eap(2));
+        assert_eq!(parse(&world.one()).first(Attribute::STATE), Some(&b"cookie"[..]));
+    }
+}
+
+#[test]
+fn a_server_with_another_secret_is_another_server() {
+    let mut world = World::new();
+    world.request(7, pap());
+    for _ in 0..6 {
+        world.wait(PAUSE);
+    }
+    let mut other = settings();
+    other.servers[0].secret = Zeroizing::new(b"another secret".to_vec());
+    world.client.configure(world.now, other);
+    assert_eq!(world.client.standings().collect::<Vec<_>>(), [Standing::Unasked, Standing::Silent]);
+}
+
+#[test]
 fn a_conversation_that_begins_anew_has_no_state() {
     for forgotten in [false, true] {
         let mut world = World::new();
