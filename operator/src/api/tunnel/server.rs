@@ -16,7 +16,8 @@ use super::secret::{SECRET_KEY_MESSAGE, SECRET_KEY_RULE, SECRET_NAME_MESSAGE, SE
 use crate::api::schema;
 
 const CREDENTIALS_RULE: &str = "(has(self.preSharedKeys) && size(self.preSharedKeys) > 0) || has(self.certificate)";
-const POOLS_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4 && cidr(c).prefixLength() <= 30)";
+const POOLS_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4 && \
+     cidr(c).prefixLength() > 0 && cidr(c).prefixLength() <= 30)";
 const IPV4_RULE: &str = "isIP(self) && ip(self).family() == 4";
 const IPV4_LIST_RULE: &str = "self.all(a, isIP(a) && ip(a).family() == 4)";
 const IPV4_NETWORKS_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4)";
@@ -47,7 +48,7 @@ pub struct Server {
     /// IPv4 networks that clients get their addresses from, such as `10.99.0.0/24`. No network of the cluster may overlap.
     #[schemars(length(min = 1, max = 16), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new(POOLS_RULE).message(
-        "server.pools must be IPv4 networks in CIDR form with a prefix of 30 bits or less, such as 10.99.0.0/24"))]
+        "server.pools must be IPv4 networks in CIDR form with a prefix of 1 to 30 bits, such as 10.99.0.0/24"))]
     pub pools: Vec<String>,
     /// The server's own address inside every link: the first one of the first pool unless it is set. No client gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
