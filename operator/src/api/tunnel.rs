@@ -33,7 +33,8 @@ const SERVICE_NAME_RULE: &str =
     "!has(self.spec.exports) || self.spec.exports.all(e, size(self.metadata.name) + size(e.name) <= 62)";
 const EXPORTS_RULE: &str = "!has(self.exports) || size(self.exports) == 0 || self.attachment == 'Gateway'";
 // A network that is none has a message of its own.
-const EXPORT_HOST_RULE: &str = "self.mode != 'Client' || !has(self.exports) || self.exports.all(e, isIP(e.host) && has(self.network) && \
+const EXPORT_HOST_RULE: &str = "self.mode != 'Client' || !has(self.exports) || self.exports.all(e, \
+     isIP(e.host) && has(self.network) && \
      has(self.network.remoteCIDRs) && \
      self.network.remoteCIDRs.exists(c, !isCIDR(c) || cidr(c).containsIP(e.host)))";
 const SERVER_EXPORT_HOST_RULE: &str =
@@ -48,7 +49,8 @@ const IMPORT_PORTS_RULE: &str = "!has(self.imports) || self.imports.all(i, self.
 const REMOTE_CIDRS_RULE: &str = "self.mode != 'Server' || !has(self.network) || !has(self.network.remoteCIDRs) || \
      size(self.network.remoteCIDRs) == 0";
 const HEALTH_CHECK_RULE: &str = "self.mode != 'Server' || !has(self.healthCheck)";
-const PROBE_HOST_RULE: &str = "self.mode != 'Client' || !has(self.healthCheck) || (isIP(self.healthCheck.host) && has(self.network) && \
+const PROBE_HOST_RULE: &str = "self.mode != 'Client' || !has(self.healthCheck) || ( \
+     isIP(self.healthCheck.host) && has(self.network) && \
      has(self.network.remoteCIDRs) && \
      self.network.remoteCIDRs.exists(c, !isCIDR(c) || cidr(c).containsIP(self.healthCheck.host)))";
 const SUSPEND_RULE: &str = "!(has(self.suspend) && self.suspend) || self.attachment == 'Gateway'";

@@ -347,7 +347,8 @@ pub struct DialIn {
     #[schemars(extend("maxProperties" = 32))]
     pub annotations: Option<BTreeMap<String, String>>,
     /// Local: only the pod's node takes packets from outside, and the server sees the peers' own addresses, which
-    /// `limits.peersPerSource` and `preSharedKeys[].addresses` need. Cluster: every node does, and the server sees addresses of nodes.
+    /// `limits.peersPerSource` and `preSharedKeys[].addresses` need. Cluster: every node does, and the server sees addresses of
+    /// nodes.
     #[serde(default)]
     pub external_traffic_policy: TrafficPolicy,
     /// Which ports of the nodes, instead of those that Kubernetes chooses.
