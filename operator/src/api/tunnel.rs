@@ -21,10 +21,9 @@ pub use client::{Client, Peer, PreSharedKey, User};
 pub use network::{Export, HealthCheck, Import, Network, ProbeType};
 pub use pod::{Amounts, Log, PodSettings, Resources};
 pub use protocol::{Dpd, Esp, Identity, Ike, L2tp, Ppp};
-pub use secret::SecretKey;
+pub use secret::{Certificate, SecretKey};
 pub use server::{
-    Certificate, DialIn, Forwarding, Limits, NodePorts, Radius, RadiusServer, Server, ServerKey, ServiceType,
-    TrafficPolicy,
+    DialIn, Forwarding, Limits, NodePorts, Radius, RadiusServer, Server, ServerKey, ServiceType, TrafficPolicy,
 };
 pub use status::{MAX_ADDRESSES, MAX_STATUS_PODS, Negotiated, PodStatus, ServiceStatus, VpnTunnelStatus};
 

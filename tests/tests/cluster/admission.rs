@@ -122,6 +122,16 @@ fn fields_that_cannot_work_together_are_refused_with_field_and_remedy() {
         ),
         (with(&gateway(), "key: psk", "key: ../psk"), "client.preSharedKey.key", "a key of the Secret"),
         (with(&gateway(), "secretName: some-vpn", "secretName: -vpn"), "client.user.secretName", "such as oslo-vpn"),
+        (
+            with(&gateway(), "    preSharedKey: {name: some-vpn, key: psk}\n", ""),
+            "either preSharedKey or",
+            "set one of them",
+        ),
+        (
+            with(&gateway(), "    user:", "    certificate: {secretName: some-tls}\n    user:"),
+            "either preSharedKey or certificate",
+            "set one of them",
+        ),
         (with(&gateway(), "name: web", "name: Web"), "exports[].name", "such as web"),
         (added("esp: {proposals: [rot13]}"), "esp.proposals", "such as aes256-sha256"),
         (added("ike: {proposals: [aes256-sha256]}"), "ike.proposals", "such as aes256-sha256-modp2048"),

@@ -12,7 +12,9 @@ use towline_tunnel::config::server::{self, OnLimit, SourceNat};
 
 use super::client::ADDRESS_RULE;
 use super::protocol::Identity;
-use super::secret::{SECRET_KEY_MESSAGE, SECRET_KEY_RULE, SECRET_NAME_MESSAGE, SECRET_NAME_RULE, SecretKey};
+use super::secret::{
+    Certificate, SECRET_KEY_MESSAGE, SECRET_KEY_RULE, SECRET_NAME_MESSAGE, SECRET_NAME_RULE, SecretKey,
+};
 use crate::api::schema;
 
 const CREDENTIALS_RULE: &str = "(has(self.preSharedKeys) && size(self.preSharedKeys) > 0) || has(self.certificate)";
@@ -120,25 +122,6 @@ pub struct ServerKey {
 
 fn psk() -> String {
     "psk".to_owned()
-}
-
-/// A Secret of type `kubernetes.io/tls`, as cert-manager writes it: `tls.crt`, `tls.key` and `ca.crt`. A renewed certificate is
-/// taken on without a restart.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Certificate {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(SECRET_NAME_RULE).message(SECRET_NAME_MESSAGE))]
-    pub secret_name: String,
-    /// Key of the Secret with revocation lists of the authorities in PEM, such as `ca.crl`; nothing is revoked unless it is set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(SECRET_KEY_RULE).message(SECRET_KEY_MESSAGE))]
-    pub revocations_key: Option<String>,
-    /// The subject alternative name that the peer's certificate must have; any unless it is set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remote_id: Option<Identity>,
 }
 
 /// Where clients' packets go.
