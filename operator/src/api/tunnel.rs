@@ -21,10 +21,9 @@ pub use client::{Client, Peer, PreSharedKey, User};
 pub use network::{Export, HealthCheck, Import, Network, ProbeType};
 pub use pod::{Amounts, Log, PodSettings, Resources};
 pub use protocol::{Dpd, Esp, Identity, Ike, L2tp, Ppp};
-pub use secret::SecretKey;
+pub use secret::{Certificate, SecretKey};
 pub use server::{
-    Certificate, DialIn, Forwarding, Limits, NodePorts, Radius, RadiusServer, Server, ServerKey, ServiceType,
-    TrafficPolicy,
+    DialIn, Forwarding, Limits, NodePorts, Radius, RadiusServer, Server, ServerKey, ServiceType, TrafficPolicy,
 };
 pub use status::{MAX_ADDRESSES, MAX_STATUS_PODS, Negotiated, PodStatus, ServiceStatus, VpnTunnelStatus};
 
@@ -33,7 +32,8 @@ const SERVICE_NAME_RULE: &str =
     "!has(self.spec.exports) || self.spec.exports.all(e, size(self.metadata.name) + size(e.name) <= 62)";
 const EXPORTS_RULE: &str = "!has(self.exports) || size(self.exports) == 0 || self.attachment == 'Gateway'";
 // A network that is none has a message of its own.
-const EXPORT_HOST_RULE: &str = "self.mode != 'Client' || !has(self.exports) || self.exports.all(e, isIP(e.host) && has(self.network) && \
+const EXPORT_HOST_RULE: &str = "self.mode != 'Client' || !has(self.exports) || self.exports.all(e, \
+     isIP(e.host) && has(self.network) && \
      has(self.network.remoteCIDRs) && \
      self.network.remoteCIDRs.exists(c, !isCIDR(c) || cidr(c).containsIP(e.host)))";
 const SERVER_EXPORT_HOST_RULE: &str =
@@ -48,7 +48,8 @@ const IMPORT_PORTS_RULE: &str = "!has(self.imports) || self.imports.all(i, self.
 const REMOTE_CIDRS_RULE: &str = "self.mode != 'Server' || !has(self.network) || !has(self.network.remoteCIDRs) || \
      size(self.network.remoteCIDRs) == 0";
 const HEALTH_CHECK_RULE: &str = "self.mode != 'Server' || !has(self.healthCheck)";
-const PROBE_HOST_RULE: &str = "self.mode != 'Client' || !has(self.healthCheck) || (isIP(self.healthCheck.host) && has(self.network) && \
+const PROBE_HOST_RULE: &str = "self.mode != 'Client' || !has(self.healthCheck) || ( \
+     isIP(self.healthCheck.host) && has(self.network) && \
      has(self.network.remoteCIDRs) && \
      self.network.remoteCIDRs.exists(c, !isCIDR(c) || cidr(c).containsIP(self.healthCheck.host)))";
 const SUSPEND_RULE: &str = "!(has(self.suspend) && self.suspend) || self.attachment == 'Gateway'";

@@ -11,7 +11,8 @@ use super::tunnel::secret::{SECRET_KEY_MESSAGE, SECRET_KEY_RULE, SECRET_NAME_MES
 
 const USERNAME_RULE: &str = "!self.matches('[[:cntrl:]]')";
 const ADDRESS_RULE: &str = "isIP(self) && ip(self).family() == 4";
-const NETWORKS_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4)";
+// A route for everything would take the server's own traffic as well.
+const NETWORKS_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4 && cidr(c).prefixLength() > 0)";
 const DESTINATIONS_RULE: &str = "self.all(c, isCIDR(c))";
 
 /// Somebody, or a site, who may dial in to a VpnTunnel of mode Server.
@@ -72,7 +73,7 @@ pub struct VpnUserSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new(NETWORKS_RULE).message(
-        "networks must be IPv4 networks in CIDR form, such as 10.20.0.0/16"))]
+        "networks must be IPv4 networks in CIDR form other than 0.0.0.0/0, such as 10.20.0.0/16"))]
     pub networks: Vec<String>,
     /// Networks that the user may send packets to; wherever the server forwards to if none is named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::json;
-use towline_tunnel::config::server::User;
+use towline_tunnel::config::server::{Certificate, User};
 use towline_tunnel::config::{
     Admin, Config, Credentials, Dpd, Esp, Export, HealthCheck, Identity, Ike, L2tp, Log, Network, Peer, Ppp, ProbeKind,
     ReportTo, SecretFile, parse,
@@ -91,11 +91,21 @@ fn identity(id: &tunnel::Identity) -> Identity {
     Identity { kind: id.kind, value: id.value.clone() }
 }
 
+fn certificate(own: &tunnel::Certificate) -> Certificate {
+    Certificate {
+        chain: secret(&own.secret_name, "tls.crt"),
+        key: secret(&own.secret_name, "tls.key"),
+        authorities: secret(&own.secret_name, "ca.crt"),
+        revocations: own.revocations_key.as_ref().map(|key| secret(&own.secret_name, key)),
+        remote_id: own.remote_id.as_ref().map(identity),
+    }
+}
+
 fn credentials(spec: &VpnTunnelSpec, client: &tunnel::Client) -> Credentials {
-    let (key, user) = (&client.pre_shared_key, &client.user);
+    let user = &client.user;
     Credentials {
-        pre_shared_key: Some(secret(&key.name, &key.key)),
-        certificate: None,
+        pre_shared_key: client.pre_shared_key.as_ref().map(|key| secret(&key.name, &key.key)),
+        certificate: client.certificate.as_ref().map(certificate),
         username: secret(&user.secret_name, &user.username_key),
         password: secret(&user.secret_name, &user.password_key),
         tunnel_secret: spec.l2tp.tunnel_secret.as_ref().map(|key| secret(&key.name, &key.key)),
@@ -238,6 +248,32 @@ mod tests {
             config.report.unwrap().url,
             "https://towline-reports.towline-system.svc/v1/namespaces/erp/tunnels/oslo/report"
         );
+    }
+
+    #[test]
+    fn a_client_with_a_certificate_finds_its_files_and_has_no_pre_shared_key() {
+        let mut tunnel = tunnel("Gateway");
+        let client = tunnel.spec.client.as_mut().unwrap();
+        client.pre_shared_key = None;
+        client.certificate = serde_json::from_value(json!({
+            "secretName": "oslo-tls", "revocationsKey": "ca.crl", "remoteId": {"type": "Fqdn", "value": "vpn.example.com"},
+        }))
+        .unwrap();
+        let credentials = config(&tunnel, &settings(), "PEM").unwrap().credentials;
+        assert_eq!(credentials.pre_shared_key, None);
+        let certificate = credentials.certificate.unwrap();
+        for (file, key) in [
+            (&certificate.chain, "tls.crt"),
+            (&certificate.key, "tls.key"),
+            (&certificate.authorities, "ca.crt"),
+            (certificate.revocations.as_ref().unwrap(), "ca.crl"),
+        ] {
+            assert_eq!(file.path, PathBuf::from(format!("/etc/towline/secrets/oslo-tls/{key}")));
+        }
+        assert_eq!(certificate.remote_id.unwrap().value, "vpn.example.com");
+        let volumes = super::super::pod::tunnel_volumes(&tunnel, super::super::pod::Usage::Sidecar);
+        let names = volumes.into_iter().filter_map(|volume| volume.secret?.secret_name);
+        assert_eq!(names.collect::<Vec<_>>(), ["oslo-tls", "oslo-user"]);
     }
 
     #[test]

@@ -100,7 +100,9 @@ fn secrets(tunnel: &VpnTunnel, usage: Usage<'_>) -> BTreeSet<String> {
         Usage::Sidecar => BTreeSet::new(),
     };
     if let Some(client) = &tunnel.spec.client {
-        names.extend([client.pre_shared_key.name.clone(), client.user.secret_name.clone()]);
+        names.insert(client.user.secret_name.clone());
+        names.extend(client.pre_shared_key.as_ref().map(|key| key.name.clone()));
+        names.extend(client.certificate.as_ref().map(|certificate| certificate.secret_name.clone()));
     }
     if let Some(server) = &tunnel.spec.server {
         names.extend(server.pre_shared_keys.iter().map(|key| key.name.clone()));

@@ -5,21 +5,30 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::secret::{SECRET_KEY_RULE, SECRET_NAME_RULE};
+use super::secret::{Certificate, SECRET_KEY_RULE, SECRET_NAME_RULE};
 
 // A DNS name as in RFC 1123 section 2.1: its last label is not a number, or it would be a mistyped address.
 pub(super) const ADDRESS_RULE: &str = "isIP(self) || (self.matches('^([A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?[.])*\
 [A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?[.]?$') && !self.matches('(^|[.])[0-9]+[.]?$'))";
+const CREDENTIALS_RULE: &str = "has(self.preSharedKey) != has(self.certificate)";
+
 /// The gateway of the remote site and the credentials for it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[x_kube(validation = Rule::new(CREDENTIALS_RULE).message(
+    "client needs either preSharedKey or certificate, as the gateway asks for; set one of them"))]
 #[serde(rename_all = "camelCase")]
 pub struct Client {
     /// Gateways in order of preference; the next is tried when one fails.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub peers: Vec<Peer>,
-    /// Secret of this namespace with the pre-shared key of IPsec.
-    pub pre_shared_key: PreSharedKey,
+    /// Secret of this namespace with the pre-shared key of IPsec. Either this or `certificate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_shared_key: Option<PreSharedKey>,
+    /// Secret of this namespace with a certificate for IPsec, and the authorities whose certificate the gateway may have. Either
+    /// this or `preSharedKey`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// Secret of this namespace with the user name and the password of PPP.
     pub user: User,
 }

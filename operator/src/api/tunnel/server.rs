@@ -12,11 +12,14 @@ use towline_tunnel::config::server::{self, OnLimit, SourceNat};
 
 use super::client::ADDRESS_RULE;
 use super::protocol::Identity;
-use super::secret::{SECRET_KEY_MESSAGE, SECRET_KEY_RULE, SECRET_NAME_MESSAGE, SECRET_NAME_RULE, SecretKey};
+use super::secret::{
+    Certificate, SECRET_KEY_MESSAGE, SECRET_KEY_RULE, SECRET_NAME_MESSAGE, SECRET_NAME_RULE, SecretKey,
+};
 use crate::api::schema;
 
 const CREDENTIALS_RULE: &str = "(has(self.preSharedKeys) && size(self.preSharedKeys) > 0) || has(self.certificate)";
-const POOLS_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4 && cidr(c).prefixLength() <= 30)";
+const POOLS_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4 && \
+     cidr(c).prefixLength() > 0 && cidr(c).prefixLength() <= 30)";
 const IPV4_RULE: &str = "isIP(self) && ip(self).family() == 4";
 const IPV4_LIST_RULE: &str = "self.all(a, isIP(a) && ip(a).family() == 4)";
 const IPV4_NETWORKS_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4)";
@@ -47,7 +50,7 @@ pub struct Server {
     /// IPv4 networks that clients get their addresses from, such as `10.99.0.0/24`. No network of the cluster may overlap.
     #[schemars(length(min = 1, max = 16), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new(POOLS_RULE).message(
-        "server.pools must be IPv4 networks in CIDR form with a prefix of 30 bits or less, such as 10.99.0.0/24"))]
+        "server.pools must be IPv4 networks in CIDR form with a prefix of 1 to 30 bits, such as 10.99.0.0/24"))]
     pub pools: Vec<String>,
     /// The server's own address inside every link: the first one of the first pool unless it is set. No client gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,25 +122,6 @@ pub struct ServerKey {
 
 fn psk() -> String {
     "psk".to_owned()
-}
-
-/// A Secret of type `kubernetes.io/tls`, as cert-manager writes it: `tls.crt`, `tls.key` and `ca.crt`. A renewed certificate is
-/// taken on without a restart.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Certificate {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(SECRET_NAME_RULE).message(SECRET_NAME_MESSAGE))]
-    pub secret_name: String,
-    /// Key of the Secret with revocation lists of the authorities in PEM, such as `ca.crl`; nothing is revoked unless it is set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(SECRET_KEY_RULE).message(SECRET_KEY_MESSAGE))]
-    pub revocations_key: Option<String>,
-    /// The subject alternative name that the peer's certificate must have; any unless it is set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remote_id: Option<Identity>,
 }
 
 /// Where clients' packets go.
@@ -346,7 +330,8 @@ pub struct DialIn {
     #[schemars(extend("maxProperties" = 32))]
     pub annotations: Option<BTreeMap<String, String>>,
     /// Local: only the pod's node takes packets from outside, and the server sees the peers' own addresses, which
-    /// `limits.peersPerSource` and `preSharedKeys[].addresses` need. Cluster: every node does, and the server sees addresses of nodes.
+    /// `limits.peersPerSource` and `preSharedKeys[].addresses` need. Cluster: every node does, and the server sees addresses of
+    /// nodes.
     #[serde(default)]
     pub external_traffic_policy: TrafficPolicy,
     /// Which ports of the nodes, instead of those that Kubernetes chooses.

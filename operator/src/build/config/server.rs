@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use kube::ResourceExt;
 use towline_tunnel::config::server::{
-    Addresses, Certificate, Credentials, Forwarding, Import, Limits, Listen, Network, PreSharedKey, Radius,
-    RadiusServer, Server, ServerMode, User,
+    Addresses, Credentials, Forwarding, Import, Limits, Listen, Network, PreSharedKey, Radius, RadiusServer, Server,
+    ServerMode, User,
 };
 use towline_tunnel::config::{Export, parse_server};
 
 use super::{
-    InvalidSpec, admin, compact, esp, exports, field, fields, identity, ike, l2tp, log, ppp, report_to, revision,
-    secret,
+    InvalidSpec, admin, certificate, compact, esp, exports, field, fields, identity, ike, l2tp, log, ppp, report_to,
+    revision, secret,
 };
 use crate::api::tunnel::{self, VpnTunnel, VpnTunnelSpec};
 use crate::build::pod::{DYNAUTH_PORT, Settings};
@@ -119,13 +119,6 @@ fn credentials(spec: &VpnTunnelSpec, server: &tunnel::Server) -> Result<Credenti
             addresses: fields(&format!("server.preSharedKeys[{index}].addresses"), &key.addresses)?,
             remote_id: key.remote_id.as_ref().map(identity),
         })
-    };
-    let certificate = |own: &tunnel::Certificate| Certificate {
-        chain: secret(&own.secret_name, "tls.crt"),
-        key: secret(&own.secret_name, "tls.key"),
-        authorities: secret(&own.secret_name, "ca.crt"),
-        revocations: own.revocations_key.as_ref().map(|key| secret(&own.secret_name, key)),
-        remote_id: own.remote_id.as_ref().map(identity),
     };
     Ok(Credentials {
         pre_shared_keys: server.pre_shared_keys.iter().enumerate().map(key).collect::<Result<_, _>>()?,
