@@ -308,6 +308,9 @@ pub struct Report {
     /// Each export of the configuration, at most [`crate::config::MAX_EXPORTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exports: Vec<ExportReport>,
+    /// (Servers.) Each import of the configuration, at most [`crate::config::server::MAX_IMPORTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<ExportReport>,
     /// (Servers.) How many sessions are up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,
@@ -416,6 +419,7 @@ impl Report {
             established_at: None,
             failed_attempts: 0,
             exports: Vec::new(),
+            imports: Vec::new(),
             sessions: None,
             users: Vec::new(),
         }

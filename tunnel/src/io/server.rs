@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use ipnet::{IpNet, Ipv4Net};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,12 +27,13 @@ use super::listener::{Listener, Turn};
 use super::netlink::Netlink;
 use super::process::{MAX_MESSAGES, hold_routing_lock, raise_file_limit, serve_admin};
 use super::radius::Radius;
-use super::relay::Relays;
+use super::relay::{Relay, Relays};
+use super::routing::Routing;
 use super::standby::Existence;
 use super::telemetry::Verbosity;
 use super::tun::Device;
 use super::watch::{Change, Watcher};
-use super::{ServerSnapshot, Snapshot, metrics, report};
+use super::{ServerSnapshot, Snapshot, dial, metrics, report};
 use crate::buffer::PacketBatch;
 use crate::config::ReportTo;
 use crate::config::server::Server as Config;
@@ -105,7 +107,7 @@ pub async fn run(options: Options, verbosity: Verbosity) -> anyhow::Result<()> {
             Some(message) = messages.recv() => process.handle(message).await,
             () = process.device.readable() => process.read_device(),
             () = readable(process.listener.as_ref()) => process.read_sockets(),
-            () = process.due() => process.handle_timeout(),
+            () = process.due() => process.handle_timeout().await,
         }
         process.settle().await;
     }
@@ -145,6 +147,10 @@ struct Process {
     device: Device,
     listener: Option<Listener>,
     listen_again: Option<Instant>,
+    relay_again: Option<Instant>,
+    /// Networks of sessions that the configuration does not know, by session.
+    told: BTreeMap<u64, Vec<Ipv4Net>>,
+    reroute: bool,
     clock_due: Instant,
     relays: Relays,
     link_state: watch::Sender<Option<Ipv4Addr>>,
@@ -192,6 +198,9 @@ impl Process {
             device,
             listener: None,
             listen_again: None,
+            relay_again: None,
+            told: BTreeMap::new(),
+            reroute: false,
             clock_due: Instant::now() + CLOCK_INTERVAL,
             relays,
             link_state,
@@ -241,8 +250,7 @@ impl Process {
             Err((reason, message)) => (State::Down, reason, message),
         };
         self.server.set(Layer::Forwarding, state, reason, &message);
-        // Exports and imports of this side; one that cannot listen says so in the report.
-        self.relays.apply(&self.config.exports).await;
+        self.relay().await;
     }
 
     async fn try_wire(&mut self) -> Result<String, (Reason, String)> {
@@ -253,18 +261,8 @@ impl Process {
         let failed = |error: super::netlink::Error| (Reason::DeviceFailed, error.to_string());
         let (device, mtu) = (self.device.name().to_owned(), config.network.mtu.unwrap_or(DEVICE_MTU));
         self.netlink.set_link(&device, config.addresses.local, mtu).await.map_err(failed)?;
-        let index = self.netlink.index(&device).await.map_err(failed)?;
-        for pool in
-            config.addresses.pools.iter().copied().chain(config.users.iter().flat_map(|user| user.networks.clone()))
-        {
-            let route = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(pool.network(), pool.prefix_len())
-                .output_interface(index)
-                .build();
-            if let Err(error) = self.netlink.handle.route().add(route).execute().await {
-                tracing::warn!(%error, "route");
-            }
-        }
+        let routing = self.routing();
+        self.netlink.apply(&routing).await.map_err(failed)?;
         self.forwarding.apply(&Rules::new(config)).map_err(|error| (Reason::ForwardingDisabled, error.to_string()))?;
         if config.forwarding.networks.is_empty() {
             return Ok("No network is forwarded to: clients reach each other, sites and imports.".to_owned());
@@ -275,15 +273,31 @@ impl Process {
         Ok(format!("Packets of clients are forwarded to {}.", networks.join(", ")))
     }
 
+    /// The ways to clients and sites, and to those networks behind sites that only a RADIUS server knew.
+    fn routing(&self) -> Routing {
+        let mut routing = Routing::of_server(&self.config, dial::name_servers());
+        let told = self.told.values().flatten().copied().map(IpNet::V4);
+        routing.remote = IpNet::aggregate(&routing.remote.into_iter().chain(told).collect());
+        routing
+    }
+
+    /// Opens the ports of exports and imports; those that are not to be had are tried again.
+    async fn relay(&mut self) {
+        let failed = self.relays.apply(&Relay::of_server(&self.config)).await;
+        self.relay_again = failed.then(|| Instant::now() + LISTEN_PAUSE);
+        self.publish();
+    }
+
     async fn due(&self) {
-        let times = [self.server.poll_timeout(), self.closing, self.listen_again, Some(self.clock_due)];
+        let times =
+            [self.server.poll_timeout(), self.closing, self.listen_again, self.relay_again, Some(self.clock_due)];
         match times.into_iter().flatten().min() {
             Some(at) => tokio::time::sleep_until(at.into()).await,
             None => pending().await,
         }
     }
 
-    fn handle_timeout(&mut self) {
+    async fn handle_timeout(&mut self) {
         let now = Instant::now();
         self.server.handle_timeout(now);
         if self.clock_due <= now {
@@ -292,6 +306,9 @@ impl Process {
         }
         if self.listen_again.is_some_and(|at| at <= now) {
             self.listen();
+        }
+        if self.relay_again.is_some_and(|at| at <= now) {
+            self.relay().await;
         }
         if self.closing.is_some_and(|at| at <= now) {
             self.closed = true;
@@ -410,7 +427,7 @@ impl Process {
             self.flush();
             match self.server.poll_event() {
                 Some(event) => self.handle_event(event),
-                None if self.device.is_lost() => self.wire().await,
+                None if self.device.is_lost() || std::mem::take(&mut self.reroute) => self.wire().await,
                 None if self.server.transmits().is_empty() => return,
                 None => {}
             }
@@ -435,7 +452,11 @@ impl Process {
     }
 
     fn publish(&mut self) {
-        let report = Report { exports: self.relays.report(), ..self.server.report().clone() };
+        let report = Report {
+            exports: self.relays.report(),
+            imports: self.relays.report_imports(),
+            ..self.server.report().clone()
+        };
         super::telemetry::log_changes(&self.reports.borrow(), &report);
         self.reports.send_replace(report);
     }
@@ -452,7 +473,11 @@ impl Process {
             ..Counters::default()
         };
         Snapshot {
-            report: Report { exports: self.relays.report(), ..self.server.report().clone() },
+            report: Report {
+                exports: self.relays.report(),
+                imports: self.relays.report_imports(),
+                ..self.server.report().clone()
+            },
             counters,
             drops: self.drops.clone(),
             instruments: self.instruments.clone(),
@@ -472,6 +497,9 @@ impl Process {
         self.publish();
         if let Err(error) = self.forwarding.remove() {
             tracing::warn!(%error, "the rules of nf_tables stay");
+        }
+        if let Err(error) = self.netlink.apply(&Routing::default()).await {
+            tracing::warn!(%error, "routes and rules stay");
         }
         if let Err(error) = std::fs::remove_file(&self.config.admin.socket) {
             tracing::debug!(%error, "control socket cannot be removed");

@@ -80,6 +80,9 @@ pub fn summary(report: &Report) -> String {
     for export in &report.exports {
         line("Export", format!("{} {}", export.name, export.problem.as_deref().unwrap_or("listens")));
     }
+    for import in &report.imports {
+        line("Import", format!("{} {}", import.name, import.problem.as_deref().unwrap_or("listens")));
+    }
     out.push('\n');
     for layer in &report.layers {
         let (name, state, reason) = (format!("{:?}", layer.layer), format!("{:?}", layer.state), layer.reason.name());

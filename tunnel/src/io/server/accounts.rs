@@ -79,6 +79,12 @@ impl Process {
     }
 
     pub(super) fn session_up(&mut self, session: &SessionInfo) {
+        let known = |network| self.config.users.iter().any(|user| user.networks.contains(network));
+        let told: Vec<_> = session.networks.iter().filter(|network| !known(*network)).copied().collect();
+        if !told.is_empty() {
+            self.told.insert(session.id, told);
+            self.reroute = true;
+        }
         let Some(radius) = &self.radius else { return };
         let is_ours = self.config.users.iter().any(|user| user.name == session.user);
         let configured = self.config.radius.as_ref().and_then(|radius| radius.interim_seconds);
@@ -96,6 +102,7 @@ impl Process {
     }
 
     pub(super) fn session_down(&mut self, session: &SessionInfo, cause: EndCause) {
+        self.reroute |= self.told.remove(&session.id).is_some();
         if let Some(radius) = &self.radius {
             log(radius.stop(session.id, traffic(session.traffic), terminate_cause(cause)), "the end of a session");
         }
