@@ -152,6 +152,7 @@ fn a_server_whose_certificate_is_worth_nothing_gets_no_client() {
     for credentials in cases {
         let world = meet(client(ours.issue(&ours, "alice", |_| {})), server(credentials));
         assert_eq!(why(&world.client_events), Error::AuthenticatorNotVerified.to_string());
+        assert!(why(&world.server_events).contains("it says"), "it hears the alert: {}", world.story());
         assert!(!world.server.carries_packets());
     }
 }
