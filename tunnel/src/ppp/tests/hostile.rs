@@ -17,7 +17,9 @@ fn annoy(mut link: Link, rng: &mut StdRng) {
         frame.extend((0..rng.random_range(0..24)).map(|_| rng.random_range(0..32)));
         link.ppp.handle_frame(link.now, &frame);
         match rng.random_range(0..12) {
-            0 => link.ppp.accept(link.now, &Grant::default(), assignment()),
+            0 => {
+                link.ppp.accept(link.now, &Grant::default(), assignment());
+            }
             1 => link.ppp.reject(link.now, &Refusal::new(Cause::WrongPassword)),
             2 => link.ppp.challenge(link.now, &[1, rng.random_range(0..4), 0, 6, 4, 0]),
             _ => {}

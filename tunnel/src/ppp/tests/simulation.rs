@@ -154,7 +154,9 @@ impl World {
                 Some(Later::ToClient(frame)) => assert!(self.client.handle_frame(self.now, &frame).is_none()),
                 Some(Later::ToServer(frame)) => assert!(self.server.handle_frame(self.now, &frame).is_none()),
                 Some(Later::Verdict(verdict)) => match *verdict {
-                    Ok(grant) => self.server.accept(self.now, &grant, server::assignment()),
+                    Ok(grant) => {
+                        self.server.accept(self.now, &grant, server::assignment());
+                    }
                     Err(refusal) => self.server.reject(self.now, &refusal),
                 },
                 None => {
