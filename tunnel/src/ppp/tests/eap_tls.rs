@@ -202,6 +202,16 @@ fn started() -> (Link, u8) {
 }
 
 #[test]
+fn a_client_hears_of_no_method_that_it_does_not_name() {
+    for (wanted, code, kind) in [(&[3, 4][..], 4, None), (&[3, 0], 4, None), (&[3, 4, 26], 1, Some(26))] {
+        let (mut link, id) = started();
+        link.say(EAP, 2, id, wanted);
+        let (_, said, _, data) = link.heard();
+        assert_eq!((said, data.first().copied()), (code, kind), "{wanted:?}");
+    }
+}
+
+#[test]
 fn fragments_are_acknowledged_and_a_message_has_a_bound() {
     let (mut link, mut id) = started();
     for _ in 0..65 {
