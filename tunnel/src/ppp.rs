@@ -148,35 +148,44 @@ impl Ppp {
         }
     }
 
-    /// The user of the last [`Event::Authenticate`] may come in, and is assigned these addresses.
-    pub fn accept(&mut self, now: Instant, grant: &aaa::Grant, assignment: Assignment) {
-        self.asked = false;
-        let Some(authenticator) = self.authentication.as_mut().and_then(Authentication::authenticator) else { return };
+    /// The user of the last [`Event::Authenticate`] may come in, and is assigned these addresses. Returns whether that counts: it
+    /// does not for a link that has ended or has been negotiated anew since.
+    pub fn accept(&mut self, now: Instant, grant: &aaa::Grant, assignment: Assignment) -> bool {
+        let Some(authenticator) = self.authenticator_that_asked() else { return false };
         let outcome = authenticator.accept(now, grant);
-        if !matches!(outcome, Outcome::Ignored) {
+        let counts = !matches!(outcome, Outcome::Ignored);
+        if counts {
             self.ipcp.options.assign(assignment);
         }
         self.take(now, outcome);
         self.settle(now);
+        counts
     }
 
     /// The user of the last [`Event::Authenticate`] may not come in. The peer hears so after a while that makes guesses slow;
     /// [`Event::Failed`] follows, and the owner closes the link.
     pub fn reject(&mut self, now: Instant, refusal: &aaa::Refusal) {
-        self.asked = false;
-        if let Some(authenticator) = self.authentication.as_mut().and_then(Authentication::authenticator) {
-            authenticator.reject(now, refusal, &mut self.rng);
+        let mut rng = split(&mut self.rng);
+        if let Some(authenticator) = self.authenticator_that_asked() {
+            authenticator.reject(now, refusal, &mut rng);
         }
     }
 
     /// The RADIUS server has another question, an EAP Request, for the user of the last [`Event::Authenticate`].
     pub fn challenge(&mut self, now: Instant, packet: &[u8]) {
-        self.asked = false;
-        if let Some(authenticator) = self.authentication.as_mut().and_then(Authentication::authenticator) {
-            let outcome = authenticator.challenge(now, packet, &mut self.rng);
+        let mut rng = split(&mut self.rng);
+        if let Some(authenticator) = self.authenticator_that_asked() {
+            let outcome = authenticator.challenge(now, packet, &mut rng);
             self.take(now, outcome);
             self.settle(now);
         }
+    }
+
+    /// The owner answers [`Event::Authenticate`]: whoever still waits for it.
+    fn authenticator_that_asked(&mut self) -> Option<&mut Authenticator> {
+        self.asked = false;
+        let authentication = self.authentication.as_mut().filter(|_| self.state == State::Authenticate)?;
+        authentication.authenticator()
     }
 
     /// Takes a frame; returns the IP packet in it, if the link is open for one.

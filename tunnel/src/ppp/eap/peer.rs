@@ -91,7 +91,10 @@ impl Peer {
             //= test: a_client_acknowledges_the_success_of_an_authenticator_that_knows_the_password, a_client_lets_no_authenticator_pass_that_does_not_know_the_password
             // After both ends are satisfied neither Success nor Failure says anything (section 4.2), and before a method is
             // over a Success never does.
-            (EapCode::FAILURE, Some(_)) if !self.done => Outcome::Refused(None, String::new()),
+            (EapCode::FAILURE, Some(_)) if !self.done => {
+                let failure = self.conversation.as_ref().and_then(|conversation| conversation.failure());
+                failed(failure.cloned().unwrap_or_else(|| Failure::Theirs(String::new())))
+            }
             _ => Outcome::Ignored,
         }
     }
@@ -154,18 +157,15 @@ impl Peer {
             (Some(conversation), _) => conversation.handle(data),
             (None, _) => Progress::Ignored,
         };
-        let failure = self.conversation.as_ref().and_then(|conversation| conversation.failure()).cloned();
-        match (progress, failure) {
-            (Progress::Failed(failure), _) | (_, Some(failure)) => match failure {
-                Failure::Ours(_) => Outcome::NotVerified,
-                Failure::Theirs(why) => Outcome::Refused(None, why),
-            },
-            (Progress::Ignored, None) => Outcome::Ignored,
-            (Progress::Send(data), None) => self.respond(id, EapType::TLS, &data),
-            (Progress::Complete, None) => {
+        match progress {
+            Progress::Ignored => Outcome::Ignored,
+            // An alert as well: what it is about comes to an end when the authenticator has seen it (RFC 5216 section 2.1.3).
+            Progress::Send(data) => self.respond(id, EapType::TLS, &data),
+            Progress::Complete => {
                 self.shaken = true;
                 self.respond(id, EapType::TLS, &[0])
             }
+            Progress::Failed(failure) => failed(failure),
         }
     }
 
@@ -190,5 +190,13 @@ impl Peer {
         data.extend(self.username.as_bytes());
         let answer = Message { op_code: OpCode::RESPONSE, id: message.id, data: &data };
         Some(self.respond(id, EapType::MS_CHAP_V2, &answer.write()))
+    }
+}
+
+/// Who is to blame for a handshake that failed.
+fn failed(failure: Failure) -> Outcome {
+    match failure {
+        Failure::Ours(_) => Outcome::NotVerified,
+        Failure::Theirs(why) => Outcome::Refused(None, why),
     }
 }

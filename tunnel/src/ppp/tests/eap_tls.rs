@@ -152,6 +152,7 @@ fn a_server_whose_certificate_is_worth_nothing_gets_no_client() {
     for credentials in cases {
         let world = meet(client(ours.issue(&ours, "alice", |_| {})), server(credentials));
         assert_eq!(why(&world.client_events), Error::AuthenticatorNotVerified.to_string());
+        assert!(why(&world.server_events).contains("it says"), "it hears the alert: {}", world.story());
         assert!(!world.server.carries_packets());
     }
 }
@@ -198,6 +199,16 @@ fn started() -> (Link, u8) {
     let (_, code, next, data) = link.heard();
     assert_eq!((code, next, data), (1, id.wrapping_add(1), vec![13, 0x20]));
     (link, next)
+}
+
+#[test]
+fn a_client_hears_of_no_method_that_it_does_not_name() {
+    for (wanted, code, kind) in [(&[3, 4][..], 4, None), (&[3, 0], 4, None), (&[3, 4, 26], 1, Some(26))] {
+        let (mut link, id) = started();
+        link.say(EAP, 2, id, wanted);
+        let (_, said, _, data) = link.heard();
+        assert_eq!((said, data.first().copied()), (code, kind), "{wanted:?}");
+    }
 }
 
 #[test]

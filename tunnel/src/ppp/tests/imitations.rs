@@ -125,6 +125,42 @@ fn windows() {
 }
 
 #[test]
+fn windows_that_is_set_to_eap() {
+    let server = Server { auth: vec![PppAuth::MsChapV2, PppAuth::Eap], ..Server::default() };
+    let mut link = Link::of(Config { role: Role::Server(server), ..Config::default() });
+    let id = link.heard().2;
+    link.say(Protocol::LCP, 3, id, &hex!("0304c227"));
+    let (_, code, id, data) = link.heard();
+    assert_eq!((code, &data[..8]), (1, &hex!("01040578 0304c227")[..]));
+    link.say(Protocol::LCP, 2, id, &data);
+    link.say(Protocol::LCP, 1, 1, &hex!("01040578 0506 1c2d3e4f 0702 0802"));
+    link.heard();
+    assert_eq!(link.event(), Some(Event::LcpOpened));
+    let id = link.heard().2;
+    // The Identity, without address and control field.
+    let frame = [&hex!("c227 02")[..], &[id], &hex!("000f 01 434f52505c616c696365")[..]].concat();
+    assert_eq!(link.ppp.handle_frame(link.now, &frame[..]), None);
+    let (_, code, id, data) = link.heard();
+    assert_eq!((code, &data[..2]), (1, &[26, 1][..]));
+    let exchange = Exchange {
+        authenticator_challenge: data[6..22].try_into().unwrap(),
+        peer_challenge: [4; 16],
+        username: "CORP\\alice",
+        password: "secret",
+    };
+    let value = mschapv2::Response { peer_challenge: [4; 16], nt_response: exchange.nt_response() }.write();
+    let response = [&[26, 2, data[2], 0, 64, 49][..], &value, b"CORP\\alice"].concat();
+    link.say(Protocol::EAP, 2, id, &response);
+    let request = asked(&mut link);
+    assert_eq!(request.name, "CORP\\alice");
+    let proof = Some(exchange.authenticator_response(&exchange.nt_response()));
+    assert!(link.ppp.accept(link.now, &Grant { authenticator_response: proof, ..Grant::default() }, assignment()));
+    let id = link.heard().2;
+    link.say(Protocol::EAP, 2, id, &[26, 3]);
+    assert_eq!((link.heard().1, link.event()), (3, Some(Event::Authenticated { method: PppAuth::Eap })));
+}
+
+#[test]
 fn macos() {
     let mut macos = Client::new();
     macos.say(&hex!("ff03 c021 01 01 0014 0206 00000000 0506 1f2e3d4c 0702 0802"));

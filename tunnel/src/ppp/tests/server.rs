@@ -46,7 +46,7 @@ fn up() -> Link {
     let mut link = established(PppAuth::Pap);
     link.say(Protocol::PAP, 1, 7, b"\x05alice\x06secret");
     asked(&mut link);
-    link.ppp.accept(link.now, &Grant::default(), assignment());
+    assert!(link.ppp.accept(link.now, &Grant::default(), assignment()));
     assert_eq!(link.event(), Some(Event::Authenticated { method: PppAuth::Pap }));
     assert_eq!(link.heard(), (Protocol::PAP, 2, 7, b"\x07welcome".to_vec()));
     let (protocol, code, id, data) = link.heard();
@@ -312,7 +312,7 @@ fn a_late_verdict_does_not_count_for_whoever_comes_next() {
     assert_eq!(link.event(), Some(Event::LcpOpened));
     link.say(Protocol::PAP, 1, 8, b"\x03bob\x05guess");
     assert_eq!(link.event(), None);
-    link.ppp.accept(link.now, &Grant::default(), assignment());
+    assert!(!link.ppp.accept(link.now, &Grant::default(), assignment()));
     assert_eq!(link.event(), None);
     link.silence();
     link.say(Protocol::PAP, 1, 9, b"\x03bob\x05guess");
@@ -331,6 +331,8 @@ fn echoes_are_answered_while_the_verdict_is_awaited_and_the_wait_has_an_end() {
     link.wait(30 * SECOND);
     let Some(Event::Failed(error)) = link.event() else { panic!("waits for ever") };
     assert_eq!(error.to_string(), "PPP authentication found no common ground: the peer comes to no end within 60 s");
+    assert!(!link.ppp.accept(link.now, &Grant::default(), assignment()), "too late");
+    link.silence();
 }
 
 #[test]

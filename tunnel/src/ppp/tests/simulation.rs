@@ -154,7 +154,9 @@ impl World {
                 Some(Later::ToClient(frame)) => assert!(self.client.handle_frame(self.now, &frame).is_none()),
                 Some(Later::ToServer(frame)) => assert!(self.server.handle_frame(self.now, &frame).is_none()),
                 Some(Later::Verdict(verdict)) => match *verdict {
-                    Ok(grant) => self.server.accept(self.now, &grant, server::assignment()),
+                    Ok(grant) => {
+                        self.server.accept(self.now, &grant, server::assignment());
+                    }
                     Err(refusal) => self.server.reject(self.now, &refusal),
                 },
                 None => {
@@ -211,16 +213,36 @@ fn every_pair_of_lists_with_a_protocol_in_common_comes_up_with_the_servers_first
 
 #[test]
 fn links_come_up_although_frames_are_lost_and_repeated() {
+    let all = LISTS[4];
     for seed in 0..200 {
         let client = LISTS[usize::try_from(seed).unwrap() % LISTS.len()];
-        let server = LISTS[4];
-        let mut world = World::new(seed, 15, client, server, "secret");
+        let mut world = World::new(seed, 15, client, all, "secret");
         world.run();
         assert!(world.client.carries_packets() && world.server.carries_packets(), "seed {seed}\n{}", world.story());
         let asked = world.server_events.iter().filter(|event| matches!(event, Event::Authenticate(_))).count();
         let opened = world.server_events.iter().filter(|event| **event == Event::LcpOpened).count();
         assert!(asked <= opened, "seed {seed}: asked once for each time that LCP opens\n{}", world.story());
     }
+}
+
+#[test]
+fn ends_with_nothing_in_common_never_agree_although_frames_are_lost_and_repeated() {
+    let mut pairs = 0;
+    for seed in 0..200 {
+        let number = usize::try_from(seed).unwrap();
+        let (client, server) = (LISTS[number % LISTS.len()], LISTS[number / LISTS.len() % LISTS.len()]);
+        if client.iter().any(|auth| server.contains(auth)) {
+            continue;
+        }
+        pairs += 1;
+        let mut world = World::new(seed, 15, client, server, "secret");
+        world.run();
+        assert!(!world.client.carries_packets() && !world.server.carries_packets(), "{}", world.story());
+        let failed = |event: &Event| matches!(event, Event::Failed(_));
+        assert!(world.server_events.iter().any(failed), "seed {seed}\n{}", world.story());
+        assert!(!world.server_events.iter().any(|event| matches!(event, Event::Authenticate(_))));
+    }
+    assert!(pairs > 50, "{pairs}");
 }
 
 #[test]
