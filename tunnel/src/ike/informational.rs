@@ -67,7 +67,7 @@ impl Ike {
             Err(error) => return self.notice(format!("an Informational message is ignored: {error}")),
         };
         sa.remember(header.message_id);
-        sa.used = Some(now);
+        sa.touch(now);
         let isakmp = sa.id;
         let Ok(payloads) = Payloads::read(header.next_payload, &plain) else { return };
         let mut alive = true;

@@ -26,7 +26,7 @@ use super::certificate;
 use super::error::Error;
 use super::key::Keys;
 use super::message::{Chain, Cookies, HEADER_LENGTH, Header, Payloads};
-use super::nat::{self, Nat};
+use super::nat::{self, Endpoint, Nat};
 use super::payload::{Delete, Identity, Notification};
 use super::proposal::{self, ChosenIke, StatedLife};
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
@@ -166,6 +166,8 @@ pub(super) struct MainMode {
     initial_contact: bool,
     /// Initiator: what the peer proved itself by before.
     before: Option<Authentication>,
+    /// Initiator: our end as the peer knows it, if it was the peer that dialled.
+    pub(super) dialled: Option<Endpoint>,
 }
 
 /// A complete Main Mode.
@@ -267,6 +269,7 @@ impl MainMode {
             hint: None,
             initial_contact,
             before,
+            dialled: None,
         };
         Ok((begun, message))
     }
@@ -318,6 +321,7 @@ impl MainMode {
             hint: None,
             initial_contact: false,
             before: None,
+            dialled: None,
         }
     }
 
@@ -437,8 +441,11 @@ impl MainMode {
         self.cookies.responder = header.cookies.responder;
         let pair = Box::new(KeyPair::generate(agreed.proposal.group, context.rng));
         let nonce = context.nonce();
-        let remote = context.config.remote_end(self.port);
-        let nat_d = nat::nat_d_bodies(agreed.proposal.hash, &self.cookies, remote, context.rng);
+        let (hash, remote) = (agreed.proposal.hash, context.config.remote_end(self.port));
+        let nat_d = match self.dialled.filter(|_| agreed.abilities.windows) {
+            Some(dialled) => nat::renewing(hash, &self.cookies, dialled, context.rng),
+            None => nat::nat_d_bodies(hash, &self.cookies, remote, context.rng),
+        };
         let chain = Self::key_exchange(&agreed, pair.public_value(), &nonce, &nat_d);
         let message = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
         self.state = State::Ke { agreed, pair, nonce };

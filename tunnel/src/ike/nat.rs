@@ -9,6 +9,7 @@ use super::message::{Cookies, Payloads};
 use super::payload::address_octets;
 use super::registry::{EncapsulationMode, IdType, PayloadType};
 use super::vendor::Abilities;
+use crate::buffer::Port;
 use crate::crypto::hash;
 use crate::suite::Hash;
 
@@ -70,6 +71,17 @@ pub(super) struct Endpoint {
     pub(super) port: u16,
 }
 
+impl Endpoint {
+    /// An end at the port that everybody dials (RFC 2408 section 2.5.1, RFC 3947 section 4).
+    pub(super) fn well_known(address: IpAddr, port: Port) -> Self {
+        let port = match port {
+            Port::Ike => 500,
+            Port::NatT => 4500,
+        };
+        Self { address, port }
+    }
+}
+
 fn nat_d(hash: Hash, cookies: &Cookies, end: Endpoint) -> Vec<u8> {
     hash::digest(hash, &[&cookies.spi(), &address_octets(end.address), &end.port.to_be_bytes()])
 }
@@ -82,6 +94,14 @@ pub(super) fn nat_d_bodies(hash: Hash, cookies: &Cookies, remote: Endpoint, rng:
     let mut own = vec![0; hash::output_size(hash)];
     rng.fill_bytes(&mut own);
     [nat_d(hash, cookies, remote), own]
+}
+
+/// The bodies of our two NAT-D payloads for a Windows client that a server asks for a renewal: as in [`parroted`], but what it says
+/// of our end is not known yet, so that it is made of the address that it `dialled`.
+pub(super) fn renewing(hash: Hash, cookies: &Cookies, dialled: Endpoint, rng: &mut StdRng) -> [Vec<u8>; 2] {
+    let mut theirs = vec![0; hash::output_size(hash)];
+    rng.fill_bytes(&mut theirs);
+    [theirs, nat_d(hash, cookies, dialled)]
 }
 
 /// The bodies of our two NAT-D payloads in answer to those of Windows, which sends no ESP to a server that is behind a NAT.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 use super::main_mode::{Choice, Context, Established, MainMode, Role, Step};
 use super::message::{Cookies, Header};
+use super::nat::Endpoint;
+use super::payload::Identity;
 use super::proposal::LEAST_LIFETIME;
 use super::quick_mode::QuickMode;
 use super::registry::{ExchangeType, ProtocolId};
@@ -147,13 +149,23 @@ impl Ike {
         let mut context = Context { config: &self.config, rng: &mut self.rng };
         let before = self.isakmp.last().map(|sa| sa.authentication.clone());
         let begun = MainMode::initiate(&mut context, now, id, port, before, [rekey, initial_contact]);
-        let (negotiation, message) = match begun {
+        let (mut negotiation, message) = match begun {
             Ok(begun) => begun,
             Err(error) => return self.begin_failed(now, error),
         };
+        negotiation.dialled = self.dialled(port);
         self.begin_negotiation(negotiation);
         self.arm_main_mode(id);
         self.transmit(port, message);
+    }
+
+    /// This end as a peer that dialled it knows it: by what it called the responder of its Quick Mode.
+    fn dialled(&self, port: Port) -> Option<Endpoint> {
+        let terms = self.pairs.iter().rev().find_map(|pair| pair.terms.as_ref())?;
+        match terms.selectors.last().map(|id| Identity::read(id)) {
+            Some(Identity::Address(address)) => Some(Endpoint::well_known(address, port)),
+            _ => None,
+        }
     }
 
     /// Takes message 1 of the peer.

@@ -47,7 +47,7 @@ impl Ike {
                 self.fail_quick_mode(now, id, Error::SpiInUse);
             }
             Ok(Step::Agreed { pair, confirmation }) => {
-                sa.used = Some(now);
+                sa.touch(now);
                 self.quick_mode_done(now, id);
                 self.heard(now);
                 // Message 3 leaves before the first ESP packet, which shortens the time in which the peer drops it.
@@ -55,7 +55,7 @@ impl Ike {
                 self.install(now, *pair, true, begun);
             }
             Ok(Step::Confirmed(outbound)) => {
-                sa.used = Some(now);
+                sa.touch(now);
                 self.quick_mode_done(now, id);
                 self.heard(now);
                 self.install_outbound(now, *outbound);
@@ -124,7 +124,7 @@ impl Ike {
         }
         if let Some(sa) = self.isakmp.iter_mut().find(|sa| sa.id == isakmp) {
             sa.remember(header.message_id);
-            sa.used = Some(now);
+            sa.touch(now);
         }
         self.heard(now);
         match answer {

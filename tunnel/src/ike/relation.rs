@@ -85,7 +85,7 @@ impl Ike {
     /// The peer is now at `remote` for what is sent from `port`. The owner decides that, and only on an authenticated packet (RFC
     /// 3947 section 7).
     pub fn set_remote(&mut self, port: Port, remote: SocketAddr) {
-        self.config.remote = remote.ip();
+        self.config.remote = remote.ip().to_canonical();
         match port {
             Port::Ike => self.config.remote_port_ike = remote.port(),
             Port::NatT => self.config.remote_port_nat_t = remote.port(),

@@ -209,6 +209,8 @@ impl Responder {
         message: &[u8],
     ) -> Answer {
         let elapsed = now.saturating_duration_since(*self.begun.get_or_insert(now));
+        // What a socket for both families has of IPv4 is that of IPv4 to the peer, whose NAT-D payloads cover it.
+        let [local, remote] = [local, remote].map(|end| SocketAddr::new(end.ip().to_canonical(), end.port()));
         let arrival = Arrival { now, elapsed, port, local, remote };
         self.judge(&arrival, message).unwrap_or_else(|reason| {
             self.statistics.ignore(reason);

@@ -94,6 +94,12 @@ impl IsakmpSa {
         self.port == Port::NatT && port == Port::Ike
     }
 
+    /// The peer has used it. That it does shows that it has message 6, so that nobody asks for that one again.
+    pub(super) fn touch(&mut self, now: Instant) {
+        self.used = Some(now);
+        self.answered = None;
+    }
+
     /// Whether either end has used this Message ID.
     pub(super) fn has_seen(&self, message_id: u32) -> bool {
         self.message_ids.contains(&message_id)

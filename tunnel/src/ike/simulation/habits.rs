@@ -72,6 +72,31 @@ fn windows_is_told_that_the_server_is_where_it_was_sent_to_and_that_its_own_end_
 }
 
 #[test]
+fn windows_is_told_the_same_when_the_server_renews_phase_1() {
+    let mut link = Link::fronted(&fast(), 118);
+    let mut usual = ResponderConfig::new(mirrored(&fast()));
+    usual.ike.initial_contact = false;
+    link.front.as_mut().unwrap().responder.configure(usual);
+    link.filter = Box::new(move |from, header, message| {
+        let first = header.exchange == ExchangeType::IDENTITY_PROTECTION && !header.is_encrypted();
+        if from == CLIENT && first && header.next_payload == PayloadType::SA {
+            *message = rewritten(message, |content| content.push((PayloadType::VID, WINDOWS.to_vec())));
+        }
+        true
+    });
+    link.connect();
+    link.run(seconds(2));
+    link.assert_established();
+    // Behind a Service the server has another address than the one that is dialled.
+    link.peers[SERVER].ike.config.local = [10, 0, 0, 7].into();
+    link.peers[SERVER].ike.begin_main_mode(link.now);
+    link.drain();
+    link.run(seconds(2));
+    let sa = link.peers[CLIENT].ike.current().unwrap();
+    assert_eq!((sa.role, sa.nat), (main_mode::Role::Responder, Nat { local: true, remote: false }));
+}
+
+#[test]
 fn others_see_the_server_behind_a_nat_and_their_own_end_as_it_is() {
     let link = changed(101, |_, _| {});
     assert_eq!(verdicts(&link)[CLIENT], Nat { local: false, remote: true });

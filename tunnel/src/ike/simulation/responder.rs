@@ -1,5 +1,7 @@
 //! The responder before message 3, and what becomes of those that it admits.
 
+use std::net::Ipv4Addr;
+
 use super::*;
 use crate::ike::main_mode::Choice;
 use crate::ike::message::{Chain, Cookies, Payloads};
@@ -529,4 +531,19 @@ fn a_late_duplicate_of_a_quick_mode_whose_isakmp_sa_is_gone_changes_nothing() {
     link.drain();
     assert_eq!(link.peers[SERVER].events.len(), events);
     link.assert_established();
+}
+
+#[test]
+fn addresses_of_ipv4_on_a_socket_for_both_families_are_those_of_ipv4() {
+    let (mut responder, now) = (responder(&fast()), Instant::now());
+    let (mut client, message_1) = client(&fast(), now, 1);
+    let mapped = "[::ffff:192.0.2.1]:500";
+    let message_2 = reply(handle(&mut responder, now, mapped, &message_1));
+    assert_eq!(reply(handle(&mut responder, now, REMOTE, &message_1)), message_2);
+    client.handle_message(now, Port::Ike, &message_2);
+    let message_3 = next(&mut client);
+    let Answer::Admitted(mut ike) = handle(&mut responder, now, mapped, &message_3) else { panic!("not admitted") };
+    assert_eq!(ike.config.remote, Ipv4Addr::new(192, 0, 2, 1));
+    ike.set_remote(Port::NatT, "[::ffff:198.51.100.9]:61000".parse().unwrap());
+    assert_eq!(ike.config.remote, Ipv4Addr::new(198, 51, 100, 9));
 }
