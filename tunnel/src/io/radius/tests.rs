@@ -179,7 +179,9 @@ async fn a_secret_is_followed_as_it_changes() {
         world.folder.write("secret", secret);
         let serving = world.serve(accept, secret);
         // It is silent for everybody who has another secret.
+        let begun = Instant::now();
         loop {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", world.radius.statistics());
             world.authenticate(7);
             if matches!(world.said().await, radius::Event::Answered { verdict: Verdict::Accept(_), .. }) {
                 break;
