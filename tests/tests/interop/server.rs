@@ -2,7 +2,6 @@
 
 mod agreement;
 mod capture;
-mod certificate;
 mod lifetime;
 mod nat;
 mod policy;
