@@ -97,7 +97,10 @@ impl Site {
         fs::create_dir_all(folder.join("cgi-bin"))?;
         fs::write(folder.join("index.html"), format!("{page}\n"))?;
         let from = folder.join("cgi-bin/from");
-        fs::write(&from, "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\necho \"$REMOTE_ADDR\"\n")?;
+        fs::write(
+            &from,
+            "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\necho \"$REMOTE_ADDR\" | tr -d '[]' | sed 's/^::ffff://'\n",
+        )?;
         fs::set_permissions(&from, fs::Permissions::from_mode(0o755))?;
         let mut httpd = host.exec("busybox");
         httpd.args(["httpd", "-f", "-p", "80", "-h"]).arg(&folder);

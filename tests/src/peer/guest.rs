@@ -249,7 +249,15 @@ impl Guest {
     pub fn dial(&self) -> Result<String> {
         self.dial_ipsec()?;
         self.exec(
-            "echo 'c lns' > /run/xl2tpd/l2tp-control; for i in $(seq 300); do [ -e /mnt/ppp-up ] && { cat /mnt/ppp-up; exit 0; }; sleep 0.1; done; tail -5 /mnt/l2tp.log /mnt/pppd.log; exit 1",
+            ": > /mnt/pppd.log
+            echo 'c lns' > /run/xl2tpd/l2tp-control
+            for i in $(seq 300); do
+              [ -e /mnt/ppp-up ] && { cat /mnt/ppp-up; exit 0; }
+              sed -n '/^Connect: /,$p' /mnt/pppd.log | grep -q 'Connection terminated' && break
+              sleep 0.1
+            done
+            tail -n 5 /mnt/l2tp.log /mnt/pppd.log
+            exit 1",
         )
     }
 

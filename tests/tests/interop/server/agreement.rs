@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use towline_tests::peer::{Lns, PppAuth};
+use towline_tests::server::User;
 use towline_tests::site::Side;
 
 use super::world::World;
@@ -35,21 +36,23 @@ fn each_method_of_ppp_authentication_lets_the_right_password_in() {
 }
 
 #[test]
-fn modern_proposals_are_agreed_on_with_groups_of_both_kinds_and_perfect_forward_secrecy() {
-    let world = World::new();
-    assert_agreed(
-        &world,
-        &[
-            ("aes256-sha256-ecp384", "aes256-sha256"),
-            ("aes128-sha256-ecp256", "aes256gcm16-modp2048"),
-            ("aes256-sha512-modp4096", "aes128-sha512"),
-        ],
-    );
+fn proposals_of_the_configuration_are_agreed_on_with_groups_of_both_kinds_and_perfect_forward_secrecy() {
+    for (ike, esp) in [
+        ("aes256-sha256-ecp384", "aes256-sha256"),
+        ("aes128-sha256-ecp256", "aes256gcm16-modp2048"),
+        ("aes256-sha512-modp4096", "aes128-sha512"),
+    ] {
+        let world = World::with(&[User::of(&Lns::default())], |config| {
+            config["ike"]["proposals"] = json!([ike]);
+            config["esp"]["proposals"] = json!([esp]);
+        });
+        assert_agreed(&world, &[(ike, esp)]);
+    }
 }
 
 #[test]
 fn old_proposals_are_agreed_on_where_they_are_allowed() {
-    let world = World::with(&[towline_tests::server::User::of(&Lns::default())], |config| {
+    let world = World::with(&[User::of(&Lns::default())], |config| {
         config["ike"]["security"] = json!("Legacy");
     });
     assert_agreed(&world, &[("3des-sha1-modp1024", "3des-sha1"), ("aes128-sha1-modp1024", "aes128-sha1")]);

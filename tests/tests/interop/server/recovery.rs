@@ -50,6 +50,9 @@ fn clients_of_a_server_that_was_killed_come_again() {
     wait_until("the death of the old SAs", PATIENCE, gone).unwrap();
     client.exec("echo 'd lns' > /run/xl2tpd/l2tp-control").unwrap();
     wait_until("the end of the client's link", PATIENCE, || !client.is_up()).unwrap();
+    // Nobody acknowledges the goodbye of its control connection, and until then it does not call again.
+    let given_up = || client.log("l2tp").contains("Unable to deliver closing message");
+    wait_until("the end of the client's control connection", PATIENCE, given_up).unwrap();
     world.connect(&client);
     world.server.wait_sessions(1, PATIENCE).unwrap();
 }
