@@ -341,6 +341,9 @@ pub struct SessionReport {
     /// ESP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub esp: Option<EspProposal>,
+    /// What of the algorithms is weak, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weakness: Option<String>,
     /// The PPP authentication protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<crate::config::PppAuth>,

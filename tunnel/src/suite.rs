@@ -334,19 +334,26 @@ impl Security {
     }
 }
 
-/// Why an agreed combination should be replaced, in words for status; none when there is nothing to say (RFC 8221, RFC 8247).
+/// What of an agreed combination the standards advise against, in their words, for status; none when there is nothing to say.
+/// RFC 8247 sections 2.1, 2.2 and 2.4 grade phase 1, RFC 8221 sections 5 and 6 grade ESP.
 pub fn weakness(ike: &IkeProposal, esp: Option<&EspProposal>) -> Option<String> {
     let mut weak = Vec::new();
     if matches!(ike.group, Group::Modp1024 | Group::Modp1536) {
-        weak.push(ike.group.name());
+        weak.push(format!("{} SHOULD NOT be used in phase 1 (RFC 8247)", ike.group.name()));
     }
-    if ike.cipher == Cipher::TripleDes || esp.is_some_and(|esp| esp.cipher == Cipher::TripleDes) {
-        weak.push("3des");
+    if ike.hash == Hash::Md5 {
+        weak.push("md5 MUST NOT be used in phase 1 (RFC 8247)".to_owned());
     }
-    if ike.hash == Hash::Md5 || esp.is_some_and(|esp| esp.integrity == Some(Hash::Md5)) {
-        weak.push("md5");
+    if ike.cipher == Cipher::TripleDes {
+        weak.push("3des MAY be used in phase 1 and no more than that (RFC 8247)".to_owned());
     }
-    (!weak.is_empty()).then(|| format!("{} is weak by today's standard", weak.join(", ")))
+    if esp.is_some_and(|esp| esp.cipher == Cipher::TripleDes) {
+        weak.push("3des SHOULD NOT be used in ESP (RFC 8221)".to_owned());
+    }
+    if esp.is_some_and(|esp| esp.integrity == Some(Hash::Md5)) {
+        weak.push("md5 MUST NOT be used in ESP (RFC 8221)".to_owned());
+    }
+    (!weak.is_empty()).then(|| weak.join("; "))
 }
 
 #[cfg(test)]

@@ -527,6 +527,7 @@ fn session_report(session: &SessionInfo, now: Instant) -> SessionReport {
         peer: session.place.peer,
         ike: session.ike,
         esp: session.esp,
+        weakness: session.weakness.clone(),
         auth: session.auth,
         rx_octets: session.traffic.rx_octets,
         tx_octets: session.traffic.tx_octets,

@@ -95,15 +95,15 @@ pub fn summary(report: &Report) -> String {
 pub fn table(sessions: &[SessionReport]) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut out = format!(
-        "{:<8}{:<20}{:<16}{:<10}{:<24}{:<24}{:<18}{:<11}{:>12}{:>12}\n",
-        "SESSION", "USER", "ADDRESS", "SINCE", "PEER", "IKE", "ESP", "PPP", "RECEIVED", "SENT"
+        "{:<8}{:<20}{:<16}{:<10}{:<24}{:<24}{:<18}{:<11}{:>12}{:>12}  {}\n",
+        "SESSION", "USER", "ADDRESS", "SINCE", "PEER", "IKE", "ESP", "PPP", "RECEIVED", "SENT", "WEAKNESS"
     );
     for session in sessions {
         let since = now.saturating_sub(session.since);
         let text = |value: Option<String>| value.unwrap_or_default();
         writeln!(
             out,
-            "{:<8}{:<20}{:<16}{:<10}{:<24}{:<24}{:<18}{:<11}{:>12}{:>12}",
+            "{:<8}{:<20}{:<16}{:<10}{:<24}{:<24}{:<18}{:<11}{:>12}{:>12}  {}",
             session.id,
             session.user.escape_default().to_string(),
             session.address,
@@ -113,7 +113,8 @@ pub fn table(sessions: &[SessionReport]) -> String {
             text(session.esp.map(|esp| esp.to_string())),
             text(session.auth.map(|auth| auth.to_string())),
             session.rx_octets,
-            session.tx_octets
+            session.tx_octets,
+            session.weakness.as_deref().unwrap_or_default()
         )
         .unwrap_or_default();
     }

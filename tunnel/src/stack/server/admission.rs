@@ -122,6 +122,7 @@ impl Server {
             peer = %info.place.peer,
             ike = %info.ike,
             esp = info.esp.map(|esp| esp.to_string()),
+            weakness = info.weakness,
             "session is up"
         );
         self.count_sessions();

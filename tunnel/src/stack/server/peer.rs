@@ -26,7 +26,7 @@ use crate::buffer::Port;
 use crate::config::server::Server as Config;
 use crate::l2tp::{Call, Lns, LnsEvent};
 use crate::ppp::Ppp;
-use crate::suite::{EspProposal, IkeProposal};
+use crate::suite::{self, EspProposal, IkeProposal};
 use crate::{esp, ike, l2tp, ppp};
 
 /// How long a peer may take from its first proof of life to a session: a person who types a password is not involved, and a slow
@@ -208,6 +208,15 @@ impl Peer {
         self.sessions.iter_mut().find(|session| session.id == id)
     }
 
+    /// What of the agreed algorithms is weak.
+    fn weakness(&self) -> Option<String> {
+        let truncated = self.datapath.is_truncated();
+        let truncated = truncated.then(|| "the client sends 96 bits of HMAC-SHA2-256 in place of 128".to_owned());
+        let weak = suite::weakness(&self.ike_proposal?, self.esp_proposal.as_ref());
+        let weak: Vec<String> = weak.into_iter().chain(truncated).collect();
+        (!weak.is_empty()).then(|| weak.join("; "))
+    }
+
     /// Between which ends a session is.
     pub(super) fn place(&self, session: &Session) -> Option<Place> {
         Some(Place { peer: self.remote()?, local: self.local.ip(), mtu: session.mtu })
@@ -224,6 +233,7 @@ impl Peer {
             place: self.place(session)?,
             ike: self.ike_proposal?,
             esp: self.esp_proposal,
+            weakness: self.weakness(),
             auth: session.auth,
             traffic: session.traffic,
             calling_number: session.calling_number.clone(),

@@ -110,6 +110,8 @@ pub struct SessionInfo {
     pub ike: IkeProposal,
     /// What phase 2 agreed on.
     pub esp: Option<EspProposal>,
+    /// What of that is weak, in words.
+    pub weakness: Option<String>,
     /// How the user proved who it is.
     pub auth: Option<PppAuth>,
     /// What it has carried.
