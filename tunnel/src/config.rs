@@ -155,8 +155,20 @@ pub struct Ike {
     /// Whether the first contact tells the peer to forget what it has of an earlier connection with the same identity
     /// (INITIAL-CONTACT, RFC 2407 section 4.6.3.3). Must be false where several tunnels with one identity are up at a time.
     pub initial_contact: bool,
+    /// How a client begins. `Aggressive` needs a pre-shared key, and is for gateways that know no other.
+    pub exchange: Exchange,
     /// Dead peer detection (RFC 3706).
     pub dpd: Dpd,
+}
+
+/// Exchanges of phase 1 (RFC 2409 section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Exchange {
+    /// Identities and proofs are encrypted.
+    #[default]
+    Main,
+    /// The identities and a hash of the pre-shared key travel in the clear, and anybody who hears them can try keys on it.
+    Aggressive,
 }
 
 impl Default for Ike {
@@ -168,6 +180,7 @@ impl Default for Ike {
             local_id: None,
             remote_id: None,
             initial_contact: true,
+            exchange: Exchange::default(),
             dpd: Dpd::default(),
         }
     }

@@ -13,7 +13,7 @@
 //!
 //! A server has one [`Responder`] in front of the relations with its peers: it makes an [`Ike`] of a peer's message 3.
 //!
-//! Left out: Aggressive Mode (it hands a hash of the pre-shared key to anyone), XAUTH, and ESP outside of UDP.
+//! Left out: Aggressive Mode as responder (it hands a hash of the pre-shared key to anyone), XAUTH, and ESP outside of UDP.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -330,7 +330,9 @@ impl Ike {
             Err(error) => return self.notice(format!("a message is ignored: {error}")),
         };
         match header.exchange {
-            ExchangeType::IDENTITY_PROTECTION => self.handle_main_mode(now, port, &header, [body, message]),
+            ExchangeType::IDENTITY_PROTECTION | ExchangeType::AGGRESSIVE => {
+                self.handle_main_mode(now, port, &header, [body, message])
+            }
             ExchangeType::QUICK_MODE => self.handle_quick_mode(now, port, &header, [body, message]),
             ExchangeType::INFORMATIONAL => self.handle_informational(now, port, &header, body),
             other => self.notice(format!("a message of exchange {other} is ignored")),

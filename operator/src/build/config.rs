@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::json;
 use towline_tunnel::config::server::{Certificate, User};
 use towline_tunnel::config::{
-    Admin, Config, Credentials, Dpd, Esp, Export, HealthCheck, Identity, Ike, L2tp, Log, Network, Peer, Ppp, ProbeKind,
-    ReportTo, SecretFile, parse,
+    Admin, Config, Credentials, Dpd, Esp, Exchange, Export, HealthCheck, Identity, Ike, L2tp, Log, Network, Peer, Ppp,
+    ProbeKind, ReportTo, SecretFile, parse,
 };
 
 use super::pod::{ADMIN_PORT, RUN_FOLDER, SECRETS_FOLDER, Settings, TOKEN_FILE};
@@ -122,6 +122,7 @@ fn ike(spec: &VpnTunnelSpec) -> Result<Ike, InvalidSpec> {
         remote_id: ike.remote_id.as_ref().map(identity),
         // Sidecars that share an identity would throw each other out (RFC 3947 section 6).
         initial_contact: spec.attachment == Attachment::Gateway || ike.local_id.is_none(),
+        exchange: Exchange::Main,
         dpd: Dpd { interval_seconds: ike.dpd.interval_seconds, timeout_seconds: ike.dpd.timeout_seconds },
     })
 }

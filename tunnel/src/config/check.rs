@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
-    Admin, Config, Credentials, Esp, Identity, IdentityKind, Ike, InvalidConfig, InvalidField, L2tp, MAX_EXPORTS,
-    MAX_PEERS, MAX_PROPOSALS, MAX_REMOTE_CIDRS, Ppp, PppAuth, ProbeKind, ReportTo,
+    Admin, Config, Credentials, Esp, Exchange, Identity, IdentityKind, Ike, InvalidConfig, InvalidField, L2tp,
+    MAX_EXPORTS, MAX_PEERS, MAX_PROPOSALS, MAX_REMOTE_CIDRS, Ppp, PppAuth, ProbeKind, ReportTo,
 };
 
 mod server;
@@ -55,6 +55,10 @@ impl Config {
             }
             (None, Some(certificate)) => {
                 check.identity("credentials.certificate.remoteId", certificate.remote_id.as_ref());
+                if self.ike.exchange == Exchange::Aggressive {
+                    let problem = "Aggressive needs credentials.preSharedKey; with a certificate use Main";
+                    check.wrong("ike.exchange", problem.to_owned());
+                }
                 let local_id = self.ike.local_id.as_ref();
                 if local_id.is_some_and(|id| id.kind == IdentityKind::KeyId) {
                     let problem =
@@ -341,6 +345,14 @@ mod tests {
         assert_eq!(changed(false, None, None), ["credentials"]);
         assert_eq!(changed(true, Some(certificate.clone()), None), ["credentials"]);
         assert_eq!(changed(false, Some(certificate.clone()), Some(IdentityKind::KeyId)), ["ike.localId.type"]);
+        let aggressive = |certificate: Option<Certificate>| {
+            let mut config = parse(SMALLEST).unwrap();
+            config.ike.exchange = Exchange::Aggressive;
+            config.credentials.pre_shared_key = certificate.is_none().then(|| file("/s/psk"));
+            config.credentials.certificate = certificate;
+            config.check().is_ok()
+        };
+        assert_eq!((aggressive(None), aggressive(Some(certificate.clone()))), (true, false));
         let unnamed = Identity { kind: IdentityKind::Fqdn, value: String::new() };
         let unnamed = Certificate { remote_id: Some(unnamed), ..certificate };
         assert_eq!(changed(false, Some(unnamed), None), ["credentials.certificate.remoteId.value"]);

@@ -67,6 +67,8 @@ pub struct Config {
     pub initial_contact: bool,
     /// The SPIs that this end chooses.
     pub spis: SpiSpace,
+    /// Whether phase 1 begins in Aggressive Mode with a pre-shared key, which hands a hash of it to whoever is on the way.
+    pub aggressive: bool,
     /// Whether the keys of phase 1 are handed out in [`Event::Keys`].
     pub export_keys: bool,
 }
@@ -93,6 +95,7 @@ impl Config {
             remote_port_nat_t: 4500,
             initial_contact: true,
             spis: SpiSpace::default(),
+            aggressive: false,
             export_keys: false,
         }
     }

@@ -218,6 +218,7 @@ pub(super) fn rfc_name(notification: NotifyType) -> String {
 fn exchange_name(exchange: ExchangeType) -> String {
     match exchange {
         ExchangeType::IDENTITY_PROTECTION => "Main Mode".to_owned(),
+        ExchangeType::AGGRESSIVE => "Aggressive Mode".to_owned(),
         ExchangeType::QUICK_MODE => "Quick Mode".to_owned(),
         ExchangeType::INFORMATIONAL => "the Informational exchange".to_owned(),
         other => other.to_string(),

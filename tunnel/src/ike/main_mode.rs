@@ -36,8 +36,10 @@ use crate::buffer::Port;
 use crate::crypto::dh::{self, KeyPair};
 use crate::suite::IkeProposal;
 use crate::wire::Malformed;
+use aggressive::{Begun, of_one_group};
 use proof::{Exchanged, Known, Opened, Proved};
 
+mod aggressive;
 mod proof;
 
 /// Nonces of this end: as long as the longest common key. RFC 2409 section 5: 8 to 256 octets.
@@ -126,6 +128,8 @@ impl Agreed {
 enum State {
     /// Initiator: for message 2.
     Sa,
+    /// Initiator of Aggressive Mode: for message 2.
+    Aggressive(Begun),
     /// Initiator: for message 4.
     Ke { agreed: Agreed, pair: Box<KeyPair>, nonce: Vec<u8> },
     /// Initiator: for message 6.
@@ -141,6 +145,8 @@ pub(super) struct MainMode {
     pub(super) id: u32,
     pub(super) cookies: Cookies,
     pub(super) role: Role,
+    /// Main Mode or Aggressive Mode.
+    pub(super) exchange: ExchangeType,
     pub(super) begun: Instant,
     /// An SA with the peer exists that this one is to replace.
     pub(super) rekey: bool,
@@ -206,6 +212,12 @@ pub(super) enum Step {
     },
 }
 
+/// The body of an INITIAL-CONTACT notification (RFC 2407 section 4.6.3.3).
+fn initial_contact(cookies: &Cookies) -> Vec<u8> {
+    let spi = cookies.spi();
+    Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind: NotifyType::INITIAL_CONTACT, data: &[] }.body()
+}
+
 /// A Message ID: never zero, which is that of phase 1.
 pub(super) fn message_id(rng: &mut StdRng) -> u32 {
     rng.next_u32().max(1)
@@ -224,22 +236,32 @@ impl MainMode {
         let cookies = Cookies { initiator: context.cookie(), responder: [0; 8] };
         let config = context.config;
         let method = config.credentials.offer(config.remote, before.as_ref())?;
-        let sa = proposal::offer_phase1(&config.proposals, method, config.lifetime);
+        let aggressive = config.aggressive && method == Method::PreSharedKey;
+        let proposals = if aggressive { of_one_group(&config.proposals) } else { config.proposals.clone() };
+        let sa = proposal::offer_phase1(&proposals, method, config.lifetime);
         let mut chain = Chain::new();
         chain.push(PayloadType::SA, &sa);
+        let (exchange, state) = if aggressive {
+            let begun = Begun::new(context, &proposals)?;
+            begun.write(config, &mut chain)?;
+            (ExchangeType::AGGRESSIVE, State::Aggressive(begun))
+        } else {
+            (ExchangeType::IDENTITY_PROTECTION, State::Sa)
+        };
         Abilities::announce(&mut chain);
-        let message = Header::new(cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
+        let message = Header::new(cookies, exchange, 0).write_plain(&chain);
         let retransmission = Some(Retransmission::new(now, port, message.clone(), context.rng));
         let begun = Self {
             id,
             cookies,
             role: Role::Initiator,
+            exchange,
             begun: now,
             rekey,
             port,
             sa,
             method,
-            state: State::Sa,
+            state,
             retransmission,
             answered: None,
             hint: None,
@@ -284,6 +306,7 @@ impl MainMode {
             id,
             cookies,
             role: Role::Responder,
+            exchange: ExchangeType::IDENTITY_PROTECTION,
             begun: now,
             rekey: false,
             port,
@@ -301,7 +324,7 @@ impl MainMode {
     /// What the Vendor IDs of the peer say, as soon as they are known.
     pub(super) fn abilities(&self) -> Option<Abilities> {
         match &self.state {
-            State::Sa => None,
+            State::Sa | State::Aggressive(_) => None,
             State::Ke { agreed, .. } | State::InitiatorKe { agreed } => Some(agreed.abilities),
             State::Id { exchanged, .. } | State::InitiatorId { exchanged } => Some(exchanged.agreed.abilities),
         }
@@ -310,7 +333,7 @@ impl MainMode {
     /// Whether a message with this header belongs here.
     pub(super) fn is_for(&self, header: &Header) -> bool {
         match self.state {
-            State::Sa => {
+            State::Sa | State::Aggressive(_) => {
                 // Equal cookies are those of our own message, sent back by somebody who has no other.
                 let responder = header.cookies.responder;
                 header.cookies.initiator == self.cookies.initiator
@@ -332,7 +355,7 @@ impl MainMode {
     /// The number of the message that this end waits for.
     fn expected(&self) -> u8 {
         match self.state {
-            State::Sa => 2,
+            State::Sa | State::Aggressive(_) => 2,
             State::InitiatorKe { .. } => 3,
             State::Ke { .. } => 4,
             State::InitiatorId { .. } => 5,
@@ -358,10 +381,13 @@ impl MainMode {
         match self.state {
             // A peer with another pre-shared key cannot decrypt message 5, and most of them drop it without a word.
             State::Id { .. } => self.blame(Error::AuthenticationFailed { notification: None }),
-            State::Sa | State::Ke { .. } | State::InitiatorKe { .. } | State::InitiatorId { .. } => Error::NoResponse {
-                exchange: ExchangeType::IDENTITY_PROTECTION,
-                message: self.expected().saturating_sub(1),
-            },
+            State::Sa
+            | State::Aggressive(_)
+            | State::Ke { .. }
+            | State::InitiatorKe { .. }
+            | State::InitiatorId { .. } => {
+                Error::NoResponse { exchange: self.exchange, message: self.expected().saturating_sub(1) }
+            }
         }
     }
 
@@ -380,6 +406,7 @@ impl MainMode {
         }
         let step = match &self.state {
             State::Sa => self.message_2(context, header, body)?,
+            State::Aggressive(_) => self.aggressive_message_2(context, now, header, [body, message])?,
             State::Ke { .. } => self.message_4(context, header, body)?,
             State::Id { .. } => self.message_6(context, now, header, body)?,
             State::InitiatorKe { .. } => self.message_3(context, port, header, body)?,
@@ -429,9 +456,9 @@ impl MainMode {
         chain
     }
 
-    fn verdict(&self, config: &Config, agreed: &Agreed, port: Port, payloads: &Payloads<'_>) -> Nat {
+    fn verdict(config: &Config, agreed: &Agreed, cookies: &Cookies, port: Port, payloads: &Payloads<'_>) -> Nat {
         let (local, remote) = (config.local_end(port), config.remote_end(port));
-        nat::verdict(agreed.abilities.flavour, agreed.proposal.hash, &self.cookies, local, remote, payloads)
+        nat::verdict(agreed.abilities.flavour, agreed.proposal.hash, cookies, local, remote, payloads)
     }
 
     fn message_4(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
@@ -454,7 +481,7 @@ impl MainMode {
             nonce_r: nonce_r.to_vec(),
             public_i: pair.public_value().to_vec(),
             public_r,
-            nat: self.verdict(context.config, &agreed, self.port, &payloads),
+            nat: Self::verdict(context.config, &agreed, &self.cookies, self.port, &payloads),
             wanted: certificate::asks(&payloads),
         });
         let config = context.config;
@@ -464,13 +491,10 @@ impl MainMode {
         };
         let keys = Box::new(exchanged.keys(key)?);
         let mut iv = keys.first_iv(&exchanged.public_i, &exchanged.public_r);
-        let spi = self.cookies.spi();
         let mut chain = Chain::new();
         exchanged.write_proof(context, &keys, Role::Initiator, exchanged.wanted, &mut chain)?;
         if self.initial_contact {
-            let notification =
-                Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind: NotifyType::INITIAL_CONTACT, data: &[] };
-            chain.push(PayloadType::N, &notification.body());
+            chain.push(PayloadType::N, &initial_contact(&self.cookies));
         }
         let header = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0);
         let message = keys.seal(header, &chain, &mut iv);
@@ -542,7 +566,7 @@ impl MainMode {
             nonce_r: nonce,
             public_i,
             public_r: pair.public_value().to_vec(),
-            nat: self.verdict(context.config, &agreed, port, &payloads),
+            nat: Self::verdict(context.config, &agreed, &self.cookies, port, &payloads),
             wanted: certificate::asks(&payloads),
         });
         self.state = State::InitiatorId { exchanged };

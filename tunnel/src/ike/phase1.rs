@@ -11,7 +11,7 @@ use super::main_mode::{Choice, Context, Established, MainMode, Role, Step};
 use super::message::{Cookies, Header};
 use super::proposal::LEAST_LIFETIME;
 use super::quick_mode::QuickMode;
-use super::registry::ProtocolId;
+use super::registry::{ExchangeType, ProtocolId};
 use super::retransmission::{Answered, MAX_REPEATS};
 use super::sa::{CROSSING, IsakmpSa, RETRY, grace, postponed, renewal};
 use super::vendor::Abilities;
@@ -58,7 +58,8 @@ impl Ike {
     }
 
     pub(super) fn handle_main_mode(&mut self, now: Instant, port: Port, header: &Header, parts: [&[u8]; 2]) {
-        let Some(negotiation) = self.negotiations.iter_mut().find(|negotiation| negotiation.is_for(header)) else {
+        let fits = |negotiation: &&mut MainMode| negotiation.exchange == header.exchange && negotiation.is_for(header);
+        let Some(negotiation) = self.negotiations.iter_mut().find(fits) else {
             return self.handle_other_main_mode(now, port, header, parts);
         };
         if negotiation.disregards(port, parts[1]) {
@@ -77,6 +78,7 @@ impl Ike {
                 self.transmit(port, reply);
             }
             Ok(Step::Established(established)) => {
+                let port = negotiation.port;
                 let reply = established.answered.as_ref().map(|answered| answered.response().to_vec());
                 if let Some(reply) = reply {
                     self.transmit(port, reply);
@@ -95,11 +97,15 @@ impl Ike {
 
     /// A message that belongs to no Main Mode: the first of a new one, or one that the peer has no answer to yet.
     fn handle_other_main_mode(&mut self, now: Instant, port: Port, header: &Header, parts: [&[u8]; 2]) {
-        if header.cookies.responder == [0; 8] && !header.is_encrypted() {
+        let aggressive = header.exchange == ExchangeType::AGGRESSIVE;
+        if header.cookies.responder == [0; 8] && !header.is_encrypted() && !aggressive {
             return self.answer_main_mode(now, port, header, parts);
         }
-        let sa = self.isakmp.iter_mut().find(|sa| sa.cookies == header.cookies && !sa.is_stale(port));
-        if let Some(answered) = sa.and_then(|sa| sa.answered.as_mut()).filter(|answered| answered.is_for(parts[1])) {
+        // Message 2 of Aggressive Mode is older than the float to port 4500, and the answer to it is not.
+        let fits = |sa: &&mut IsakmpSa| sa.cookies == header.cookies && (aggressive || !sa.is_stale(port));
+        let Some(sa) = self.isakmp.iter_mut().find(fits) else { return };
+        let port = if aggressive { sa.port } else { port };
+        if let Some(answered) = sa.answered.as_mut().filter(|answered| answered.is_for(parts[1])) {
             self.transmits.extend(again(answered, port));
         }
     }

@@ -1,8 +1,13 @@
 //! What the tunnel tells of itself: the layers in its report, and what both ends agreed on.
 
 use super::Tunnel;
+use crate::config::Exchange;
 use crate::report::{Layer, Negotiated, Reason, State};
 use crate::suite;
+
+/// What Aggressive Mode costs (RFC 2409 section 5.4).
+const AGGRESSIVE: &str =
+    "Aggressive Mode shows the identities and a hash of the pre-shared key, on which anybody can try keys";
 
 impl Tunnel {
     /// Changes what was agreed on, if anything was.
@@ -21,7 +26,8 @@ impl Tunnel {
         let truncated = matches!(&self.state, super::State::Connected(connection) if connection.is_truncated());
         let truncated = truncated.then(|| "the gateway sends 96 bits of HMAC-SHA2-256 in place of 128".to_owned());
         let weak = suite::weakness(&negotiated.ike, negotiated.esp.as_ref());
-        let weak: Vec<_> = weak.into_iter().chain(anonymous).chain(truncated).collect();
+        let aggressive = (self.config.ike.exchange == Exchange::Aggressive).then(|| AGGRESSIVE.to_owned());
+        let weak: Vec<_> = weak.into_iter().chain(aggressive).chain(anonymous).chain(truncated).collect();
         negotiated.weakness = (!weak.is_empty()).then(|| weak.join("; "));
         self.report_changed = true;
     }

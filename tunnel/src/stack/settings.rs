@@ -9,8 +9,8 @@ use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
 use super::Path;
-use crate::config::Config;
 use crate::config::server::Server;
+use crate::config::{Config, Exchange};
 use crate::suite::{EspProposal, Group};
 use crate::{dhcp, esp, ike, l2tp, ppp};
 
@@ -48,6 +48,7 @@ pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys:
         local_port_nat_t: path.local_nat_t_port,
         keepalive: KEEPALIVE_INTERVAL,
         initial_contact: config.ike.initial_contact,
+        aggressive: config.ike.exchange == Exchange::Aggressive,
         export_keys,
         ..ike::Config::new(path.local, path.remote, Arc::clone(&path.credentials.ike))
     }

@@ -10,7 +10,7 @@ use crate::config::server::{
     MAX_IMPORTS, MAX_NAME, MAX_NETWORKS, MAX_POOLS, MAX_PRE_SHARED_KEYS, MAX_RADIUS_SERVERS, MAX_SESSIONS, MAX_USERS,
     Server,
 };
-use crate::config::{InvalidConfig, MAX_EXPORTS};
+use crate::config::{Exchange, InvalidConfig, MAX_EXPORTS};
 
 /// Name servers that IPCP can tell (RFC 1877).
 const MAX_DNS: usize = 2;
@@ -25,6 +25,11 @@ impl Server {
         check.port("listen.ike", self.listen.ike.port());
         check.port("listen.natT", self.listen.nat_t.port());
         check.phase_1(&self.ike);
+        if self.ike.exchange == Exchange::Aggressive {
+            let problem =
+                "Aggressive is for clients; it would hand a hash of the pre-shared key to whoever asks, so remove it";
+            check.wrong("ike.exchange", problem.to_owned());
+        }
         check.esp(&self.esp);
         check.links(&self.l2tp, &self.ppp);
         check.device(self.network.mtu, &self.network.device);
@@ -200,6 +205,7 @@ mod tests {
     #[test]
     fn each_bound_is_kept_and_named() {
         assert_eq!(changed(|s| s.credentials.pre_shared_keys.clear()), ["credentials"]);
+        assert_eq!(changed(|s| s.ike.exchange = Exchange::Aggressive), ["ike.exchange"]);
         assert_eq!(changed(|s| s.listen.ike.set_port(0)), ["listen.ike"]);
         assert_eq!(changed(|s| s.ike.lifetime_seconds = 1), ["ike.lifetimeSeconds"]);
         assert_eq!(changed(|s| s.users.push(s.users[0].clone())), ["users[1].name"]);

@@ -71,7 +71,7 @@ fn expect(expected: Option<&Identity>, received: &Identity) -> Result<(), Error>
 }
 
 /// Our identity, for the ID payload.
-fn own_identity(config: &Config, method: Method) -> Result<Vec<u8>, Error> {
+pub(super) fn own_identity(config: &Config, method: Method) -> Result<Vec<u8>, Error> {
     let own = match method {
         Method::PreSharedKey => config.local_id.clone().unwrap_or(Identity::Address(config.local)),
         _ => config.credentials.own_certificate()?.identity(config.local_id.as_ref())?,
@@ -100,6 +100,13 @@ impl Exchanged {
         };
         let hash = self.agreed.method.hash(self.agreed.proposal.hash);
         keys.main_mode_hash(hash, public, cookies, &self.sa, id)
+    }
+
+    /// Appends HASH alone: our identity was sent before.
+    pub(super) fn write_hash(&self, config: &Config, keys: &Keys, role: Role, chain: &mut Chain) -> Result<(), Error> {
+        let id = own_identity(config, self.agreed.method)?;
+        chain.push(PayloadType::HASH, &self.hash(keys, role, &id));
+        Ok(())
     }
 
     /// Appends our identity and what proves it: HASH, or SIG with the certificates that it needs.
