@@ -77,8 +77,11 @@ impl MainMode {
         let key = config.credentials.own_key(config.remote, self.before.as_ref())?;
         let keys = exchanged.keys(Some(key))?;
         let known = Known::from(key);
-        let peer = exchanged.read_proof(config, now, &keys, Some(&known), Role::Responder, &payloads)?;
-        let peer = Proved { initial_contact: false, ..peer };
+        let proof = exchanged.read_proof(config, now, &keys, Some(&known), Role::Responder, &payloads);
+        let peer = match proof {
+            Err(Error::InvalidHash(_)) => return Err(Error::InvalidHash(self.exchange)),
+            proof => Proved { initial_contact: false, ..proof? },
+        };
         let mut chain = Chain::new();
         for body in nat::nat_d_bodies(agreed.proposal.hash, &cookies, config.remote_end(self.port), context.rng) {
             chain.push(agreed.abilities.flavour.nat_d(), &body);
@@ -226,7 +229,7 @@ mod tests {
         other.handle_message(now, Port::Ike, &answer(&message_1, KEY).2);
         assert!(other.is_established());
         ike.handle_timeout(now + Duration::from_secs(3));
-        let failed = Event::Failed(Error::InvalidHash(ExchangeType::IDENTITY_PROTECTION));
+        let failed = Event::Failed(Error::InvalidHash(ExchangeType::AGGRESSIVE));
         assert!(events(&mut ike).contains(&failed));
     }
 
