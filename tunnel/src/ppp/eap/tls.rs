@@ -195,7 +195,7 @@ impl Conversation {
         if self.sent < self.outgoing.len() {
             // Only an acknowledgement makes way for the next fragment.
             //= rfc5216 2.1.5 "The EAP server MUST wait until it receives the EAP-Response before sending another fragment."
-            //= test: a_client_with_a_certificate_comes_in_although_frames_are_lost_and_repeated, fragments_are_acknowledged_and_a_message_has_a_bound
+            //= test: a_client_with_a_certificate_comes_in_although_frames_are_lost_and_repeated, the_next_fragment_goes_out_when_the_one_before_it_is_acknowledged
             return if body.is_empty() { Progress::Send(self.fragment()) } else { Progress::Ignored };
         }
         if let Some(failure) = self.failure.clone() {
@@ -251,7 +251,7 @@ impl Conversation {
         let mut out = Vec::with_capacity(5 + FRAGMENT);
         if first && end < total {
             //= rfc5216 2.1.5 "MUST be set for the first fragment of a fragmented TLS message or set of messages."
-            //= test: a_client_with_a_certificate_comes_in_although_frames_are_lost_and_repeated, nonsense_in_place_of_a_handshake_is_the_end_of_it
+            //= test: the_next_fragment_goes_out_when_the_one_before_it_is_acknowledged, nonsense_in_place_of_a_handshake_is_the_end_of_it
             flags |= LENGTH_INCLUDED;
         }
         out.push(flags);

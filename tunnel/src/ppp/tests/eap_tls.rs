@@ -230,6 +230,25 @@ fn fragments_are_acknowledged_and_a_message_has_a_bound() {
 }
 
 #[test]
+fn the_next_fragment_goes_out_when_the_one_before_it_is_acknowledged() {
+    let ours = Authority::new("ours");
+    let role = Role::Client(client(ours.issue(&ours, "alice", |_| {})));
+    let mut alice = Link::of(Config { role, ..Config::default() });
+    alice.establish(&[3, 4, 0xc2, 0x27]);
+    alice.say(EAP, 1, 3, &[13, 0x20]);
+    let hello = alice.heard().3;
+    let (mut link, id) = started();
+    link.say(EAP, 2, id, &hello);
+    let (_, _, id, data) = link.heard();
+    assert_eq!((&data[..2], data.len()), (&[13, 0xc0][..], 6 + 1_010), "the first of several, with the length of all");
+    link.say(EAP, 2, id, &[13, 0, 22]);
+    link.silence();
+    link.say(EAP, 2, id, &[13, 0]);
+    let (_, _, next, data) = link.heard();
+    assert_eq!((next, &data[..2]), (id.wrapping_add(1), &[13, 0x40][..]));
+}
+
+#[test]
 fn nonsense_in_place_of_a_handshake_is_the_end_of_it() {
     let (mut link, id) = started();
     link.say(EAP, 2, id, &[13]);
