@@ -2,6 +2,7 @@
 
 mod agreement;
 mod capture;
+mod certificate;
 mod lifetime;
 mod nat;
 mod policy;
