@@ -33,7 +33,7 @@ enum Part {
     Lint,
     /// Unit tests and vectors
     Unit,
-    /// The stack over a simulated network
+    /// The stack over a simulated network, against itself and against imitations of devices
     Sim,
     /// The tunnel process against foreign gateways in network namespaces
     Interop,
@@ -111,7 +111,9 @@ impl Part {
                 test(&["--workspace", "--lib", "--bins"], count)?;
                 test(&["--package", "towline-tunnel", "--no-default-features", "--features", "stack", "--lib"], count)?;
             }
-            Self::Sim => test(&["--package", "towline-tests", "--test", "simulation"], count)?,
+            Self::Sim => {
+                test(&["--package", "towline-tests", "--test", "simulation", "--test", "imitation"], count)?;
+            }
             Self::Interop => {
                 product::build()?;
                 let tests = ["--package", "towline-tests", "--test", "peers", "--test", "interop"];

@@ -154,7 +154,7 @@ impl Ppp {
 
     /// The magic number of this end; zero without one.
     fn magic(&self) -> Vec<u8> {
-        self.lcp.options.iter().find(|option| option[0] == 5).map_or(vec![0; 4], |option| option[2..].to_vec())
+        self.lcp.options.iter().find(|option| option[0] == 5).map_or_else(|| vec![0; 4], |option| option[2..].to_vec())
     }
 
     /// Configure-Request, -Ack, -Nak and -Reject of LCP and IPCP.

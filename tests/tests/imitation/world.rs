@@ -88,6 +88,7 @@ impl World {
         let secrets = Secrets {
             ike: Credentials::pre_shared_key(PSK.as_bytes().to_vec().into()),
             tunnel: None,
+            eap_tls: None,
             users: Users::new(config.users.iter().map(user).collect()),
         };
         let now = Instant::now();
@@ -159,14 +160,14 @@ impl World {
                 answer[12..16].copy_from_slice(&packet[16..20]);
                 answer[16..20].copy_from_slice(&packet[12..16]);
                 answer[20] = 0;
-                self.from_device(&answer);
+                self.forward(&answer);
             }
             self.device.push(packet);
         }
     }
 
     /// A packet comes out of the server's device.
-    pub(crate) fn from_device(&mut self, packet: &[u8]) {
+    pub(crate) fn forward(&mut self, packet: &[u8]) {
         let mut batch = PacketBatch::new();
         assert!(batch.push(packet));
         self.server.handle_packets(self.now, &batch);

@@ -298,6 +298,8 @@ impl Gateway {
                     self.seen.refused += 1;
                 }
                 ike::Event::Lifetime { .. }
+                | ike::Event::InitialContact
+                | ike::Event::OwnCookie { .. }
                 | ike::Event::RekeyFailed(_)
                 | ike::Event::Keys(_)
                 | ike::Event::Notice(_) => {}
