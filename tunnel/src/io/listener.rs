@@ -210,19 +210,25 @@ mod tests {
     fn client(from: &str, to: &str) -> std::net::UdpSocket {
         let client = std::net::UdpSocket::bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
         client.connect(to).unwrap();
-        client.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
         client
     }
 
     /// Waits for datagrams at the socket of `port`.
+    /// How long a datagram may take on a busy machine.
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
     async fn hear<T>(listener: &Listener, port: Port, then: impl FnOnce(Received<'_>) -> T) -> T {
         let mut buffer = ReceiveBuffer::default();
-        loop {
-            listener.get(port).readable().await;
-            if let Some(received) = listener.receive(&mut Turn::default(), &mut buffer) {
-                return then(received);
+        let heard = async {
+            loop {
+                listener.get(port).readable().await;
+                if let Some(received) = listener.receive(&mut Turn::default(), &mut buffer) {
+                    return then(received);
+                }
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, heard).await.expect("the datagram arrives")
     }
 
     /// All that is there for one turn: the socket and the octets of each datagram.

@@ -58,8 +58,13 @@ impl Server {
                 Ok(address) => {
                     self.note_result(now, &grant.name, true, "accepted");
                     self.counters.accepted = self.counters.accepted.saturating_add(1);
-                    self.by_user.entry(grant.name.clone()).or_default().push(session);
-                    self.with(now, slot, |peer, context| peer.accept(context, session, *grant, address));
+                    let name = grant.name.clone();
+                    let mut in_time = false;
+                    self.by_user.entry(name.clone()).or_default().push(session);
+                    self.with(now, slot, |peer, context| in_time = peer.accept(context, session, *grant, address));
+                    if !in_time {
+                        self.give_back(session, &name, address);
+                    }
                 }
                 Err(cause) => {
                     self.note_refusal(now, slot, &grant.name, cause);
@@ -135,15 +140,9 @@ impl Server {
             return self.counters.end_session(cause);
         };
         self.counters.end_session(cause);
-        self.pool.give_back(admitted.address);
+        self.give_back(session.id, &admitted.grant.name, admitted.address);
         for network in networks(admitted.address, &admitted.grant.networks) {
             self.routes.remove(network, session.id);
-        }
-        if let Some(held) = self.by_user.get_mut(&admitted.grant.name) {
-            held.retain(|id| *id != session.id);
-            if held.is_empty() {
-                self.by_user.remove(&admitted.grant.name);
-            }
         }
         if let Some(info) = self.slots.get(slot).and_then(|peer| peer.info(session)) {
             tracing::info!(
@@ -157,6 +156,17 @@ impl Server {
             self.event(Event::Down(Box::new(info), cause));
         }
         self.count_sessions();
+    }
+
+    /// A user has one session less, and an address is free.
+    fn give_back(&mut self, session: u64, user: &str, address: Ipv4Addr) {
+        self.pool.give_back(address);
+        if let Some(held) = self.by_user.get_mut(user) {
+            held.retain(|id| *id != session);
+            if held.is_empty() {
+                self.by_user.remove(user);
+            }
+        }
     }
 
     fn note_refusal(&mut self, now: Instant, slot: u32, user: &str, cause: Cause) {

@@ -112,6 +112,8 @@ pub(super) struct Peer {
     clock: Instant,
     steps: VecDeque<Step>,
     last_frames: VecDeque<Vec<u8>>,
+    /// The last thing that IKE has said about a peer that has not proved itself.
+    excuse: Option<String>,
     /// Something else than a packet has come through since the owner last looked.
     news: bool,
     scratch: Vec<u8>,
@@ -164,6 +166,7 @@ impl Peer {
             clock: now,
             steps: VecDeque::new(),
             last_frames: VecDeque::new(),
+            excuse: None,
             news: true,
             scratch: Vec::new(),
         }
@@ -286,6 +289,9 @@ impl Peer {
             self.life.heard(context.now, Source::Beside);
         }
         self.pump(context);
+        if self.is_half_open() && self.ike.is_idle() {
+            self.give_up(context);
+        }
     }
 
     /// Takes an ESP packet; returns the IP packet in it and the number of its session.
@@ -437,7 +443,12 @@ impl Peer {
             ike::Event::DeadPeer => self.drop_all(context, EndCause::DeadPeer),
             ike::Event::PeerDeletedIsakmp => self.drop_all(context, EndCause::PeerClosed),
             ike::Event::Keys(keys) => self.step(Step::Keys(keys::of_isakmp(&keys))),
-            ike::Event::Notice(notice) => tracing::debug!(notice, "ike"),
+            ike::Event::Notice(notice) => {
+                tracing::debug!(notice, "ike");
+                if self.is_half_open() {
+                    self.excuse = Some(notice);
+                }
+            }
         }
     }
 

@@ -61,6 +61,23 @@ impl Peer {
         self.finish(context.now);
     }
 
+    /// A peer has not proved itself: one line for it, and no more.
+    pub(super) fn give_up(&mut self, context: &mut Context<'_>) {
+        let excuse = self.excuse.take();
+        let peer = self.remote().map(|remote| remote.to_string());
+        match &excuse {
+            Some(excuse) => {
+                tracing::warn!(peer, reason = excuse, "a peer is refused: it has not proved itself");
+                context.counters.refuse_peer("unproved");
+            }
+            None => {
+                tracing::debug!(peer, "a peer went away before it had proved itself");
+                context.counters.refuse_peer("silent");
+            }
+        }
+        self.drop_all(context, EndCause::Failed);
+    }
+
     /// The peer has nobody to say goodbye to any more.
     pub(super) fn drop_all(&mut self, context: &mut Context<'_>, cause: EndCause) {
         if self.phase != Phase::Gone {
@@ -98,7 +115,7 @@ impl Peer {
             self.end_session_of(context, call, cause);
         }
         match self.phase {
-            Phase::HalfOpen(at) if at <= now => self.drop_all(context, EndCause::Failed),
+            Phase::HalfOpen(at) if at <= now => self.give_up(context),
             Phase::Secured(at) if at <= now => self.close(context, EndCause::Failed),
             Phase::Lingering(at) if at <= now => self.close(context, EndCause::PeerClosed),
             Phase::Closing(at) if at <= now => self.leave(now),

@@ -25,20 +25,23 @@ impl Peer {
         self.sessions.push(Session::new(id, call, ppp, calling_number, now));
     }
 
-    /// The owner lets a user in.
+    /// The owner lets a user in; false when it is too late.
     pub(in crate::stack::server) fn accept(
         &mut self,
         context: &mut Context<'_>,
         session: u64,
         grant: Grant,
         address: Ipv4Addr,
-    ) {
+    ) -> bool {
         let addresses = &context.config.addresses;
         let assignment = Assignment { local: addresses.local, peer: address, dns: addresses.dns.clone() };
-        let Some(session) = self.session_mut(session) else { return };
-        session.ppp.accept(context.now, &grant, assignment);
-        session.admitted = Some(Box::new(Admitted { grant, address }));
+        let Some(session) = self.session_mut(session) else { return false };
+        let in_time = session.ppp.accept(context.now, &grant, assignment);
+        if in_time {
+            session.admitted = Some(Box::new(Admitted { grant, address }));
+        }
         self.pump(context);
+        in_time
     }
 
     /// The owner refuses a user.
