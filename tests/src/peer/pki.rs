@@ -208,8 +208,10 @@ fn new_folder() -> Result<PathBuf> {
 fn write_settings(folder: &Path) -> Result<()> {
     let settings = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nnew_certs_dir = .\nrand_serial = yes\nunique_subject = no\n\
                     policy = any\ncertificate = ca.crt\nprivate_key = ca.key\ndefault_md = sha256\n\
-                    [any]\norganizationName = optional\ncommonName = supplied\n";
+                    crl_extensions = list\ncrlnumber = number\n\
+                    [any]\norganizationName = optional\ncommonName = supplied\n[list]\nauthorityKeyIdentifier = keyid\n";
     fs::write(folder.join("ca.conf"), settings)?;
+    fs::write(folder.join("number"), "01\n")?;
     Ok(fs::write(folder.join("index"), "")?)
 }
 

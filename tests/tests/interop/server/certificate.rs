@@ -43,7 +43,7 @@ fn assert_served_and_refused(key: Key) {
         assert_eq!(world.server.report().unwrap().sessions, Some(0), "{what}");
     }
     let log = world.server.log().unwrap();
-    for words in ["authority", "expired", "not yet valid"] {
+    for words in ["authority", "expired", "not valid yet"] {
         assert!(log.contains(words), "{words:?} is not in the log\n{log}");
     }
     world.server.wait_ready().unwrap();
