@@ -127,6 +127,13 @@ mod tests {
     }
 
     #[test]
+    fn the_server_that_runs_by_hand_in_the_readme_has_a_configuration_that_can_be_used() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        let file = readme.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        towline_tunnel::config::parse_server(file).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[test]
     fn the_readme_explains_every_reason_and_no_other() {
         let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
         let table = readme.split("| reason | what it means | what to do |\n|---|---|---|\n").nth(1).unwrap();
