@@ -33,9 +33,16 @@ pub fn file_name(definition: &CustomResourceDefinition) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kube::ResourceExt;
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
     use towline_tunnel::report::Reason;
 
     use super::*;
+    use crate::api::condition::Truth;
+    use crate::build::users::roll;
+    use crate::build::{objects, pod};
 
     #[test]
     fn the_committed_definitions_are_those_of_the_types() {
@@ -71,6 +78,59 @@ mod tests {
         assert_eq!(readme, example("charts/towline/templates/NOTES.txt"));
         let tunnel: VpnTunnel = serde_saphyr::from_str(&readme).unwrap();
         assert_eq!(tunnel.spec.exports[0].name, "web");
+    }
+
+    /// The object of a manifest, of which nothing may be a field that is not there.
+    fn object<T: DeserializeOwned + Serialize>(mut manifest: Value) -> T {
+        fn holds(whole: &Value, part: &Value) -> bool {
+            match (whole, part) {
+                (Value::Object(whole), Value::Object(part)) => {
+                    part.iter().all(|(key, part)| whole.get(key).is_some_and(|whole| holds(whole, part)))
+                }
+                (Value::Array(whole), Value::Array(part)) => {
+                    whole.len() == part.len() && whole.iter().zip(part).all(|(whole, part)| holds(whole, part))
+                }
+                (whole, part) => whole == part,
+            }
+        }
+        manifest["metadata"]["namespace"] = json!("erp");
+        manifest["metadata"]["uid"] = json!("u-1");
+        let object: T = serde_json::from_value(manifest.clone()).unwrap();
+        let whole = serde_json::to_value(&object).unwrap();
+        assert!(holds(&whole, &manifest), "a field of {manifest:#} is not in {whole:#}");
+        object
+    }
+
+    #[test]
+    fn the_manifests_of_the_documentation_can_be_carried_out_as_they_stand() {
+        let mut carried = 0;
+        for path in ["README.md", "charts/towline/docs/remote-access.md", "charts/towline/docs/site-to-site.md"] {
+            let text = std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            let between = |begin, end| text.split(begin).skip(1).filter_map(move |rest| rest.split(end).next());
+            for block in between("```yaml\n", "\n```").chain(between("<<END\n", "\nEND\n")) {
+                let manifests = block.split("\n---\n").map(|text| serde_saphyr::from_str::<Value>(text).unwrap());
+                let (tunnels, rest): (Vec<_>, Vec<_>) = manifests.partition(|manifest| manifest["kind"] == "VpnTunnel");
+                let users: Vec<VpnUser> =
+                    rest.into_iter().filter(|manifest| manifest["kind"] == "VpnUser").map(object).collect();
+                for tunnel in tunnels.into_iter().map(object::<VpnTunnel>) {
+                    let roll = roll(&tunnel, users.iter().filter(|user| user.spec.tunnel_name == tunnel.name_any()));
+                    assert_eq!(roll.verdicts.len(), users.len(), "a user of {path} names another tunnel");
+                    assert!(roll.verdicts.values().all(|verdict| verdict.truth == Truth::True), "{:?}", roll.verdicts);
+                    let built = objects(&tunnel, &roll, &pod::tests::settings(), "PEM");
+                    let built = built.unwrap_or_else(|error| panic!("{path}: {error:?}\n{block}"));
+                    assert!(built.homeless.is_empty(), "{path}: {:?}", built.homeless);
+                    carried += 1;
+                }
+            }
+        }
+        assert_eq!(carried, 7);
+    }
+
+    #[test]
+    fn the_server_that_runs_by_hand_in_the_readme_has_a_configuration_that_can_be_used() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        let file = readme.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        towline_tunnel::config::parse_server(file).unwrap_or_else(|error| panic!("{error}"));
     }
 
     #[test]

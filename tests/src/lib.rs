@@ -5,6 +5,8 @@
 pub mod check;
 pub mod cluster;
 pub mod demo;
+#[cfg(test)]
+mod documentation;
 pub mod image;
 pub mod interrupt;
 pub mod netns;

@@ -290,23 +290,28 @@ fn a_pod_that_cannot_have_its_sidecar_is_refused_with_the_remedy() {
     assert_refused(cluster, &host, &["hostNetwork", "set hostNetwork to false"]);
 }
 
-/// Runs the lines of a document that apply a tunnel, as somebody would who copies them, without writing anything.
-fn try_example(cluster: &Cluster, document: &str, name: &str) {
-    let begin = document.find("kubectl apply -f - <<").unwrap_or_else(|| panic!("{name} applies nothing"));
-    let (script, _) = document[begin..].split_once("\nEND").unwrap_or_else(|| {
-        panic!("the lines of {name} have no END at the begin of a line, so a shell reads on for ever:\n{document}")
-    });
-    let script = format!("{script}\nEND\n").replacen("kubectl apply", "kubectl apply --dry-run=server", 1);
-    let said =
-        run(cluster.exec("sh").unwrap().args(["-ec", &script])).unwrap_or_else(|error| panic!("{name}: {error:#}"));
-    assert!(said.starts_with("vpntunnel.towline.dev/") && said.contains("server dry run"), "{name}: {said}");
+/// Runs the lines of a document that apply something, as somebody would who copies them, without writing anything.
+fn try_examples(cluster: &Cluster, document: &str, name: &str) {
+    let examples: Vec<&str> =
+        document.match_indices("kubectl apply -f - <<").map(|(begin, _)| &document[begin..]).collect();
+    assert!(!examples.is_empty(), "{name} applies nothing");
+    for example in examples {
+        let (script, _) = example.split_once("\nEND").unwrap_or_else(|| {
+            panic!("the lines of {name} have no END at the begin of a line, so a shell reads on for ever:\n{document}")
+        });
+        let script = format!("{script}\nEND\n").replacen("kubectl apply", "kubectl apply --dry-run=server", 1);
+        let said =
+            run(cluster.exec("sh").unwrap().args(["-ec", &script])).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        let is_tried = |line: &str| line.contains(".towline.dev/") && line.contains("server dry run");
+        assert!(said.starts_with("vpntunnel.towline.dev/") && said.lines().all(is_tried), "{name}: {said}");
+    }
 }
 
 #[test]
 fn the_examples_of_the_readme_and_of_helm_are_accepted_as_they_stand() {
     let cluster = cluster();
     let readme = std::fs::read_to_string(tool::workspace().join("README.md")).unwrap();
-    try_example(&cluster, &readme, "README.md");
+    try_examples(&cluster, &readme, "README.md");
     let notes = cluster.helm(&["get", "notes", "towline", "--namespace", NAMESPACE]).unwrap();
-    try_example(&cluster, &notes, "NOTES.txt");
+    try_examples(&cluster, &notes, "NOTES.txt");
 }
