@@ -10,6 +10,7 @@ mod cluster {
     mod operator;
     mod rollout;
     mod security;
+    mod server;
     mod sidecar;
     mod uninstall;
     mod world;
