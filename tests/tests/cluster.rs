@@ -8,6 +8,7 @@ mod cluster {
     mod gateway;
     mod liveness;
     mod operator;
+    mod pair;
     mod rollout;
     mod security;
     mod server;
