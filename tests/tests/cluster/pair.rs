@@ -79,8 +79,8 @@ spec:
 
 /// Waits until pods of each cluster get the page of the other one by the name of a Service.
 fn wait_for_both_ways(near: &Cluster, far: &Cluster) {
-    let ways = [(far, "http://site-page.default.svc/", PAGE), (near, "http://road-orders.default.svc/", ORDERS)];
-    for (cluster, url, text) in ways {
+    let page = format!("http://site-page.default.svc:{PAGE_PORT}/");
+    for (cluster, url, text) in [(far, &*page, PAGE), (near, "http://road-orders.default.svc/", ORDERS)] {
         let mut last = String::new();
         wait_until(&format!("{url} in cluster {}", cluster.name()), RECOVERY, || {
             last = fetch(cluster, APP, url).unwrap_or_else(|error| format!("{error:#}"));
