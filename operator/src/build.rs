@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
     ConfigMap, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, Service,
-    ServiceAccount, Toleration,
+    ServiceAccount, Sysctl, Toleration,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -168,6 +168,7 @@ fn template(tunnel: &VpnTunnel, secrets: &BTreeSet<String>, settings: &Settings)
         tolerations: Some(tolerations(pod.tolerations.unwrap_or_default())),
         security_context: Some(PodSecurityContext {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+            sysctls: low_ports(tunnel),
             ..PodSecurityContext::default()
         }),
         containers: vec![tunnel_container(tunnel, settings, usage)],
@@ -183,6 +184,14 @@ fn template(tunnel: &VpnTunnel, secrets: &BTreeSet<String>, settings: &Settings)
         ..ObjectMeta::default()
     };
     (hash, PodTemplateSpec { metadata: Some(metadata), spec: Some(spec) })
+}
+
+/// A server's ports, and those of imports, may be below 1024. Kubernetes counts this setting of the pod's own network among the
+/// safe ones, and it spares the container a capability.
+fn low_ports(tunnel: &VpnTunnel) -> Option<Vec<Sysctl>> {
+    let everybody = Sysctl { name: "net.ipv4.ip_unprivileged_port_start".to_owned(), value: "0".to_owned() };
+    let listens = tunnel.spec.server.is_some() || !tunnel.spec.imports.is_empty();
+    listens.then(|| vec![everybody])
 }
 
 /// The user's tolerations, and a short one for each way of losing the node: with the API server's own a tunnel would be away

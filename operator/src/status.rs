@@ -388,7 +388,7 @@ fn layer(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Option<
 fn out_of_service(input: &Input<'_>, pod: &Pod, report: &Report) -> Option<Verdict> {
     let spec = &input.tunnel.spec;
     let is_server = spec.mode == Mode::Server;
-    if spec.exports.is_empty() && !is_server {
+    if spec.exports.is_empty() && spec.imports.is_empty() && !is_server {
         return None;
     }
     let up = if is_server { "The server listens" } else { "The tunnel is up" };
@@ -401,9 +401,11 @@ fn out_of_service(input: &Input<'_>, pod: &Pod, report: &Report) -> Option<Verdi
         let message = format!("{up}, but {missing}: {}.", problem.text);
         return Some(Verdict::no(Reason::ApplyFailed, message));
     }
-    let unserved = report.exports.iter().find_map(|export| Some((&export.name, export.problem.as_ref()?)));
-    if let Some((name, problem)) = unserved {
-        let message = format!("{up}, but pod {} does not serve export {name}: {problem}", pod.name);
+    let exports = report.exports.iter().map(|export| ("export", export));
+    let mut ports = exports.chain(report.imports.iter().map(|import| ("import", import)));
+    let unserved = ports.find_map(|(kind, port)| Some((kind, &port.name, port.problem.as_ref()?)));
+    if let Some((kind, name, problem)) = unserved {
+        let message = format!("{up}, but pod {} does not serve {kind} {name}: {problem}", pod.name);
         return Some(Verdict::no(Reason::DeviceFailed, message));
     }
     if !pod.in_service {
@@ -665,6 +667,17 @@ mod tests {
         let status = judge(&tunnel("Gateway"), &applied(), &[pod("a", Some((report, 1)))], false);
         assert_eq!(says(&status, ConditionType::Ready), pair("False", "DeviceFailed"));
         let text = "The tunnel is up, but pod a does not serve export web: Port 80 is in use.";
+        assert_eq!(message(&status, ConditionType::Ready), text);
+    }
+
+    #[test]
+    fn an_import_that_the_pod_does_not_serve_keeps_a_server_from_being_ready() {
+        let mut report = serving(false);
+        report.imports =
+            vec![ExportReport { name: "orders".to_owned(), problem: Some("Port 80 is in use.".to_owned()) }];
+        let status = judge(&server(), &applied(), &[pod("a", Some((report, 1)))], false);
+        assert_eq!(says(&status, ConditionType::Ready), pair("False", "DeviceFailed"));
+        let text = "The server listens, but pod a does not serve import orders: Port 80 is in use.";
         assert_eq!(message(&status, ConditionType::Ready), text);
     }
 

@@ -87,7 +87,12 @@ impl Arguments {
 /// After an interruption: the test programs have ended, and what they made is still there.
 fn clean_up() -> Result<()> {
     netns::sweep()?;
-    Cluster::open(release::TEST_CLUSTER)?.map_or(Ok(()), Cluster::down)
+    take_clusters_down()
+}
+
+fn take_clusters_down() -> Result<()> {
+    let down = |name| Cluster::open(name)?.map_or(Ok(()), Cluster::down);
+    [release::FAR_CLUSTER, release::TEST_CLUSTER].into_iter().try_for_each(down)
 }
 
 impl Part {
@@ -126,7 +131,7 @@ impl Part {
                 let tests = ["--package", "towline-tests", "--test", "cluster"];
                 let tested = test(&[tests.as_slice(), &["--", "--test-threads=1", "--show-output"]].concat(), count);
                 // The last test takes their cluster down, if it comes to that.
-                Cluster::open(release::TEST_CLUSTER)?.map_or(Ok(()), Cluster::down)?;
+                take_clusters_down()?;
                 tested?;
             }
         }

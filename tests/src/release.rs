@@ -15,6 +15,8 @@ use crate::{image, product, tool};
 
 /// The cluster that the tests share.
 pub const TEST_CLUSTER: &str = "test";
+/// The second one of a test that needs two; it goes with the test.
+pub const FAR_CLUSTER: &str = "far";
 /// The namespace of the release.
 pub const NAMESPACE: &str = "towline-system";
 

@@ -8,8 +8,10 @@ mod cluster {
     mod gateway;
     mod liveness;
     mod operator;
+    mod pair;
     mod rollout;
     mod security;
+    mod server;
     mod sidecar;
     mod uninstall;
     mod world;

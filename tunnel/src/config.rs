@@ -58,6 +58,9 @@ pub struct Config {
     /// Ports of this process that are relayed to hosts behind the peer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exports: Vec<Export>,
+    /// Hosts on this side that the peer, and who is behind it, reach at our address inside the tunnel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<server::Import>,
     /// What proves that traffic goes through.
     #[serde(default)]
     pub health_check: HealthCheck,

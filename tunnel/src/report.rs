@@ -308,7 +308,7 @@ pub struct Report {
     /// Each export of the configuration, at most [`crate::config::MAX_EXPORTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exports: Vec<ExportReport>,
-    /// (Servers.) Each import of the configuration, at most [`crate::config::server::MAX_IMPORTS`].
+    /// Each import of the configuration, at most [`crate::config::server::MAX_IMPORTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub imports: Vec<ExportReport>,
     /// (Servers.) How many sessions are up.

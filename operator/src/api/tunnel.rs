@@ -41,7 +41,7 @@ const SERVER_EXPORT_HOST_RULE: &str =
 const CLIENT_RULE: &str = "self.mode != 'Client' || (has(self.client) && !has(self.server))";
 const SERVER_RULE: &str = "self.mode != 'Server' || (has(self.server) && !has(self.client))";
 const SERVER_ATTACHMENT_RULE: &str = "self.mode != 'Server' || self.attachment == 'Gateway'";
-const IMPORTS_RULE: &str = "self.mode == 'Server' || !has(self.imports) || size(self.imports) == 0";
+const IMPORTS_RULE: &str = "!has(self.imports) || size(self.imports) == 0 || self.attachment == 'Gateway'";
 const IMPORT_PORTS_RULE: &str = "!has(self.imports) || self.imports.all(i, self.imports.exists_one(j, \
      i.protocol == j.protocol && \
      (has(i.port) ? i.port : i.servicePort) == (has(j.port) ? j.port : j.servicePort)))";
@@ -110,7 +110,7 @@ const SIDECAR_RULE: &str = "self.attachment != 'Sidecar' || \
     validation = Rule::new(SERVER_EXPORT_HOST_RULE).message(
         "in mode Server each exports[].host must be the IPv4 address of a host behind a VpnUser"),
     validation = Rule::new(IMPORTS_RULE).message(
-        "imports goes with mode Server; the peer of a client has no route to this cluster, remove imports"),
+        "imports needs attachment Gateway; the peer reaches a sidecar's application directly, remove imports"),
     validation = Rule::new(IMPORT_PORTS_RULE).message(
         "each of imports needs a port of its own; set imports[].port"),
     validation = Rule::new(EXPORTS_RULE).message(
@@ -172,7 +172,8 @@ pub struct VpnTunnelSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub exports: Vec<Export>,
-    /// Services of this namespace that people and sites reach at the server's own address inside the tunnel. Mode Server only.
+    /// Services of this namespace that the peer, or people and sites who dialled in, reach at our own address inside the tunnel.
+    /// Gateway only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::json;
-use towline_tunnel::config::server::{Certificate, User};
+use towline_tunnel::config::server::{Certificate, Import, User};
 use towline_tunnel::config::{
     Admin, Config, Credentials, Dpd, Esp, Exchange, Export, HealthCheck, Identity, Ike, L2tp, Log, Network, Peer, Ppp,
     ProbeKind, ReportTo, SecretFile, parse,
@@ -144,6 +144,18 @@ fn ppp(spec: &VpnTunnelSpec) -> Ppp {
     Ppp { auth: spec.ppp.auth.clone(), echo_seconds: spec.ppp.echo_seconds, echo_failures: spec.ppp.echo_failures }
 }
 
+fn imports(tunnel: &VpnTunnel) -> Vec<Import> {
+    let namespace = tunnel.namespace().unwrap_or_default();
+    let import = |import: &tunnel::Import| Import {
+        name: import.name.clone(),
+        listen: import.port.unwrap_or(import.service_port),
+        host: format!("{}.{namespace}.svc", import.service_name),
+        port: import.service_port,
+        protocol: import.protocol,
+    };
+    tunnel.spec.imports.iter().map(import).collect()
+}
+
 fn admin() -> Admin {
     Admin {
         listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ADMIN_PORT)),
@@ -183,6 +195,7 @@ fn config(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Result<Co
             ..Network::default()
         },
         exports: exports(&spec.exports)?,
+        imports: imports(tunnel),
         health_check: health_check(spec.health_check.as_ref())?,
         admin: admin(),
         report: Some(report_to(tunnel, settings, ca_bundle)),
@@ -237,6 +250,7 @@ mod tests {
     use towline_tunnel::config::IdentityKind;
 
     use super::*;
+    use crate::build::low_ports;
     use crate::build::pod::tests::settings;
     use crate::build::tests::tunnel;
 
@@ -249,6 +263,18 @@ mod tests {
             config.report.unwrap().url,
             "https://towline-reports.towline-system.svc/v1/namespaces/erp/tunnels/oslo/report"
         );
+    }
+
+    #[test]
+    fn the_imports_of_a_client_reach_the_process_and_let_it_listen_at_low_ports() {
+        let mut tunnel = tunnel("Gateway");
+        assert_eq!(low_ports(&tunnel), None);
+        tunnel.spec.imports =
+            serde_json::from_value(json!([{"name": "orders", "serviceName": "orders", "servicePort": 80}])).unwrap();
+        let imports = config(&tunnel, &settings(), "PEM").unwrap().imports;
+        let [Import { listen: 80, host, port: 80, .. }] = imports.as_slice() else { panic!("{imports:?}") };
+        assert_eq!(host, "orders.erp.svc");
+        assert!(low_ports(&tunnel).is_some());
     }
 
     #[test]

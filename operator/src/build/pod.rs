@@ -153,7 +153,7 @@ pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage<'_
         // A sidecar has none: an application that can do without its remote network for a while stays in service.
         readiness_probe: (!is_sidecar).then(|| Probe { failure_threshold: Some(1), ..probe(in_service(tunnel), 2) }),
         resources: Some(resources(tunnel)),
-        security_context: Some(security_context(tunnel)),
+        security_context: Some(security_context()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
         ..Container::default()
@@ -184,10 +184,7 @@ fn ports(tunnel: &VpnTunnel) -> Vec<ContainerPort> {
     std::iter::once(admin).chain(listeners(tunnel).into_iter().map(listener)).collect()
 }
 
-fn security_context(tunnel: &VpnTunnel) -> SecurityContext {
-    let mut capabilities = vec!["NET_ADMIN".to_owned()];
-    // Port 500 is below 1024, and not every container runtime lets everybody have those.
-    capabilities.extend(tunnel.spec.server.as_ref().map(|_| "NET_BIND_SERVICE".to_owned()));
+fn security_context() -> SecurityContext {
     SecurityContext {
         // The capability is of no use to another user without a file capability, and an image from scratch has none.
         run_as_user: Some(0),
@@ -195,7 +192,10 @@ fn security_context(tunnel: &VpnTunnel) -> SecurityContext {
         privileged: Some(false),
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
-        capabilities: Some(Capabilities { add: Some(capabilities), drop: Some(vec!["ALL".to_owned()]) }),
+        capabilities: Some(Capabilities {
+            add: Some(vec!["NET_ADMIN".to_owned()]),
+            drop: Some(vec!["ALL".to_owned()]),
+        }),
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
         ..SecurityContext::default()
     }

@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use towline_tunnel::config::server::MAX_USERS;
+use towline_tunnel::config::server::{MAX_IMPORTS, MAX_USERS};
 use towline_tunnel::report::{ExportReport, LayerReport, MAX_MESSAGE, Negotiated, Reason, Report, UserReport};
 
 /// Name servers of a report that are kept.
@@ -19,8 +19,10 @@ pub fn read(body: &[u8]) -> Result<Report, serde_json::Error> {
     if let Some(layers) = value.get_mut("layers").and_then(Value::as_array_mut) {
         layers.retain_mut(is_known_layer);
     }
-    if let Some(exports) = value.get_mut("exports").and_then(Value::as_array_mut) {
-        exports.retain(is::<ExportReport>);
+    for ports in ["exports", "imports"] {
+        if let Some(ports) = value.get_mut(ports).and_then(Value::as_array_mut) {
+            ports.retain(is::<ExportReport>);
+        }
     }
     if let Some(users) = value.get_mut("users").and_then(Value::as_array_mut) {
         users.retain(is::<UserReport>);
@@ -66,9 +68,10 @@ fn bound(report: &mut Report) {
     report.negotiated.as_mut().and_then(|negotiated| negotiated.weakness.as_mut()).map(tidy);
     report.dns_servers.truncate(MAX_DNS_SERVERS);
     report.exports.truncate(MAX_EXPORTS);
-    for export in &mut report.exports {
-        tidy(&mut export.name);
-        export.problem.as_mut().map(tidy);
+    report.imports.truncate(MAX_IMPORTS);
+    for port in report.exports.iter_mut().chain(&mut report.imports) {
+        tidy(&mut port.name);
+        port.problem.as_mut().map(tidy);
     }
     report.users.truncate(MAX_USERS);
     for user in &mut report.users {
@@ -103,6 +106,7 @@ mod tests {
             "layers": [layer("Ike", "AuthenticationFailed", "Check."), layer("Mppe", "Pending", ""), layer("Ppp", "Brandnew", "Do it.")],
             "negotiated": {"ike": "kyber-1", "nat": "None"},
             "exports": [{"name": "web", "problem": "in use"}, {"shade": "dark"}],
+            "imports": [{"shade": "dark"}, {"name": "orders\n", "problem": "in use\n"}],
             "users": [
                 {"name": "alice", "sessions": 1, "lastAttempt": 7, "accepted": true, "result": "accepted\n"}, {"shade": "dark"},
             ],
@@ -114,6 +118,8 @@ mod tests {
         assert_eq!((ppp.state, ppp.reason, ppp.message.as_str()), (State::Down, Reason::Pending, "Do it."));
         assert_eq!(report.negotiated, None);
         assert_eq!(report.exports.len(), 1);
+        let import = ExportReport { name: "orders ".to_owned(), problem: Some("in use ".to_owned()) };
+        assert_eq!(report.imports, [import]);
         assert_eq!((report.users.len(), report.users[0].result.as_str()), (1, "accepted "));
     }
 

@@ -171,7 +171,7 @@ fn a_role_takes_its_own_fields_only_and_cannot_be_changed() {
         (server_with("network: {remoteCIDRs: [10.20.0.0/16]}"), "network.remoteCIDRs", "those of its VpnUser"),
         (server_with("healthCheck: {type: Icmp, host: 10.20.4.10}"), "healthCheck", "remove healthCheck"),
         (server_with("exports: [{name: web, host: web, port: 80}]"), "exports[].host", "behind a VpnUser"),
-        (format!("{client}  {imports}\n"), "imports goes with mode Server", "remove imports"),
+        (format!("{}  {imports}\n", sidecar()), "imports needs attachment Gateway", "remove imports"),
     ];
     for (manifest, field, remedy) in &cases {
         assert_refused(&cluster, manifest, &[field, remedy]);

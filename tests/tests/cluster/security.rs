@@ -9,8 +9,9 @@ use towline_tests::process::run;
 use towline_tests::release::NAMESPACE;
 
 use super::evidence::{process_of_pod, uid};
+use super::server::{ROAD, road};
 use super::uninstall::kinds;
-use super::world::{APP, WITH, alta, bodo, cluster, dale_with_pod, json, kubectl};
+use super::world::{APP, WITH, alta, bodo, cluster, dale_with_pod, json, kubectl, pod_of};
 
 #[test]
 fn the_operator_may_read_no_secret_but_its_own() {
@@ -58,13 +59,15 @@ fn readable(cluster: &Cluster) -> Vec<(String, String)> {
 #[test]
 fn no_secret_shows_in_an_object_a_log_or_a_metric() {
     let (alta, bodo, dale) = (alta(), bodo(), dale_with_pod());
+    road();
     let texts = readable(&alta.cluster);
     let text = |name: &str| &texts.iter().find(|(place, _)| place == name).unwrap().1;
     // It looks where secrets are used: the tunnel that logs the protocols is there, and so are the names of the Secrets.
     assert!(text("log of towline").contains(" DEBUG "));
-    for tunnel in [&alta, &bodo, &dale] {
-        assert!(text("objects").contains(&format!("{}-vpn", tunnel.name)));
-        assert!(texts.iter().any(|(place, _)| *place == format!("metrics of {}", tunnel.pod().0)));
+    for tunnel in [alta.name, bodo.name, dale.name, ROAD] {
+        assert!(text("objects").contains(&format!("{tunnel}-vpn")));
+        let pod = pod_of(&alta.cluster, tunnel).0;
+        assert!(texts.iter().any(|(place, _)| *place == format!("metrics of {pod}")));
     }
     for secret in ["marker-4711-psk", "marker-4711-password", "marker-4711-wrong", "marker-4711"] {
         let encoded = run(Command::new("sh").args(["-c", "printf %s \"$0\" | base64 -w0", secret])).unwrap();
@@ -127,6 +130,25 @@ fn a_tunnel_has_one_capability_and_the_device_and_nothing_else_of_the_node() {
     }
     assert_eq!(gateway["spec"]["automountServiceAccountToken"], false);
     assert_eq!(gateway["spec"]["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+}
+
+#[test]
+fn a_server_has_one_capability_and_the_device_and_no_right_in_the_cluster() {
+    let cluster = road();
+    let (name, uid) = pod_of(&cluster, ROAD);
+    let pod = json(&cluster, &format!("get pod {name} -o json"));
+    assert_container_is_confined(&pod["spec"]["containers"][0]);
+    assert_pod_is_confined(&pod["spec"]);
+    assert_kernel_confines(&uid);
+    assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
+    assert_eq!(pod["spec"]["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    // What everybody may who has an account, and nothing more.
+    let account = format!("system:serviceaccount:default:{}", pod["spec"]["serviceAccountName"].as_str().unwrap());
+    let rights = |who: &str| {
+        let rights = kubectl(&cluster, &format!("auth can-i --list --no-headers --as={who}"));
+        rights.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(rights(&account), rights("system:serviceaccount:default:nobody"));
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn helm_uninstall_keeps_definitions_and_tunnels_by_default_and_nothing_else_and_
     // Each Service has an object for its address; that of a Service that is left is listed itself.
     let addresses = "get services --all-namespaces -o=jsonpath={.items[*].spec.clusterIP}";
     let is_of_tunnels = |object: &String| {
-        let of_tunnel = ["alta", "bodo", "dale"].iter().any(|name| object.contains(name));
+        let of_tunnel = ["alta", "bodo", "dale", "road"].iter().any(|name| object.contains(name));
         let of_user = ["Pod default/app", "Pod default/with"].contains(&object.as_str());
         let of_definition = object.starts_with("CustomResourceDefinition ") || object.starts_with("APIService ");
         let of_service = object
@@ -150,8 +150,8 @@ fn helm_uninstall_keeps_definitions_and_tunnels_by_default_and_nothing_else_and_
 
     uninstall(cluster);
     // What belongs to the user.
-    kubectl(cluster, "delete pods app with --ignore-not-found --timeout=60s");
-    kubectl(cluster, "delete secrets alta-vpn bodo-vpn dale-vpn --ignore-not-found");
+    kubectl(cluster, "delete pods/app pods/with pods/road-page services/road-page --ignore-not-found --timeout=60s");
+    kubectl(cluster, "delete secrets alta-vpn bodo-vpn dale-vpn road-vpn --ignore-not-found");
     wait_until("the end of everything", PATIENCE, || left(cluster).is_empty())
         .unwrap_or_else(|error| panic!("{error:#}: {:?}\n{}", left(cluster), describe(cluster)));
 }

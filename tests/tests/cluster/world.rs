@@ -172,19 +172,7 @@ impl Tunnel {
 
     /// The tunnel's only pod that does not end: its name and UID.
     pub(super) fn pod(&self) -> (String, String) {
-        let pods = json(&self.cluster, &format!("get pods -l towline.dev/tunnel={} -o json", self.name));
-        let pods: Vec<_> = pods["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-            .map(|pod| {
-                let text = |field: &str| pod["metadata"][field].as_str().unwrap().to_owned();
-                (text("name"), text("uid"))
-            })
-            .collect();
-        let [pod] = pods.as_slice() else { panic!("{} has not one pod but {pods:?}", self.name) };
-        pod.clone()
+        pod_of(&self.cluster, self.name)
     }
 
     /// What must not change when nothing happens to the tunnel: its pod, the pod's restarts, its dials, since when it is up.
@@ -193,6 +181,23 @@ impl Tunnel {
         let since = tunnel(&self.cluster, self.name).unwrap()["status"]["establishedAt"].clone();
         (uid, restarts(&self.cluster, &pod), metric(&self.cluster, &pod, "vpn_tunnel_dials_total"), since)
     }
+}
+
+/// The only pod of the tunnel `name` that does not end: its name and UID.
+pub(super) fn pod_of(cluster: &Cluster, name: &str) -> (String, String) {
+    let pods = json(cluster, &format!("get pods -l towline.dev/tunnel={name} -o json"));
+    let pods: Vec<_> = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        .map(|pod| {
+            let text = |field: &str| pod["metadata"][field].as_str().unwrap().to_owned();
+            (text("name"), text("uid"))
+        })
+        .collect();
+    let [pod] = pods.as_slice() else { panic!("{name} has not one pod but {pods:?}") };
+    pod.clone()
 }
 
 fn credentials(tunnel: &str) -> String {

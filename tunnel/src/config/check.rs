@@ -10,6 +10,8 @@ use super::{
 
 mod server;
 
+use super::server::{Import, MAX_IMPORTS};
+
 /// The longest path of a Unix socket: `sun_path` of unix(7) without its zero.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -36,6 +38,7 @@ impl Config {
         self.check_protocols(&mut check);
         self.check_network(&mut check);
         self.check_exports(&mut check);
+        check.imports(&self.imports);
         self.check_health(&mut check);
         check.process(&self.admin, self.report.as_ref());
         if check.0.is_empty() { Ok(()) } else { Err(InvalidConfig(check.0)) }
@@ -186,6 +189,24 @@ impl Check {
     fn port(&mut self, field: impl Into<String>, port: u16) {
         if port == 0 {
             self.wrong(field, "port 0 is none; name one from 1 to 65535".to_owned());
+        }
+    }
+
+    fn imports(&mut self, imports: &[Import]) {
+        self.count("imports", "entries", imports.len(), 0, MAX_IMPORTS);
+        let mut listeners = BTreeSet::new();
+        for (index, import) in imports.iter().enumerate() {
+            self.port(format!("imports[{index}].listen"), import.listen);
+            self.port(format!("imports[{index}].port"), import.port);
+            if !listeners.insert((import.protocol, import.listen)) {
+                let problem =
+                    format!("{} {} is used twice; give each import a port of its own", import.protocol, import.listen);
+                self.wrong(format!("imports[{index}].listen"), problem);
+            }
+            if !is_host(&import.host) {
+                let problem = format!("{:?} is neither a DNS name nor an IP address; name the host", import.host);
+                self.wrong(format!("imports[{index}].host"), problem);
+            }
         }
     }
 

@@ -27,7 +27,7 @@ use super::dial::{self, Dialled, Turns};
 use super::endpoint::ReceiveBuffer;
 use super::netlink::Netlink;
 use super::probe::{Probe, Prober};
-use super::relay::Relays;
+use super::relay::{Relay, Relays};
 use super::routing::{self, Routing};
 use super::standby::{Existence, Standby, Step};
 use super::telemetry::Verbosity;
@@ -47,7 +47,7 @@ pub(super) const MAX_MESSAGES: usize = 256;
 const CLOSE_LIMIT: Duration = Duration::from_millis(1_800);
 /// How long the last report may take after that.
 const LAST_REPORT_LIMIT: Duration = Duration::from_millis(500);
-/// The pause until an export that cannot listen is tried again; it doubles.
+/// The pause until an export or import that cannot listen is tried again; it doubles.
 const FIRST_LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const LONGEST_LISTEN_PAUSE: Duration = Duration::from_secs(60);
@@ -207,7 +207,7 @@ struct Process {
     /// Counts the probers.
     probers: u64,
     relays: Relays,
-    /// When the exports that could not listen are tried again, and the pause before.
+    /// When the exports and imports that could not listen are tried again, and the pause before.
     listen_again: Option<(Instant, Duration)>,
     link_state: watch::Sender<Option<Ipv4Addr>>,
     reports: watch::Sender<Report>,
@@ -285,9 +285,10 @@ impl Process {
         Ok(process)
     }
 
-    /// Opens the ports of the exports; those that are not to be had are tried again.
+    /// Opens the ports of exports and imports; those that are not to be had are tried again.
     async fn listen(&mut self) {
-        let failed = self.relays.apply(&self.config.exports).await;
+        let address = self.link.as_ref().map(|link| link.address);
+        let failed = self.relays.apply(&Relay::of_client(&self.config, address)).await;
         let pause = self.listen_again.map_or(FIRST_LISTEN_PAUSE, |(_, pause)| LONGEST_LISTEN_PAUSE.min(pause * 2));
         self.listen_again = failed.then(|| (Instant::now() + pause, pause));
         self.publish();
@@ -496,7 +497,12 @@ impl Process {
     /// What the stack says about itself, with the wall clock's time, the exports, and whether anybody wants the tunnel.
     fn report(&self) -> Report {
         let established_at = self.established.map(|(_, seconds)| seconds);
-        self.standby.report(Report { exports: self.relays.report(), established_at, ..self.tunnel.report().clone() })
+        self.standby.report(Report {
+            exports: self.relays.report(),
+            imports: self.relays.report_imports(),
+            established_at,
+            ..self.tunnel.report().clone()
+        })
     }
 
     // The probe.
@@ -611,7 +617,7 @@ fn warn<E: std::fmt::Display>(result: Result<(), E>) {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::io::namespace::in_namespace;
+    use crate::io::namespace::{add_address, in_namespace};
     use crate::io::scratch::Scratch;
     use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -645,6 +651,31 @@ mod tests {
     fn connect() -> Option<i32> {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
         socket.connect("10.20.0.1:9").err().map(|error| error.raw_os_error().unwrap())
+    }
+
+    #[test]
+    fn an_import_is_served_at_the_address_of_the_link_and_only_while_it_is_up() {
+        in_namespace(async || {
+            let folder = Scratch::new();
+            let mut options = options(&folder, false);
+            let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = echo.local_addr().unwrap().port();
+            let (name, host, protocol) = ("page".to_owned(), "127.0.0.1".to_owned(), config::Protocol::Tcp);
+            options.config.imports = vec![config::server::Import { name, listen: 80, host, port, protocol }];
+            let mut process = begin(options).await.unwrap();
+            add_address(&process.netlink, "lo", [192, 0, 2, 7].into()).await;
+            let ask = async |address: &str| tokio::net::TcpStream::connect(address).await;
+            assert!(process.report().imports.is_empty());
+            process.up(link()).await;
+            assert_eq!(process.report().imports.iter().map(|import| &import.problem).collect::<Vec<_>>(), [&None]);
+            let (asked, answered) = tokio::join!(ask("10.9.0.5:80"), echo.accept());
+            assert!(asked.is_ok() && answered.is_ok());
+            ask("127.0.0.1:80").await.unwrap_err();
+            process.down().await;
+            assert!(process.report().imports.is_empty());
+            ask("10.9.0.5:80").await.unwrap_err();
+            process.end().await;
+        });
     }
 
     const OTHERWISE: Option<i32> = Some(libc::ENETUNREACH);

@@ -1,5 +1,5 @@
-//! Exports: ports of this process whose connections go on to hosts behind the peer. Imports: ports at a server's own address
-//! inside the links whose connections go on to hosts on this side.
+//! Exports: ports of this process whose connections go on to hosts behind the peer. Imports: ports at our own address inside
+//! the tunnel whose connections go on to hosts on this side.
 //!
 //! One half of a connection is inside and one outside the tunnel. The inner half is an ordinary socket of the kernel: its routes
 //! lead into the TUN device or nowhere. The outer one is marked, and has the host's other routes. While the link is down
@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::{dial, routing};
 use crate::config::server::{Import, Server};
-use crate::config::{Export, Protocol};
+use crate::config::{Config, Export, Protocol};
 use crate::report::{ExportReport, MAX_PROBLEM};
 
 /// The most TCP connections and UDP flows of all exports and imports together. A connection has two copy buffers of 8 KiB, so that all of
@@ -99,6 +99,13 @@ impl Relay {
         let local = server.addresses.local;
         let imports = server.imports.iter().map(|import| Self::import(import, local));
         server.exports.iter().cloned().map(Self::from).chain(imports).collect()
+    }
+
+    /// The exports of a client, and its imports while it has an `address` inside the tunnel.
+    pub fn of_client(config: &Config, address: Option<Ipv4Addr>) -> Vec<Self> {
+        let imports =
+            address.into_iter().flat_map(|own| config.imports.iter().map(move |import| Self::import(import, own)));
+        config.exports.iter().cloned().map(Self::from).chain(imports).collect()
     }
 
     fn import(Import { name, listen, host, port, protocol }: &Import, local: Ipv4Addr) -> Self {

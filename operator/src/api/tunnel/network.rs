@@ -53,10 +53,10 @@ pub struct Export {
     pub protocol: Protocol,
 }
 
-/// A Service of this namespace that people and sites reach at the server's own address inside the tunnel.
+/// A Service of this namespace that the other side reaches at our own address inside the tunnel.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[x_kube(validation = Rule::new(IMPORT_PORT_RULE).message(
-    "imports[].port must not be 9090/TCP, 500/UDP, 4500/UDP or 3799/UDP, which are the server's own; choose another port"))]
+    "imports[].port must not be 9090/TCP, 500/UDP, 4500/UDP or 3799/UDP, which are the tunnel's own; choose another port"))]
 #[serde(rename_all = "camelCase")]
 pub struct Import {
     /// Name, for messages and metrics.
@@ -72,7 +72,7 @@ pub struct Import {
     /// Port of the Service.
     #[schemars(range(min = 1, max = 65_535))]
     pub service_port: u16,
-    /// Port at the server's own address; that of the Service unless it is set.
+    /// Port at our own address; that of the Service unless it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65_535))]
     pub port: Option<u16>,

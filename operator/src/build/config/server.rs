@@ -2,16 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use kube::ResourceExt;
 use towline_tunnel::config::server::{
-    Addresses, Credentials, Forwarding, Import, Limits, Listen, Network, PreSharedKey, Radius, RadiusServer, Server,
+    Addresses, Credentials, Forwarding, Limits, Listen, Network, PreSharedKey, Radius, RadiusServer, Server,
     ServerMode, User,
 };
 use towline_tunnel::config::{Export, parse_server};
 
 use super::{
-    InvalidSpec, admin, certificate, compact, esp, exports, field, fields, identity, ike, l2tp, log, ppp, report_to,
-    revision, secret,
+    InvalidSpec, admin, certificate, compact, esp, exports, field, fields, identity, ike, imports, l2tp, log, ppp,
+    report_to, revision, secret,
 };
 use crate::api::tunnel::{self, VpnTunnel, VpnTunnelSpec};
 use crate::build::pod::{DYNAUTH_PORT, Settings};
@@ -164,18 +163,6 @@ fn radius(radius: &tunnel::Radius) -> Radius {
         disconnect: radius.disconnect.then(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, DYNAUTH_PORT))),
         nas_identifier: radius.nas_identifier.clone(),
     }
-}
-
-fn imports(tunnel: &VpnTunnel) -> Vec<Import> {
-    let namespace = tunnel.namespace().unwrap_or_default();
-    let import = |import: &tunnel::Import| Import {
-        name: import.name.clone(),
-        listen: import.port.unwrap_or(import.service_port),
-        host: format!("{}.{namespace}.svc", import.service_name),
-        port: import.service_port,
-        protocol: import.protocol,
-    };
-    tunnel.spec.imports.iter().map(import).collect()
 }
 
 /// Whether somebody who may dial in has `host`, or has it behind; whom a RADIUS server knows is not known here.

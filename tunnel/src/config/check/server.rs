@@ -7,8 +7,7 @@ use ipnet::Ipv4Net;
 
 use super::{Check, is_host};
 use crate::config::server::{
-    MAX_IMPORTS, MAX_NAME, MAX_NETWORKS, MAX_POOLS, MAX_PRE_SHARED_KEYS, MAX_RADIUS_SERVERS, MAX_SESSIONS, MAX_USERS,
-    Server,
+    MAX_NAME, MAX_NETWORKS, MAX_POOLS, MAX_PRE_SHARED_KEYS, MAX_RADIUS_SERVERS, MAX_SESSIONS, MAX_USERS, Server,
 };
 use crate::config::{Exchange, InvalidConfig, MAX_EXPORTS};
 
@@ -127,21 +126,7 @@ impl Server {
     }
 
     fn check_ports(&self, check: &mut Check) {
-        check.count("imports", "entries", self.imports.len(), 0, MAX_IMPORTS);
-        let mut listeners = BTreeSet::new();
-        for (index, import) in self.imports.iter().enumerate() {
-            check.port(format!("imports[{index}].listen"), import.listen);
-            check.port(format!("imports[{index}].port"), import.port);
-            if !listeners.insert((import.protocol, import.listen)) {
-                let problem =
-                    format!("{} {} is used twice; give each import a port of its own", import.protocol, import.listen);
-                check.wrong(format!("imports[{index}].listen"), problem);
-            }
-            if !is_host(&import.host) {
-                let problem = format!("{:?} is neither a DNS name nor an IP address; name the host", import.host);
-                check.wrong(format!("imports[{index}].host"), problem);
-            }
-        }
+        check.imports(&self.imports);
         check.count("exports", "entries", self.exports.len(), 0, MAX_EXPORTS);
         let mut listeners = BTreeSet::new();
         for (index, export) in self.exports.iter().enumerate() {

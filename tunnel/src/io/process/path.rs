@@ -101,6 +101,7 @@ impl Process {
         self.started = true;
         self.link_state.send_replace(Some(link.address));
         self.link = Some(link);
+        self.listen().await;
         self.probe();
     }
 
@@ -127,6 +128,7 @@ impl Process {
         self.prober = None;
         self.link = None;
         self.link_state.send_replace(None);
+        self.listen().await;
         warn(self.route(|routing| routing.link = None).await);
     }
 
