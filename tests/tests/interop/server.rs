@@ -1,5 +1,6 @@
 //! The tunnel process as the server: foreign clients dial in, strongSwan, xl2tpd and pppd on a Linux kernel of their own.
 
+mod accounts;
 mod agreement;
 mod capture;
 mod certificate;
