@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod demo;
 pub mod image;
 pub mod interrupt;
+pub mod ledger;
 pub mod netns;
 pub mod package;
 pub mod peer;

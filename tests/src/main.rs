@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use towline_tests::{check, cluster, demo, interrupt, release};
+use towline_tests::{check, cluster, demo, interrupt, ledger, release};
 
 /// Runs what belongs to developing Towline
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Write the custom resource definitions from their types, into crds/ and into the chart
     Crds,
+    /// Write the ledger of what the code keeps of each RFC, from its markers
+    Ledger,
     /// Local Kubernetes clusters, made of namespaces on this machine
     Cluster(cluster::command::Arguments),
 }
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => arguments.run(),
         Command::Demo(arguments) => arguments.run(),
         Command::Crds => release::write_crds(),
+        Command::Ledger => ledger::write(),
         Command::Cluster(arguments) => arguments.run(),
     };
     interrupt::wait_if_interrupted();
