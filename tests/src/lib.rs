@@ -2,6 +2,7 @@
 //!
 //! It drives the machine's own programs (`ip`, `nsenter`, `tar`, `go`, `buildah`) and needs root where they do.
 
+pub mod bench;
 pub mod check;
 pub mod cluster;
 pub mod demo;

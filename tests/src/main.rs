@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use towline_tests::{check, cluster, demo, interrupt, ledger, release};
+use towline_tests::{bench, check, cluster, demo, interrupt, ledger, release};
 
 /// Runs what belongs to developing Towline
 #[derive(Parser)]
@@ -17,6 +17,8 @@ struct Arguments {
 enum Command {
     /// Run every check of the project, or one part of them
     Test(check::Arguments),
+    /// Measure how a server scales, beside charon where there is one
+    Bench(bench::Arguments),
     /// A cluster, a foreign gateway, the chart, a tunnel, and a page from behind the gateway
     Demo(demo::Arguments),
     /// Write the custom resource definitions from their types, into crds/ and into the chart
@@ -30,6 +32,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test(arguments) => arguments.run(),
+        Command::Bench(arguments) => arguments.run(),
         Command::Demo(arguments) => arguments.run(),
         Command::Crds => release::write_crds(),
         Command::Ledger => ledger::write(),

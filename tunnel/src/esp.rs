@@ -13,6 +13,10 @@
 //! Integrity is never left out, because without it a replay window protects nothing. A lifetime in seconds belongs to IKE;
 //! [`Lifetime`] counts packets and octets.
 
+//= out: rfc4303 1 "Integrity-only ESP MUST be offered as a service selection option, e.g., it must be negotiable in SA management protocols and MUST be configurable via management interfaces." a tunnel over the Internet without confidentiality is not offered
+//= out: rfc4303 2.2.1 "Use of an ESN MUST be negotiated by an SA management protocol." extended sequence numbers are not offered: a pair is renewed long before 2^32 packets
+//= out: rfc4303 2.6 "A transmitter MUST be capable of generating dummy packets marked with this value in the next protocol field" traffic flow confidentiality is not offered
+//= out: rfc4303 3.4.1 "If a packet offered to ESP for processing appears to be an IP fragment, i.e., the OFFSET field is non-zero or the MORE FRAGMENTS flag is set, the receiver MUST discard the packet; this is an auditable event." the kernel reassembles the UDP datagrams that ESP comes in
 mod lifetime;
 mod packet;
 mod replay;
@@ -171,6 +175,10 @@ impl OutboundSa {
             return Err(SealError::TooLong);
         }
         // RFC 4303 section 3.3.3: "the sender MUST NOT send a packet on an SA if doing so would cause the sequence number to cycle."
+        //= rfc4303 2.2 "For a unicast SA or a single-sender multicast SA, the sender MUST increment this field for every transmitted packet."
+        //= test: the_first_packet_has_number_1_and_vectors_never_repeat, sequence_numbers_do_not_cycle
+        //= rfc4303 3.3.3 "In other words, the sender MUST NOT send a packet on an SA if doing so would cause the sequence number to cycle."
+        //= test: the_first_packet_has_number_1_and_vectors_never_repeat, sequence_numbers_do_not_cycle
         let Some(sequence_number) = self.sequence_number.checked_add(1) else { return Err(SealError::Exhausted) };
         if self.meter.is_exhausted() {
             return Err(SealError::Exhausted);
@@ -255,6 +263,8 @@ impl InboundSa {
     /// Sets up an SA that has not received anything.
     pub fn new(spi: u32, keys: &Keys, lifetime: Lifetime) -> Result<Self, InvalidSa> {
         check_spi(spi)?;
+        //= rfc4303 3.4.3 "If the receiver has enabled the anti-replay service for this SA, the receive packet counter for the SA MUST be initialized to zero when the SA is established."
+        //= test: the_window_moves_only_for_authentic_packets_and_takes_each_once, sequence_number_zero_is_malformed_though_authentic
         let window = ReplayWindow::default();
         Ok(Self { spi, transform: Transform::new(keys)?, truncation: None, window, meter: Meter::new(lifetime) })
     }
@@ -281,6 +291,12 @@ impl InboundSa {
         if self.truncation != Some(Truncation::Bits128) {
             self.transform.fit(packet.len());
         }
+        //= rfc4303 3.4.3 "In either case, if the integrity check fails, the receiver MUST discard the received IP datagram as invalid; this is an auditable event."
+        //= test: what_one_end_seals_the_other_opens_under_every_suite, every_changed_or_missing_octet_is_noticed
+        //= rfc4303 3.4.4.1 "If integrity checking and encryption are performed in parallel, integrity checking MUST be completed before the decrypted packet is passed on for further processing."
+        //= test: what_one_end_seals_the_other_opens_under_every_suite, every_changed_or_missing_octet_is_noticed
+        //= rfc4303 3.4.4.2 "If the integrity check performed by the combined mode algorithm fails, the receiver MUST discard the received IP datagram as invalid; this is an auditable event."
+        //= test: packets_of_linux_with_aes_gcm_are_opened_and_made, every_changed_or_missing_octet_is_noticed
         let plaintext = self.transform.open(packet)?;
         self.truncation = self.transform.truncation();
         self.window.accept(sequence_number);
@@ -311,6 +327,10 @@ impl InboundSa {
     }
 }
 
+//= rfc3948 1 "An IKE implementation supporting this protocol specification MUST NOT use the ESP SPI field zero for ESP packets."
+//= test: an_spi_begins_with_the_bits_of_its_space_and_is_never_reserved, reserved_spis_and_unfit_keys_are_refused
+//= rfc4303 2.1 "The SPI value of zero (0) is reserved for local, implementation-specific use and MUST NOT be sent on the wire."
+//= test: an_spi_begins_with_the_bits_of_its_space_and_is_never_reserved, reserved_spis_and_unfit_keys_are_refused
 fn check_spi(spi: u32) -> Result<(), InvalidSa> {
     if spi <= LAST_RESERVED_SPI { Err(InvalidSa::ReservedSpi(spi)) } else { Ok(()) }
 }

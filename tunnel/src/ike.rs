@@ -27,6 +27,19 @@ use crate::buffer::Port;
 use crate::suite::{EspProposal, IkeProposal};
 use crate::timer::Timers;
 
+//= out: rfc2407 4.2.1 "Conversely, if the initiator supports either SIT_SECRECY or SIT_INTEGRITY, the Labeled Domain Identifier MUST be included in the situation payload." neither is supported
+//= out: rfc2407 4.4.3.1 "All implementations within the IPSEC DOI MUST support AH_MD5 along with the Auth(HMAC-MD5) attribute." AH does not pass a NAT, and RFC 8221 no longer asks for it
+//= out: rfc2407 4.4.4.2 "All implementations within the IPSEC DOI MUST support ESP_DES along with the Auth(HMAC-MD5) attribute." DES is broken: RFC 8221 says MUST NOT
+//= out: rfc2407 4.4.4.11 "All implementations within the IPSEC DOI MUST support ESP_NULL." a tunnel over the Internet without confidentiality is not offered
+//= out: rfc2407 4.6.2 "If an implementation receives any other values, this MUST be treated as an error and the security association setup MUST be aborted." peers send 4500 and other ports; what is proved is the identity
+//= out: rfc2408 3.1 "If set(1), the entity which did not set the Commit Bit MUST wait for an Informational Exchange containing a Notify payload (with the CONNECTED Notify Message) from the entity which set the Commit Bit." peers set it and send no such message; the first ESP packet says the same
+//= out: rfc2408 3.9 "The Certificate payload MUST be accepted at any point during an exchange." it is read where RFC 4945 puts it: in messages 5 and 6 of Main Mode
+//= out: rfc2408 5.1 "If the ISAKMP message length and the value in the Payload Length field of the ISAKMP Header are not the same, then the ISAKMP message MUST be rejected." some clients append zeros; what is missing is refused
+//= out: rfc2409 4 "IKE implementations MUST support the following attribute values:" DES and group 1 are broken: RFC 8247 says MUST NOT; MD5, SHA and pre-shared keys are supported
+//= out: rfc2409 5 "Aggressive Mode SHOULD be implemented." it hands a hash of the pre-shared key to anyone
+//= out: rfc2409 5.2 "If the authentication method is public key encryption, the nonce and identity payloads MUST be encrypted with the public key of the other party." no client in the field offers it
+//= out: rfc2409 5.6 "New Group Mode MUST NOT be used prior to establishment of an ISAKMP SA." New Group Mode is not spoken at all
+//= out: rfc2409 6.1 "Oakley implementations MUST support a MODP group with the following prime and generator." 768 bits are broken: RFC 8247 says MUST NOT
 mod authentication;
 mod certificate;
 mod config;
@@ -293,6 +306,10 @@ impl Ike {
         self.begin_quick_mode(now, None);
     }
 
+    //= rfc3193 3.1 "Once the L2TP tunnel is deleted by either peer, any phase 1 and phase 2 SA's which still exist as a result of the L2TP tunnel between the peers SHOULD be deleted."
+    //= test: the_server_ends_with_every_goodbye, closing_deletes_everything_at_the_other_end_even_over_a_bad_link
+    //= rfc3193 3.1 "Phase 1 and phase 2 delete messages SHOULD be sent when this occurs."
+    //= test: closing_deletes_everything_at_the_other_end_even_over_a_bad_link, unprotected_messages_change_nothing
     /// Ends: tells the peer that every ESP SA is gone, and then every ISAKMP SA.
     pub fn close(&mut self, _now: Instant) {
         if let Some(isakmp) = self.current().map(|sa| sa.id) {
@@ -459,6 +476,8 @@ impl Ike {
         self.isakmp.clear();
     }
 
+    //= rfc3948 4 "A peer SHOULD send a NAT-keepalive packet if a need for it is detected according to [RFC3947] and if no other packet to the peer has been sent in M seconds."
+    //= test: keepalives_are_sent_only_when_nothing_else_is, traffic_is_proof_of_life_enough
     /// Sends a keepalive if nothing else went out on port 4500, and comes back when the next one may be due.
     fn keep_alive(&mut self, now: Instant) {
         let pause = self.config.keepalive;
@@ -481,6 +500,8 @@ impl Ike {
         self.last_id
     }
 
+    //= rfc2409 5.7 "As noted the message ID in the ISAKMP header-- and used in the prf computation-- is unique to this exchange and MUST NOT be the same as the message ID of another phase 2 exchange which generated this informational exchange."
+    //= test: phase_1_is_renewed_before_message_ids_can_no_longer_be_remembered, our_own_messages_that_are_sent_back_later_change_nothing
     /// A Message ID that nobody has used under the ISAKMP SA; it counts as used from here on, so that a message of ours is a
     /// replay when it comes back.
     fn message_id(&mut self, isakmp: u32) -> u32 {

@@ -39,6 +39,8 @@ pub(super) fn sequence_number(packet: &[u8]) -> Option<u32> {
 
 pub(super) fn write_header(out: &mut Vec<u8>, spi: u32, sequence_number: u32) {
     out.extend_from_slice(&spi.to_be_bytes());
+    //= rfc4303 2.2 "The field is mandatory and MUST always be present even if the receiver does not elect to enable the anti-replay service for a specific SA."
+    //= test: the_first_packet_has_number_1_and_vectors_never_repeat, sequence_number_zero_does_not_exist
     out.extend_from_slice(&sequence_number.to_be_bytes());
 }
 
@@ -49,6 +51,10 @@ pub(super) fn padding(payload: usize, block: usize) -> usize {
 
 /// Completes the plaintext that begins at `plaintext` in `out`.
 pub(super) fn write_trailer(out: &mut Vec<u8>, plaintext: usize, block: usize, next_header: u8) {
+    //= rfc4303 2.4 "all implementations MUST support generation and consumption of padding."
+    //= test: every_payload_ends_with_its_trailer_at_the_end_of_a_block, padding_of_other_octets_or_longer_than_the_packet_is_refused
+    //= rfc4303 2.4 "If Padding bytes are needed but the encryption algorithm does not specify the padding contents, then the following default processing MUST be used."
+    //= test: every_payload_ends_with_its_trailer_at_the_end_of_a_block, padding_of_other_octets_or_longer_than_the_packet_is_refused
     let padding = padding(out.len() - plaintext, block);
     out.extend(PADDING.iter().take(padding));
     out.extend([padding as u8, next_header]);
@@ -58,6 +64,8 @@ pub(super) fn write_trailer(out: &mut Vec<u8>, plaintext: usize, block: usize, n
 pub(super) fn read_trailer(plaintext: &[u8]) -> Result<(u8, usize), OpenError> {
     let (rest, [pad_length, next_header]) = plaintext.split_last_chunk().ok_or(OpenError::Padding)?;
     // Before anything else: the rest of a dummy packet "need not be well-formed" (RFC 4303 section 2.6).
+    //= rfc4303 2.6 "a receiver MUST be prepared to discard such packets, without indicating an error."
+    //= test: dummies_are_dropped_by_a_name_of_their_own, a_dummy_is_a_dummy_whatever_else_it_holds
     if *next_header == NEXT_HEADER_NONE {
         return Err(OpenError::Dummy);
     }

@@ -22,6 +22,12 @@ impl ReplayWindow {
     /// Whether a packet may have this sequence number; changes nothing, since the packet is not yet believed.
     pub(super) fn check(&self, sequence_number: u32) -> Result<(), OpenError> {
         let Some(age) = self.highest.checked_sub(sequence_number) else { return Ok(()) };
+        //= rfc4303 3.4.3 "All ESP implementations MUST support the anti-replay service, though its use may be enabled or disabled by the receiver on a per-SA basis."
+        //= test: the_window_agrees_with_a_set_of_all_numbers, each_number_is_taken_once
+        //= rfc4303 3.4.3 "For each received packet, the receiver MUST verify that the packet contains a Sequence Number that does not duplicate the Sequence Number of any other packets received during the life of this SA."
+        //= test: the_window_agrees_with_a_set_of_all_numbers, each_number_is_taken_once
+        //= rfc4303 3.4.3 "A minimum window size of 32 packets MUST be supported when 32-bit sequence numbers are employed; a window size of 64 is preferred and SHOULD be employed as the default."
+        //= test: each_number_is_taken_once, the_end_of_the_number_space_is_reached_and_not_passed
         if age >= WINDOW {
             return Err(OpenError::Stale);
         }

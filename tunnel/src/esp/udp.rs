@@ -3,6 +3,8 @@
 /// Four zero octets where ESP has its SPI, before an ISAKMP message (RFC 3948 section 2.2).
 pub const NON_ESP_MARKER: [u8; 4] = [0; 4];
 
+//= rfc3948 2.3 "The sender MUST use a one-octet-long payload with the value 0xFF."
+//= test: port_4500_is_demultiplexed, keepalives_are_sent_only_when_nothing_else_is
 /// The whole of a NAT keepalive (RFC 3948 section 2.3).
 pub const KEEPALIVE: [u8; 1] = [0xFF];
 
@@ -24,6 +26,12 @@ pub enum Datagram<'a> {
 
 /// Tells what a datagram of port 4500 holds.
 pub fn classify(datagram: &[u8]) -> Datagram<'_> {
+    //= rfc3948 2.1 "The SPI field in the ESP header MUST NOT be a zero value."
+    //= test: port_4500_is_demultiplexed, reserved_spis_and_unfit_keys_are_refused
+    //= rfc3948 2.3 "The receiver SHOULD ignore a received NAT-keepalive packet."
+    //= test: port_4500_is_demultiplexed, only_what_is_authenticated_is_a_sign_of_life
+    //= rfc3948 4 "Reception of NAT-keepalive packets MUST NOT be used to detect whether a connection is live."
+    //= test: port_4500_is_demultiplexed, only_what_is_authenticated_is_a_sign_of_life
     match datagram.split_first_chunk() {
         Some((&NON_ESP_MARKER, message)) => Datagram::Isakmp(message),
         Some((spi, rest)) if rest.len() >= size_of::<u32>() => Datagram::Esp { spi: u32::from_be_bytes(*spi) },

@@ -32,6 +32,12 @@ pub(super) struct Sequences {
 impl Sequences {
     /// The number of the next question: at first a random one with the high bit zero, then each time one more.
     fn next(&mut self, random: u32) -> u32 {
+        //= rfc3706 6.2 "As both DPD peers can initiate a DPD exchange (i.e., both peers can send R-U-THERE messages), each peer MUST maintain its own sequence number for R-U-THERE messages."
+        //= test: our_numbers_begin_below_the_high_bit_and_count_on_by_one, a_question_has_to_be_newer_than_all_before_it
+        //= rfc3706 6.2 "The first R-U-THERE message sent in a session MUST be a randomly chosen number."
+        //= test: our_numbers_begin_below_the_high_bit_and_count_on_by_one, only_the_answer_to_the_last_question_counts_and_only_once
+        //= rfc3706 6.2 "Subsequent R-U-THERE messages MUST increment the sequence number by one."
+        //= test: our_numbers_begin_below_the_high_bit_and_count_on_by_one, a_question_has_to_be_newer_than_all_before_it
         let next = self.own.map_or(random >> 1, |last| last.wrapping_add(1));
         self.own = Some(next);
         self.outstanding = true;
@@ -40,6 +46,8 @@ impl Sequences {
 
     /// Whether an answer is that to the last question, and the first one to it.
     fn accept_answer(&mut self, sequence: u32) -> bool {
+        //= rfc3706 6.1 "The initial sender SHOULD reject the R-U-THERE-ACK if the sequence number fails to match the one sent with the R-U-THERE message."
+        //= test: a_probe_asks_at_once_and_its_answer_is_a_sign_of_life, only_the_answer_to_the_last_question_counts_and_only_once
         self.own == Some(sequence) && std::mem::take(&mut self.outstanding)
     }
 
@@ -48,6 +56,8 @@ impl Sequences {
         let repeats = match self.peer {
             Some((last, repeats)) if last == sequence => repeats.saturating_add(1),
             // RFC 3706 section 6.2 keeps the numbers from wrapping, so whatever is lower is older.
+            //= rfc3706 6.2 "Each entity SHOULD also maintain its peer's R-U-THERE sequence number, and an entity SHOULD reject the R-U-THERE message if it fails to match the expected sequence number."
+            //= test: a_repeated_question_is_accepted_three_times, a_question_has_to_be_newer_than_all_before_it
             Some((last, _)) if sequence < last => return false,
             Some(_) | None => 0,
         };
@@ -93,9 +103,13 @@ impl Ike {
         let (interval, timeout) = (self.config.dpd.interval, self.config.dpd.timeout);
         let heard = self.last_heard.unwrap_or(now);
         // RFC 3706 section 5.4: traffic is proof of life, and nobody asks while there is some.
+        //= rfc3706 5.4 "To this end, if traffic is regularly exchanged between two peers, either peer SHOULD use this traffic as proof of liveliness, and both peers SHOULD NOT initiate a DPD exchange."
+        //= test: traffic_is_proof_of_life_enough, a_dead_peer_is_noticed_and_a_quiet_one_is_not_dead
         if now < heard + interval {
             return self.timers.set(Timer::Dpd, heard + interval);
         }
+        //= rfc3706 5.4 "After some number of retransmitted messages, an implementation SHOULD assume its peer to be unreachable and delete IPSec and IKE SAs to the peer."
+        //= test: a_dead_peer_is_noticed_and_a_quiet_one_is_not_dead, traffic_is_proof_of_life_enough
         if self.asked && now >= heard + timeout {
             self.events.push_back(Event::DeadPeer);
             return self.shut();
@@ -116,6 +130,12 @@ impl Ike {
     fn send_detection(&mut self, isakmp: u32, port: Option<Port>, kind: NotifyType, sequence: u32) {
         let Some(sa) = self.isakmp.iter().find(|sa| sa.id == isakmp) else { return };
         let (spi, data) = (sa.cookies.spi(), sequence.to_be_bytes());
+        //= rfc3706 5.3 "- Protocol ID (1 octet) - MUST be set to the protocol ID for ISAKMP."
+        //= test: a_probe_asks_at_once_and_its_answer_is_a_sign_of_life, messages_of_dead_peer_detection_that_do_not_fit_are_no_sign_of_life_and_get_no_answer
+        //= rfc3706 5.3 "- Notification Data (4 octets) - MUST be set to the sequence number corresponding to this message"
+        //= test: a_probe_asks_at_once_and_its_answer_is_a_sign_of_life, messages_of_dead_peer_detection_that_do_not_fit_are_no_sign_of_life_and_get_no_answer
+        //= rfc3706 5.3 "The format of the R-U-THERE-ACK message is the same, with the exception that the Notify Message Type MUST be set to R-U-THERE-ACK."
+        //= test: a_dead_peer_is_noticed_and_a_quiet_one_is_not_dead, messages_of_dead_peer_detection_that_do_not_fit_are_no_sign_of_life_and_get_no_answer
         let notification = Notification { protocol: ProtocolId::ISAKMP, spi: &spi, kind, data: &data };
         self.inform(isakmp, port, PayloadType::N, &notification.body(), 1);
     }
@@ -133,6 +153,10 @@ impl Ike {
         if notification.kind == NotifyType::R_U_THERE {
             let accepted = sa.sequences.accept_question(sequence);
             if accepted {
+                //= rfc3706 5.2 "An entity that has sent the DPD Vendor ID MUST respond to an R-U-THERE query."
+                //= test: a_dead_peer_is_noticed_and_a_quiet_one_is_not_dead, messages_of_dead_peer_detection_that_do_not_fit_are_no_sign_of_life_and_get_no_answer
+                //= rfc3706 6.1 "A responder to an R-U-THERE message MUST send an R-U-THERE-ACK with the same sequence number."
+                //= test: a_probe_asks_at_once_and_its_answer_is_a_sign_of_life, only_the_answer_to_the_last_question_counts_and_only_once
                 self.send_detection(isakmp, Some(port), NotifyType::R_U_THERE_ACK, sequence);
             }
             return accepted;

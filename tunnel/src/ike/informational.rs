@@ -16,6 +16,8 @@ use crate::buffer::Port;
 const HINT_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Ike {
+    //= rfc2408 5.14 "Once the keying material has been exchanged or the ISAKMP SA has been established, the Informational Exchange MUST be transmitted under the protection provided by the keying material or the ISAKMP SA."
+    //= test: an_informational_message_is_written_as_charon_writes_it, unprotected_messages_change_nothing
     /// An encrypted Informational message under the ISAKMP SA with the given id, and the port that its SA is on.
     pub(super) fn informational(&mut self, isakmp: u32, kind: PayloadType, body: &[u8]) -> Option<(Port, Vec<u8>)> {
         let message_id = self.message_id(isakmp);
@@ -31,6 +33,8 @@ impl Ike {
         }
     }
 
+    //= rfc2408 5.15 "Deletion of Security Associations MUST always be performed under the protection of an ISAKMP SA."
+    //= test: closing_deletes_everything_at_the_other_end_even_over_a_bad_link, unprotected_messages_change_nothing
     /// Tells the peer that an SA is gone; twice, because nobody acknowledges it.
     pub(super) fn inform_delete(&mut self, isakmp: u32, protocol: ProtocolId, spi: &[u8]) {
         self.inform(isakmp, None, PayloadType::D, &Delete::body(protocol, spi), 2);
@@ -51,6 +55,8 @@ impl Ike {
         self.transmit(port, message);
     }
 
+    //= rfc2408 4.1 "All ISAKMP implementations MUST implement the Informational Exchange and SHOULD implement the other four exchanges."
+    //= test: the_messages_of_quick_mode_are_readable_and_their_hashes_are_ours, replayed_messages_change_nothing
     pub(super) fn handle_informational(&mut self, now: Instant, port: Port, header: &Header, body: &[u8]) {
         if !header.is_encrypted() {
             return self.handle_unprotected(now, header, body);
@@ -92,6 +98,8 @@ impl Ike {
         }
     }
 
+    //= rfc3706 5.2 "Furthermore, an entity MUST reject unencrypted R-U-THERE and R-U-THERE-ACK messages."
+    //= test: only_what_is_authenticated_is_a_sign_of_life, unprotected_messages_change_nothing
     /// A message that anyone could have written: only a hint for the case that nothing better comes.
     fn handle_unprotected(&mut self, now: Instant, header: &Header, body: &[u8]) {
         let Ok(payloads) = Payloads::read_plain(header.next_payload, body) else { return };
@@ -171,6 +179,8 @@ impl Ike {
         }
     }
 
+    //= rfc2408 3.15 "It is possible to send multiple SPIs in a Delete payload, however, each SPI MUST be for the same protocol."
+    //= test: notifications_and_deletes_survive_the_round_trip_and_refuse_truncation, deletes_of_what_is_unknown_or_already_replaced_touch_nothing_else
     fn handle_delete(&mut self, now: Instant, delete: &Delete<'_>) {
         for spi in &delete.spis {
             if delete.protocol == ProtocolId::ESP {

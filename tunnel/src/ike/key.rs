@@ -122,6 +122,12 @@ impl Keys {
         body.resize(body.len().next_multiple_of(block), 0);
         self.cipher.encrypt(iv, &mut body).expect("the IV has one block and the body whole blocks");
         header.next_payload = chain.first();
+        //= rfc2409 3.2 "Message encryption (when noted by a '*' after the ISAKMP header) MUST begin immediately after the ISAKMP header."
+        //= test: messages_5_and_6_are_readable_and_their_hashes_are_ours, spoiled_messages_never_stop_a_handshake_for_good
+        //= rfc2409 Appendix.B "The message length in the header MUST include the length of the pad since this reflects the size of the ciphertext."
+        //= test: an_informational_message_is_written_as_charon_writes_it, a_hash_covers_everything_behind_it_but_the_padding
+        //= rfc2409 Appendix.B "Subsequent messages MUST use the last CBC encryption block from the previous message as their initialization vector."
+        //= test: the_messages_of_quick_mode_are_readable_and_their_hashes_are_ours, replayed_messages_change_nothing
         header.flags |= FLAG_ENCRYPTION;
         let last = body.len().saturating_sub(block);
         *iv = body.get(last..).unwrap_or_default().to_vec();

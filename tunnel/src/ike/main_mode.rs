@@ -87,6 +87,8 @@ impl Choice {
         Ok(Self { chosen, answer })
     }
 
+    //= rfc2409 5 "The Diffie-Hellman public value passed in a KE payload, in either a phase 1 or phase 2 exchange, MUST be the length of the negotiated Diffie-Hellman group enforced, if necessary, by pre-pending the value with zeros."
+    //= test: every_group_establishes_in_both_phases, nobody_is_admitted_without_a_public_value_of_the_right_length_and_a_nonce
     /// The length of the public values of both ends.
     pub(super) fn public_value_size(&self) -> usize {
         dh::public_value_size(self.chosen.proposal.group)
@@ -283,6 +285,8 @@ impl MainMode {
         header: &Header,
         [body, message]: [&[u8]; 2],
     ) -> Result<(Self, Vec<u8>), Error> {
+        //= rfc2409 5 "Main Mode MUST be implemented;"
+        //= test: every_cipher_and_hash_of_phase_1_establishes, what_is_no_main_mode_is_not_answered
         let payloads = Payloads::read_plain(header.next_payload, body)?;
         let sa = payloads.single(PayloadType::SA, "SA payload")?;
         let choice = Choice::of(context.config, sa)?;
@@ -336,6 +340,8 @@ impl MainMode {
 
     /// Whether a message with this header belongs here.
     pub(super) fn is_for(&self, header: &Header) -> bool {
+        //= rfc2409 4 "In other words, the cookies MUST NOT swap places when the direction of the ISAKMP SA changes."
+        //= test: phase_2_is_renewed_for_hours_by_either_side_without_losing_a_packet, an_answer_with_our_own_cookie_is_none
         match self.state {
             State::Sa | State::Aggressive(_) => {
                 // Equal cookies are those of our own message, sent back by somebody who has no other.
@@ -500,6 +506,8 @@ impl MainMode {
         let mut iv = keys.first_iv(&exchanged.public_i, &exchanged.public_r);
         let mut chain = Chain::new();
         exchanged.write_proof(context, &keys, Role::Initiator, exchanged.wanted, &mut chain)?;
+        //= rfc2407 4.6.3 "Notification Status Messages MUST be sent under the protection of an ISAKMP SA: either as a payload in the last Main Mode exchange; in a separate Informational Exchange after Main Mode or Aggressive Mode processing is complete; or as a payload in any Quick Mode exchange."
+        //= test: initial_contact_is_said_once, initial_contact_is_not_said_when_others_have_the_same_identity
         if self.initial_contact {
             chain.push(PayloadType::N, &initial_contact(&self.cookies));
         }
@@ -507,6 +515,10 @@ impl MainMode {
         let message = keys.seal(header, &chain, &mut iv);
         // RFC 3947 section 4: "the initiator MUST change ports when sending the ID payload if there is NAT between the hosts",
         // and our NAT-D says that there is one.
+        //= rfc3947 4 "In Main Mode, the initiator MUST change ports when sending the ID payload if there is NAT between the hosts."
+        //= test: message_5_and_everything_after_it_goes_to_port_4500, messages_on_port_500_are_old_once_the_port_has_changed
+        //= rfc3947 4 "The initiator MUST set both UDP source and destination ports to 4500."
+        //= test: message_5_and_everything_after_it_goes_to_port_4500, a_message_6_on_port_500_is_old
         self.port = Port::NatT;
         self.state = State::Id { exchanged, keys, iv, key: key.map(Known::from) };
         Ok(Step::Send(message))

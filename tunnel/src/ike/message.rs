@@ -102,6 +102,10 @@ impl Header {
         let length = u32::try_from(HEADER_LENGTH + body.len()).expect("messages of this crate are shorter than 64 KiB");
         let mut out = Vec::with_capacity(HEADER_LENGTH + body.len());
         out.extend_from_slice(&self.cookies.spi());
+        //= rfc2408 3.1 "Implementations based on this version of the ISAKMP Internet-Draft MUST set the Major Version to 1."
+        //= test: a_chain_is_read_as_it_was_written, trailing_octets_and_other_versions_are_refused
+        //= rfc2408 3.1 "Implementations based on this version of the ISAKMP Internet-Draft MUST set the Minor Version to 0."
+        //= test: a_chain_is_read_as_it_was_written, trailing_octets_and_other_versions_are_refused
         out.extend_from_slice(&[self.next_payload.0, VERSION, self.exchange.0, self.flags]);
         out.extend_from_slice(&self.message_id.to_be_bytes());
         out.extend_from_slice(&length.to_be_bytes());
@@ -191,12 +195,16 @@ impl<'a> Payloads<'a> {
 
     /// The body of the only NONCE payload: 8 to 256 octets (RFC 2409 section 5).
     pub(super) fn nonce(&self) -> Result<&'a [u8], Malformed> {
+        //= rfc2409 5 "The length of nonce payload MUST be between 8 and 256 bytes inclusive."
+        //= test: a_peer_is_kept_from_message_3_on_and_its_tunnel_comes_up, nonces_have_8_to_256_octets
         let nonce = self.single(PayloadType::NONCE, "nonce")?;
         if (8..=256).contains(&nonce.len()) { Ok(nonce) } else { Err(Malformed::Invalid("nonce length")) }
     }
 
     /// The body of the HASH payload that has to come first, and what it covers.
     pub(super) fn hashed(&self) -> Option<(&'a [u8], &'a [u8])> {
+        //= rfc2409 5.5 "In Quick Mode, a HASH payload MUST immediately follow the ISAKMP header and a SA payload MUST immediately follow the HASH."
+        //= test: the_messages_of_quick_mode_are_readable_and_their_hashes_are_ours, a_hash_behind_another_payload_is_none
         let first = self.list.first().filter(|payload| payload.kind == PayloadType::HASH)?;
         Some((first.body, self.after_first))
     }
@@ -222,6 +230,8 @@ impl Chain {
             Some(next) => *next = kind.0,
             None => self.first = kind,
         }
+        //= rfc2408 2.5.2 "All RESERVED fields in the ISAKMP protocol MUST be set to zero (0) when a packet is issued."
+        //= test: a_chain_is_read_as_it_was_written, a_reserved_field_that_is_not_zero_is_refused
         self.octets.extend_from_slice(&[PayloadType::NONE.0, 0, 0, 0]);
         self.octets.extend_from_slice(body);
         fix_length(&mut self.octets, at + 2, at);
@@ -311,5 +321,33 @@ mod tests {
         let mut newer = message();
         newer[17] = 0x20;
         assert_eq!(Header::read(&newer).unwrap_err(), Malformed::Invalid("ISAKMP version"));
+    }
+
+    #[test]
+    fn a_reserved_field_that_is_not_zero_is_refused() {
+        let mut message = message();
+        assert_eq!(message[HEADER_LENGTH + 1], 0);
+        message[HEADER_LENGTH + 1] = 1;
+        let (header, body) = Header::read(&message).unwrap();
+        let refused = Malformed::Invalid("reserved field of a payload");
+        assert_eq!(Payloads::read_plain(header.next_payload, body).unwrap_err(), refused);
+    }
+
+    #[test]
+    fn nonces_have_8_to_256_octets() {
+        for (length, taken) in [(7, false), (8, true), (256, true), (257, false)] {
+            let mut chain = Chain::new();
+            chain.push(PayloadType::NONCE, &vec![7; length]);
+            let payloads = Payloads::read(chain.first(), chain.octets()).unwrap();
+            assert_eq!(payloads.nonce().is_ok(), taken, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_hash_behind_another_payload_is_none() {
+        let mut chain = Chain::new();
+        chain.push(PayloadType::NONCE, &[7; 8]);
+        chain.push(PayloadType::HASH, &[9; 4]);
+        assert_eq!(Payloads::read(chain.first(), chain.octets()).unwrap().hashed(), None);
     }
 }

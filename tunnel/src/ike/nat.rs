@@ -91,6 +91,7 @@ fn nat_d(hash: Hash, cookies: &Cookies, end: Endpoint) -> Vec<u8> {
 /// Our own end is a random value: the peer then sees a NAT always and agrees to UDP encapsulation, which is the only one that
 /// passes Services, cloud gateways and pods without `NET_RAW`.
 pub(super) fn nat_d_bodies(hash: Hash, cookies: &Cookies, remote: Endpoint, rng: &mut StdRng) -> [Vec<u8>; 2] {
+    //= out: rfc3947 5.1 "Thus, UDP-Encapsulation SHOULD NOT be used." UDP is always used: nothing else passes Services, cloud gateways and pods without NET_RAW
     let mut own = vec![0; hash::output_size(hash)];
     rng.fill_bytes(&mut own);
     [nat_d(hash, cookies, remote), own]

@@ -63,6 +63,8 @@ fn read_attributes(octets: &[u8]) -> Result<Vec<Attribute>, Malformed> {
     Ok(attributes)
 }
 
+//= rfc2407 4.5 "Attributes described as basic MUST NOT be encoded as variable."
+//= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, a_life_follows_its_unit_and_is_basic_if_it_fits
 fn write_basic(out: &mut Vec<u8>, class: u16, value: u16) {
     out.extend_from_slice(&(class | TYPE_VALUE).to_be_bytes());
     out.extend_from_slice(&value.to_be_bytes());
@@ -70,6 +72,8 @@ fn write_basic(out: &mut Vec<u8>, class: u16, value: u16) {
 
 /// Writes a Life Type and the Life Duration that follows it, as a basic attribute if it fits.
 fn write_life(out: &mut Vec<u8>, [life_type, life_duration]: [u16; 2], unit: u16, value: u32) {
+    //= rfc2407 4.5 "An SA Life Duration attribute MUST always follow an SA Life Type which describes the units of duration."
+    //= test: lives_are_read_in_both_forms_and_units, a_life_follows_its_unit_and_is_basic_if_it_fits
     write_basic(out, life_type, unit);
     match u16::try_from(value) {
         Ok(value) => write_basic(out, life_duration, value),
@@ -164,6 +168,10 @@ fn read_sa(body: &[u8]) -> Result<Vec<Proposal<'_>>, Malformed> {
     if reader.u32("SA DOI")? != DOI_IPSEC {
         return Err(Malformed::Invalid("SA DOI"));
     }
+    //= rfc2407 4.2.2 "If a responder does not support SIT_SECRECY, a SITUATION-NOT-SUPPORTED Notification Payload SHOULD be returned and the security association setup MUST be aborted."
+    //= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, sa_payloads_of_another_domain_or_situation_are_refused
+    //= rfc2407 4.2.3 "If a responder does not support SIT_INTEGRITY, a SITUATION-NOT-SUPPORTED Notification Payload SHOULD be returned and the security association setup MUST be aborted."
+    //= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, sa_payloads_of_another_domain_or_situation_are_refused
     if reader.u32("SA situation")? != SITUATION_IDENTITY_ONLY {
         return Err(Malformed::Invalid("SA situation"));
     }
@@ -242,6 +250,8 @@ pub(super) fn offer_phase1(proposals: &[IkeProposal], method: Method, lifetime: 
         .zip(proposals.iter().filter_map(|proposal| Some((proposal, registry::phase1_cipher(proposal.cipher)?))))
         .take(MAX_OFFERED)
         .map(|(number, (proposal, (cipher, key_length)))| {
+            //= rfc2407 4.4.2.1 "All implementations within the IPSEC DOI MUST support KEY_IKE."
+            //= test: every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer, unknown_attributes_spoil_their_transform_only_and_aes_without_a_length_has_128_bits
             let mut out = vec![number, KEY_IKE, 0, 0];
             write_basic(&mut out, Phase1Attribute::ENCRYPTION_ALGORITHM.0, cipher);
             if let Some(bits) = key_length {
@@ -254,6 +264,10 @@ pub(super) fn offer_phase1(proposals: &[IkeProposal], method: Method, lifetime: 
             out
         })
         .collect();
+    //= rfc2407 4.4.1.1 "All implementations within the IPSEC DOI MUST support PROTO_ISAKMP."
+    //= test: every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer, an_answer_that_was_not_offered_is_refused
+    //= rfc2409 5 "If multiple offers are being made for phase 1 exchanges (Main Mode and Aggressive Mode) they MUST take the form of multiple Transform Payloads for a single Proposal Payload in a single SA payload."
+    //= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, an_answer_that_was_not_offered_is_refused
     write_sa(1, ProtocolId::ISAKMP, &[], &transforms)
 }
 
@@ -300,6 +314,8 @@ pub(super) struct ChosenIke {
 
 /// What a transform of phase 1 stands for; none when it has something that is not known here.
 fn phase1_meaning(transform: &Transform<'_>) -> Option<ChosenIke> {
+    //= rfc2408 5.6 "If the Transform-ID field contains an unknown or unsupported value, then that Transform payload MUST be ignored and MUST NOT cause the generation of an INVALID TRANSFORM event."
+    //= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, unknown_attributes_spoil_their_transform_only_and_aes_without_a_length_has_128_bits
     if transform.id != KEY_IKE {
         return None;
     }
@@ -317,6 +333,8 @@ fn phase1_meaning(transform: &Transform<'_>) -> Option<ChosenIke> {
             _ => return None,
         }
     }
+    //= rfc3193 5.1 "IPsec IKE negotiation MUST negotiate an authentication method specified in the IKE RFC 2409 [7]."
+    //= test: the_method_of_the_initiator_selects_among_ours, a_client_with_a_certificate_is_not_served_with_a_key_alone
     let method = Method::of_number(AuthenticationMethod(u16::try_from(method?).ok()?))?;
     let wanted = Cipher::ALL.iter().find(|&&known| {
         registry::phase1_cipher(known).is_some_and(|known| same_cipher(known.0.into(), known.1, cipher, bits))
@@ -331,6 +349,8 @@ fn phase2_meaning(transform: &Transform<'_>) -> Option<(EspProposal, Option<Enca
     let (mut mode, mut integrity, mut group, mut bits) = (None, None, None, None);
     let (mut life, mut unit) = (StatedLife::default(), None);
     for Attribute { class, value } in read_attributes(transform.attributes).ok()? {
+        //= rfc2407 4.5.3 "If an implementation receives a defined IPSEC DOI attribute (or attribute value) which it does not support, an ATTRIBUTES-NOT-SUPPORT SHOULD be sent and the security association setup MUST be aborted, unless the attribute value is in the reserved range."
+        //= test: every_proposal_of_phase_2_survives_the_offer_the_choice_and_the_answer, unknown_attributes_spoil_their_transform_only_and_aes_without_a_length_has_128_bits
         match Phase2Attribute(class) {
             Phase2Attribute::ENCAPSULATION_MODE => once(&mut mode, value)?,
             Phase2Attribute::AUTHENTICATION_ALGORITHM => once(&mut integrity, value)?,
@@ -368,6 +388,10 @@ fn phase2_meaning(transform: &Transform<'_>) -> Option<(EspProposal, Option<Enca
 /// Stores the value of a class that may stand once; a second one of another value makes the transform useless.
 fn once(slot: &mut Option<u64>, value: Option<u64>) -> Option<()> {
     let value = value?;
+    //= rfc2407 4.5.2 "a conforming ISAKMP implementation MUST correctly parse an attribute list that contains multiple instances of the same attribute class, so long as the different attribute entries do not conflict with one another."
+    //= test: a_second_value_of_an_attribute_spoils_its_transform_and_the_same_value_twice_does_not, lives_are_read_in_both_forms_and_units
+    //= rfc2407 4.5.2 "If conflicting attributes are detected, an ATTRIBUTES-NOT-SUPPORTED Notification Payload SHOULD be returned and the security association setup MUST be aborted."
+    //= test: every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer, a_second_value_of_an_attribute_spoils_its_transform_and_the_same_value_twice_does_not
     (*slot.get_or_insert(value) == value).then_some(())
 }
 
@@ -390,6 +414,10 @@ pub(super) fn accept_phase1(offered: &[IkeProposal], method: Method, answer: &[u
     let proposals = read_sa(answer).map_err(|_| "the SA payload is malformed")?;
     let transform = only_transform(&proposals, ProtocolId::ISAKMP)?.1;
     let chosen = phase1_meaning(&transform).ok_or("an attribute is unknown")?;
+    //= rfc2408 4.2 "The initiator MUST verify that the Security Association payload received from the responder matches one of the proposals sent initially."
+    //= test: every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer, an_answer_that_was_not_offered_is_refused
+    //= rfc2409 5 "If the initiator of an exchange notices that attribute values have changed or attributes have been added or deleted from an offer made, that response MUST be rejected."
+    //= test: every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer, an_answer_that_was_not_offered_is_refused
     if offered.contains(&chosen.proposal) && chosen.method == method {
         Ok(chosen)
     } else {
@@ -416,6 +444,8 @@ pub(super) fn accept_phase2(
     let (proposal, transform) = only_transform(&proposals, ProtocolId::ESP)?;
     let spi = esp_spi(proposal.spi).ok_or("the SPI is not usable")?;
     let (chosen, chosen_mode, life) = phase2_meaning(&transform).ok_or("an attribute is unknown")?;
+    //= rfc3193 2.1 "Transport mode MUST be supported; tunnel mode MAY be supported."
+    //= test: every_proposal_of_esp_establishes_with_keys_of_the_right_size, an_answer_that_was_not_offered_is_refused
     if chosen_mode.is_some_and(|chosen| chosen != mode) {
         return Err("the encapsulation mode differs");
     }
@@ -456,6 +486,12 @@ pub(super) fn choose_phase1(
         .filter_map(|(proposal, transform)| phase1_meaning(transform).map(|meaning| (proposal, transform, meaning)))
         .filter(|(_, _, meaning)| methods.contains(&meaning.method))
         .collect();
+    //= rfc2408 4.2 "The receiving entity MUST select a single transform for each protocol in a proposal or reject the entire proposal."
+    //= test: the_responder_follows_its_own_preference_and_returns_the_number_of_the_initiator, no_common_proposal_of_phase_1_is_reported_within_seconds
+    //= rfc2409 3.2 "An initiator MAY provide multiple proposals for negotiation; a responder MUST reply with only one."
+    //= test: the_responder_follows_its_own_preference_and_returns_the_number_of_the_initiator, an_answer_that_was_not_offered_is_refused
+    //= rfc2409 5 "Responders MUST NOT modify attributes of any offer, attribute encoding excepted (see Appendix A)."
+    //= test: the_chosen_transform_of_quick_mode_is_returned_octet_for_octet, an_answer_that_was_not_offered_is_refused
     let chosen = ours.iter().find_map(|wanted| meanings.iter().find(|(_, _, meaning)| meaning.proposal == *wanted));
     Ok(chosen.map(|(proposal, transform, meaning)| {
         (*meaning, write_sa(proposal.number, proposal.protocol, proposal.spi, &[transform.body.to_vec()]))
@@ -472,6 +508,8 @@ pub(super) fn choose_phase2(
     our_spi: u32,
 ) -> Result<Option<(ChosenEsp, Vec<u8>)>, Malformed> {
     let proposals = read_sa(offer)?;
+    //= rfc2408 4.2 "These proposals MUST be considered as a unit and MUST NOT be separated by a proposal with a different proposal number."
+    //= test: every_proposal_of_phase_2_survives_the_offer_the_choice_and_the_answer, a_bundle_of_protocols_is_not_taken_for_esp_alone
     let alone = |number| proposals.iter().filter(|other| other.number == number).count() == 1;
     let meanings: Vec<_> = proposals
         .iter()
@@ -486,6 +524,8 @@ pub(super) fn choose_phase2(
         })
         .collect();
     let matches = |wanted: &EspProposal, offered: &EspProposal| {
+        //= rfc2409 5.5 "the attribute describing the Diffie-Hellman group (see section 6.1 and [Pip97]) MUST be included in every transform of every proposal of every SA being negotiated."
+        //= test: every_proposal_of_phase_2_survives_the_offer_the_choice_and_the_answer, a_group_in_quick_mode_has_to_fit
         (wanted.cipher, wanted.integrity) == (offered.cipher, offered.integrity)
             && (wanted.group.is_none() || wanted.group == offered.group)
     };
@@ -669,5 +709,37 @@ mod tests {
         for length in 0..offer.len() {
             assert!(read_sa(&offer[..length]).is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn sa_payloads_of_another_domain_or_situation_are_refused() {
+        let offer = offer_phase1(&ike(&["aes256-sha1-modp2048"]), PSK, DAY.seconds);
+        for (octet, what) in [(3, "SA DOI"), (7, "SA situation")] {
+            let mut changed = offer.clone();
+            changed[octet] |= 2;
+            assert_eq!(read_sa(&changed).unwrap_err(), Malformed::Invalid(what));
+        }
+    }
+
+    #[test]
+    fn a_bundle_of_protocols_is_not_taken_for_esp_alone() {
+        let (ours, mode) = (esp(&["aes256-sha1"]), EncapsulationMode::UDP_TRANSPORT);
+        let offer = offer_phase2(&ours, DAY, mode, 4096);
+        // The same proposal twice under one number, the first one for AH.
+        let mut first = offer[8..].to_vec();
+        (first[0], first[5]) = (PayloadType::P.0, 2);
+        let choose = |offer: &[u8]| choose_phase2(&ours, &[mode], offer, 4097).unwrap().is_some();
+        let bundle = [&offer[..8], &first, &offer[8..]].concat();
+        assert!(!choose(&bundle));
+        first[4] = 2;
+        assert!(choose(&[&offer[..8], &first, &offer[8..]].concat()), "another number is an alternative");
+    }
+
+    #[test]
+    fn a_life_follows_its_unit_and_is_basic_if_it_fits() {
+        let mut out = Vec::new();
+        write_life(&mut out, PHASE2_LIFE, SECONDS, 3600);
+        write_life(&mut out, PHASE2_LIFE, KILOBYTES, 100_000);
+        assert_eq!(out, hex!("80010001 80020E10 80010002 00020004 000186A0"));
     }
 }

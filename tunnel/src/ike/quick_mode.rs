@@ -122,6 +122,8 @@ impl QuickMode {
             Some(terms) => terms.selectors.iter().rev().for_each(|id| chain.push(PayloadType::ID, id)),
             None => selector::offer(config).iter().for_each(|id| chain.push(PayloadType::ID, id)),
         }
+        //= rfc3947 5.2 "In the case of transport mode, both ends MUST send both original Initiator and Responder addresses to the other end."
+        //= test: quick_mode_names_l2tp_and_the_original_addresses_on_the_wire, nat_oa_payloads_may_be_many_or_missing
         chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.local));
         chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
         let hash = sa.keys.hash(&[&message_id.to_be_bytes(), chain.octets()]);
@@ -152,6 +154,8 @@ impl QuickMode {
             return Err(Error::InvalidHash(ExchangeType::QUICK_MODE));
         }
         let nonce_i = payloads.nonce()?;
+        //= rfc2409 5.5 "The information exchanged along with Quick Mode MUST be protected by the ISAKMP SA-- i.e. all payloads except the ISAKMP header are encrypted."
+        //= test: its_quick_mode_is_accepted_and_its_proposal_returned_with_another_spi, unprotected_messages_change_nothing
         let Answer { chain, nonce: nonce_r, chosen, secret } = Self::answer(context, sa, &payloads, spi)?;
         let hash = sa.keys.hash(&[&message_id.to_be_bytes(), nonce_i, chain.octets()]);
         let response_header = Header::new(sa.cookies, ExchangeType::QUICK_MODE, message_id);
@@ -339,6 +343,8 @@ fn accept(
         .map_err(|reason| Error::NotOffered { phase: 2, reason })?;
     selector::judge(payloads, Role::Initiator)?;
     let mut lifetime = chosen.life.shorten(ours);
+    //= rfc2407 4.5.4 "Section 4.6.3.1 defines the payload layout for the RESPONDER-LIFETIME Notification Message type which MUST be used for this purpose."
+    //= test: a_responder_lifetime_inside_message_2_is_obeyed, lives_of_next_to_nothing_are_not_obeyed
     for notification in notifications(payloads).filter(|notified| notified.kind == NotifyType::RESPONDER_LIFETIME) {
         if let Ok(stated) = StatedLife::read(notification.data, ProtocolId::ESP) {
             lifetime = stated.shorten(lifetime);
@@ -347,6 +353,8 @@ fn accept(
     Ok((chosen, lifetime))
 }
 
+//= rfc2409 5.5 "While use of the key exchange payload with Quick Mode is optional it MUST be supported."
+//= test: every_group_establishes_in_both_phases, a_fresh_exchange_with_our_own_value_is_refused
 /// The secret of a fresh exchange (RFC 2409 section 5.5).
 fn fresh_secret(pair: &KeyPair, payloads: &Payloads<'_>) -> Result<Zeroizing<Vec<u8>>, Error> {
     let public = payloads.first(PayloadType::KE).ok_or(Error::InvalidKeyInformation("missing public value"))?;

@@ -193,6 +193,12 @@ impl Responder {
         }
     }
 
+    /// How many SA payloads are kept, and the most that may be.
+    #[cfg(test)]
+    pub(crate) fn kept_offers(&self) -> (usize, usize) {
+        (self.offers.len(), offers::MAX_OFFERS)
+    }
+
     /// What has been made of messages.
     pub fn statistics(&self) -> &ResponderStatistics {
         &self.statistics

@@ -57,6 +57,8 @@ impl Retransmission {
     }
 }
 
+//= rfc2408 5.1 "NOTE: Implementations MUST NOT use a fixed timer."
+//= test: a_message_is_sent_six_times_and_never_changes, no_two_clients_keep_the_same_pauses
 fn jittered(pause: Duration, rng: &mut StdRng) -> Duration {
     pause.mul_f64(1.0 + JITTER * rng.random::<f64>())
 }

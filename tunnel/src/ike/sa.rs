@@ -91,6 +91,10 @@ impl IsakmpSa {
 
     /// Whether a message on this port is older than the float to port 4500 (RFC 3947 section 4).
     pub(super) fn is_stale(&self, port: Port) -> bool {
+        //= rfc3947 4 "All subsequent packets sent to this peer (including informational notifications) MUST be sent on port 4500."
+        //= test: message_5_and_everything_after_it_goes_to_port_4500, messages_on_port_500_are_old_once_the_port_has_changed
+        //= rfc3947 4 "If the packet is a Main Mode or an Aggressive Mode packet (with the same cookies as previous packets), it SHOULD be discarded."
+        //= test: message_5_and_everything_after_it_goes_to_port_4500, messages_on_port_500_are_old_once_the_port_has_changed
         self.port == Port::NatT && port == Port::Ike
     }
 

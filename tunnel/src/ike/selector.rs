@@ -14,6 +14,10 @@ use crate::wire::Reader;
 
 /// IDci and IDcr of the initiator: L2TP between both ends.
 pub(super) fn offer(config: &Config) -> [Vec<u8>; 2] {
+    //= rfc2409 5.5 "If ISAKMP is acting as a client negotiator on behalf of another party, the identities of the parties MUST be passed as IDci and then IDcr."
+    //= test: quick_mode_names_l2tp_and_the_original_addresses_on_the_wire, a_quick_mode_for_other_traffic_is_refused_with_invalid_id_information
+    //= rfc3193 4.2.2 "The port numbers in the Quick Mode IDs sent by the initiator MUST contain the specific port numbers used to identify the UDP socket."
+    //= test: quick_mode_names_l2tp_and_the_original_addresses_on_the_wire, other_protocols_and_ports_are_refused
     [config.local, config.remote].map(|address| Identity::Address(address).body(PROTOCOL_UDP, L2TP_PORT))
 }
 

@@ -92,7 +92,7 @@ fn psk(key: &str) -> Arc<Credentials> {
     Credentials::pre_shared_key(Zeroizing::new(key.as_bytes().to_vec()))
 }
 
-fn config(proposal: &str, esp: &str) -> Config {
+pub(super) fn config(proposal: &str, esp: &str) -> Config {
     let mut config = Config::new([192, 0, 2, 1].into(), [192, 0, 2, 2].into(), psk("a pre-shared key"));
     config.proposals = vec![proposal.parse().unwrap()];
     config.esp_proposals = vec![esp.parse().unwrap()];

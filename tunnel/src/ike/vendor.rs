@@ -59,6 +59,12 @@ impl Abilities {
         [Some(self.flavour.vendor_id().to_vec()), self.dpd.then(|| DPD.to_vec()), fragmentation].into_iter().flatten()
     }
 
+    //= rfc2408 3.16 "If a Vendor ID payload is sent, it MUST be sent during the Phase 1 negotiation."
+    //= test: the_first_message_is_answered_with_its_own_proposal_and_the_vendor_ids_that_both_know, vendor_ids_that_do_not_fit_are_left_out_the_least_important_first
+    //= rfc3706 5.1 "Both peers of an IKE session MUST send the DPD vendor ID before DPD exchanges can begin."
+    //= test: a_dead_peer_is_noticed_and_a_quiet_one_is_not_dead, dead_peer_detection_stays_off_with_a_peer_that_does_not_know_it
+    //= rfc3947 3.1 "In the first two messages of Phase 1, the vendor id payload for this specification MUST be sent if supported (and it MUST be received by both sides) for the NAT-Traversal probe to continue."
+    //= test: the_drafts_of_nat_traversal_are_spoken_with_peers_that_know_no_other, a_peer_without_nat_traversal_is_named
     /// All that this end knows, for the first message of an initiator.
     pub(super) fn announce(chain: &mut Chain) {
         for flavour in Flavour::ALL {

@@ -3,6 +3,9 @@
 //! Old and new SAs stand side by side over a rekey: every inbound SA is open until IKE removes it; packets leave through the
 //! newest outbound SA that the peer is known to be ready for, and never through an older one again.
 
+//= out: rfc3193 2.1 "All the IPsec-mandated ciphersuites (described in RFC 2406 [4] and RFC 2402 [3]), including NULL encryption MUST be supported." DES is broken and a tunnel without confidentiality is not offered
+//= out: rfc3193 4 "The initiator MUST parse the result and error code information and send a new SCCRQ" a redirection to another address is shown as the failure of the attempt; it would lead to a gateway that nobody configured
+//= out: rfc3193 4 "To allow for this behavior when using L2TP and IPsec, when the responder chooses a new IP address it MUST send a StopCCN to the initiator, with the Result and Error Code AVP present." the server never chooses another address
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -175,15 +178,29 @@ impl Datapath {
         let peer_port = self.peer_port;
         let current = self.current;
         let outbound = self.pairs.iter_mut().find(|pair| Some(pair.spi) == current);
+        //= rfc3193 4.2.2 "If the SA cannot be setup for some reason, the packet MUST be dropped."
+        //= test: packets_move_to_a_new_pair_when_the_peer_uses_it_or_after_a_while, without_an_sa_nothing_is_sent
         let outbound = outbound.and_then(|pair| pair.outbound.as_mut()).ok_or(esp::SealError::Exhausted)?;
         let header = udp_header(path, peer_port, parts);
         let [first, second] = parts;
+        //= rfc3193 2.1 "To meet the above requirements, all L2TP security compliant implementations MUST implement IPsec ESP for securing both L2TP control and data packets."
+        //= test: a_client_dials_in_and_packets_go_both_ways, only_udp_for_port_1701_is_taken
         outbound.sa.seal(out, PROTOCOL_UDP, &[&header, first, second])
     }
 
     /// Opens an ESP packet in place and returns the L2TP message in it.
     pub(super) fn open<'a>(&mut self, spi: u32, packet: &'a mut [u8]) -> Result<&'a [u8], Refused> {
+        //= rfc4303 2.1 "This mechanism for mapping inbound traffic to unicast SAs MUST be supported by all ESP implementations."
+        //= test: many_clients_behind_one_nat_with_one_inner_address_are_all_served, an_spi_names_its_slot
+        //= rfc4303 3.4.2 "If no valid Security Association exists for this packet, the receiver MUST discard the packet; this is an auditable event."
+        //= test: a_packet_of_an_unknown_sa_is_dropped, the_newest_pair_that_is_left_takes_over
         let pair = self.pairs.iter_mut().find(|pair| pair.spi == spi).ok_or(Refused::UnknownSpi)?;
+        //= rfc3193 2.1 "The L2TP security protocol MUST provide authentication, integrity and replay protection for control packets."
+        //= test: a_client_dials_in_and_packets_go_both_ways, every_changed_or_missing_octet_is_noticed
+        //= rfc3193 2.1 "It MUST provide integrity and replay protection of data packets, and MAY protect confidentiality of data packets."
+        //= test: what_one_end_seals_the_other_opens_under_every_suite, every_changed_or_missing_octet_is_noticed
+        //= rfc3193 2.1 "The implementations MUST implement replay protection mechanisms of IPsec."
+        //= test: the_window_moves_only_for_authentic_packets_and_takes_each_once, each_number_is_taken_once
         let opened = pair.inbound.open(packet).map_err(Refused::Esp)?;
         if let Some(truncation) = pair.inbound.truncation()
             && let Some(outbound) = &mut pair.outbound
@@ -204,11 +221,17 @@ impl Datapath {
         let [source_high, source_low, to_high, to_low, length_high, length_low, _, _] = *header;
         let length = usize::from(u16::from_be_bytes([length_high, length_low]));
         let body = length.checked_sub(UDP_HEADER).and_then(|length| rest.get(..length)).ok_or(Refused::NotL2tp)?;
+        //= rfc3193 3.3 "When a packet arrives from a tunnel which requires security, L2TP MUST:"
+        //= test: a_client_dials_in_and_packets_go_both_ways, only_udp_for_port_1701_is_taken
         if u16::from_be_bytes([to_high, to_low]) != L2TP_PORT {
             return Err(Refused::NotL2tp);
         }
+        //= rfc3948 3.1.2 "Depending on local policy, one of the following MUST be done:"
+        //= test: over_ipv6_the_udp_checksum_is_computed_and_over_ipv4_it_is_none, a_client_dials_in_and_packets_go_both_ways
         // The checksum is not verified: behind a NAT it covers addresses that are not on the wire, and the ICV says more
         // (RFC 3948 section 3.1.2).
+        //= rfc3193 4.2 "However, the initiator MUST allow the responder to float its port and SHOULD allow the responder to choose a new IP address (see section 4.2.3, below)."
+        //= test: the_port_that_the_peer_answers_from_is_the_one_that_it_is_sent_to, only_udp_for_port_1701_is_taken
         self.peer_port = u16::from_be_bytes([source_high, source_low]);
         Ok(body)
     }

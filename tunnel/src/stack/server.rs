@@ -225,6 +225,10 @@ impl Server {
             Answer::Reply(mut reply) => {
                 if self.replies.len() < MAX_REPLIES {
                     if port == Port::NatT {
+                        //= rfc3947 4 "In addition, the IKE data MUST be prepended with a non-ESP marker allowing for demultiplexing of traffic, as defined in [RFC3948]."
+                        //= test: a_client_dials_in_and_packets_go_both_ways, port_4500_is_demultiplexed
+                        //= rfc3947 4 "Any implementation that supports NAT traversal MUST support negotiations that begin on port 4500."
+                        //= test: a_negotiation_that_begins_on_port_4500_is_answered_there, a_main_mode_that_begins_on_port_4500_stays_there
                         reply.splice(..0, esp::NON_ESP_MARKER);
                     }
                     self.replies.push_back((port, Way { local: Some(local.ip()), remote }, reply));
@@ -282,6 +286,14 @@ impl Server {
         self.with(now, slot, |peer, context| peer.handle_isakmp(context, port, remote, message));
     }
 
+    //= rfc3948 5.1 "Implementors MUST devise ways of preventing this from occurring."
+    //= test: many_clients_behind_one_nat_with_one_inner_address_are_all_served, nobody_sends_in_the_name_of_another_or_to_where_nothing_is_forwarded
+    //= rfc3948 5.2 "Implementations MUST handle this situation, either by disallowing conflicting connections, or by other means."
+    //= test: many_clients_behind_one_nat_with_one_inner_address_are_all_served, a_client_that_moves_is_followed_on_its_first_authentic_packet
+    //= rfc3948 5.2 "For security guarantees, the above problematic scenario MUST NOT be allowed on servers."
+    //= test: many_clients_behind_one_nat_with_one_inner_address_are_all_served, nobody_sends_in_the_name_of_another_or_to_where_nothing_is_forwarded
+    //= out: rfc3948 1 "IPsec tunnel mode clients MUST support tunnel mode." L2TP travels in transport mode (RFC 3193 section 2.1)
+    //= out: rfc3948 3.1.1 "Depending on local policy, one of the following MUST be done:" L2TP travels in transport mode (RFC 3193 section 2.1)
     fn handle_esp(&mut self, now: Instant, spi: u32, remote: SocketAddr, packet: &mut [u8]) {
         let slot = slots::of_spi(spi);
         let Some(peer) = self.slots.get_mut(slot) else { return self.counters.drop_packet("unknown_spi") };
@@ -369,6 +381,9 @@ impl Server {
         }
     }
 
+    //= rfc3947 6 "The source IP and port address of the INITIAL-CONTACT notification for the host behind NAT are not meaningful (as NAT can change them), so the IP and port numbers MUST NOT be used to determine which IKE/IPsec SAs to remove (see [RFC3715], section 2.1, case c)."
+    //= test: initial_contact_is_reported_and_deletes_nothing, many_clients_behind_one_nat_with_one_inner_address_are_all_served
+    //= out: rfc3947 6 "The ID payload sent from the other end SHOULD be used instead; i.e., when an INITIAL-CONTACT notification is received from the other end, the receiving end SHOULD remove all the SAs associated with the same ID payload." behind NATs many have one private address as their identity: they are probed, and those that do not answer go
     /// A peer says that it begins anew. Only a hint: behind a NAT many have the same name (RFC 3947 section 6). Those that are
     /// gone do not answer.
     fn probe_others(&mut self, now: Instant, slot: u32) {

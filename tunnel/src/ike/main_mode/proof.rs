@@ -77,6 +77,10 @@ pub(super) fn own_identity(config: &Config, method: Method) -> Result<Vec<u8>, E
         _ => config.credentials.own_certificate()?.identity(config.local_id.as_ref())?,
     };
     // RFC 3947 section 4: "the port in the ID payload in Main Mode/Aggressive Mode MUST be set to 0."
+    //= rfc2407 4.6.2 "During Phase I negotiations, the ID port and protocol fields MUST be set to zero or to UDP port 500."
+    //= test: an_identification_of_phase_1_has_neither_protocol_nor_port, every_kind_of_identity_is_proved_and_compared
+    //= rfc3947 4 "If the support of the NAT-Traversal is enabled, the port in the ID payload in Main Mode/Aggressive Mode MUST be set to 0."
+    //= test: an_identification_of_phase_1_has_neither_protocol_nor_port, every_kind_of_identity_is_proved_and_compared
     Ok(own.body(0, 0))
 }
 
@@ -130,6 +134,8 @@ impl Exchanged {
             return Err(Error::Config("our certificate was replaced by one of another kind"));
         }
         // RFC 4945 section 3.3.6: who asks for none "SHOULD NOT" get any.
+        //= rfc2408 3.10 "The responder to the Certificate Request payload MUST send its certificate, if certificates are supported, based on the values contained in the payload."
+        //= test: certificates_are_asked_for_in_messages_4_and_5_and_sent_to_those_who_ask, a_peer_without_a_certificate_is_told_apart_from_one_whose_certificate_cannot_be_read
         if wanted {
             certificate.write_chain(chain);
         }
@@ -137,6 +143,8 @@ impl Exchanged {
         if role == Role::Initiator {
             certificate.write_requests(chain);
         }
+        //= rfc2409 5.1 "Therefore, RSA signatures MUST be encoded as a private key encryption in PKCS #1 format and not as a signature in PKCS #1 format (which includes the OID of the hash algorithm)."
+        //= test: each_kind_of_key_establishes_with_each_hash_and_names_the_subjects, a_signature_by_another_key_or_over_another_hash_is_refused
         chain.push(PayloadType::SIG, &certificate.sign(context.rng, &hash)?);
         Ok(())
     }
@@ -151,6 +159,8 @@ impl Exchanged {
         from: Role,
         payloads: &Payloads<'_>,
     ) -> Result<Proved, Error> {
+        //= rfc2407 4.2.1 "All IPSEC DOI implementations MUST support SIT_IDENTITY_ONLY by including an Identification Payload in at least one of the Phase I Oakley exchanges ([IKE], Section 5) and MUST abort any association setup that does not include an Identification Payload."
+        //= test: every_kind_of_identity_is_proved_and_compared, a_pinned_identity_has_to_be_proved
         let id = payloads.first(PayloadType::ID).ok_or(Error::Undecryptable)?;
         let hash = self.hash(keys, from, id);
         let (id, authentication) = match key {
@@ -211,5 +221,21 @@ impl Exchanged {
         let known = candidate.map(Known::from);
         let peer = self.read_proof(config, now, &keys, known.as_ref(), Role::Initiator, &payloads)?;
         Ok(Opened { keys, iv, peer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ike::simulation;
+
+    #[test]
+    fn an_identification_of_phase_1_has_neither_protocol_nor_port() {
+        let config = simulation::config("aes256-sha1-modp2048", "aes256-sha1");
+        for local_id in [None, Some(Identity::Fqdn("vpn.example.com".to_owned()))] {
+            let config = Config { local_id, ..config.clone() };
+            let body = own_identity(&config, Method::PreSharedKey).unwrap();
+            assert_eq!(body.get(1..4), Some(&[0; 3][..]));
+        }
     }
 }

@@ -59,6 +59,10 @@ impl Secret {
         Self(HmacKey::new(Hash::Sha256, &key[..]))
     }
 
+    //= rfc2408 2.5.3 "1. The cookie must depend on the specific parties."
+    //= test: a_cookie_says_what_it_was_made_of_and_is_never_zero, a_cookie_is_good_for_one_peer_one_port_and_one_payload
+    //= rfc2408 2.5.3 "2. It must not be possible for anyone other than the issuing entity to generate cookies that will be accepted by that entity."
+    //= test: a_cookie_is_good_for_two_periods, each_bit_of_a_cookie_counts
     fn mac(&self, word: u64, bound: &Bound<'_>, period: u64) -> u64 {
         let address = address_octets(bound.remote.ip());
         let port = if bound.port == Port::Ike { 0 } else { 1 };

@@ -51,6 +51,11 @@ impl Offers {
         digest.try_into().expect("SHA2-256 gives 32 octets")
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     pub(super) fn get(&self, number: u16) -> Option<&Offer> {
         self.list.get(usize::from(number))
     }

@@ -286,3 +286,22 @@ fn over_ipv6_the_udp_checksum_is_computed_and_over_ipv4_it_is_none() {
     assert_eq!(udp_header(path, 1701, parts), [0x06, 0xa5, 0x06, 0xa5, 0, 15, 0xce, 0x94]);
     assert_eq!(udp_header(PATH, 1701, parts)[6..], [0, 0]);
 }
+
+#[test]
+fn a_packet_of_an_unknown_sa_is_dropped() {
+    let mut datapath = datapath(Lifetime::default());
+    install(&mut datapath, Instant::now(), 1, true);
+    let header = udp(L2TP_PORT, L2TP_PORT, 13);
+    assert_eq!(open(&mut datapath, &mut peer(2), PROTOCOL_UDP, &header), Err(Refused::UnknownSpi));
+    assert_eq!(open(&mut datapath, &mut peer(1), PROTOCOL_UDP, &header), Ok(b"hello".to_vec()));
+}
+
+#[test]
+fn without_an_sa_nothing_is_sent() {
+    let mut datapath = datapath(Lifetime::default());
+    let mut out = Vec::new();
+    assert_eq!(datapath.seal(PATH, [b"header", b"frame"], &mut out), Err(esp::SealError::Exhausted));
+    assert!(out.is_empty() && !datapath.can_send());
+    install(&mut datapath, Instant::now(), 1, true);
+    assert_eq!(sends_on(&mut datapath), Some(spis(1)[1]));
+}

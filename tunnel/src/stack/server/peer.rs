@@ -264,6 +264,12 @@ impl Peer {
         self.pump(context);
     }
 
+    //= rfc3947 3 "Recipients MUST reply back to the source address from the packet (see [RFC3715], section 2.1, case d)."
+    //= test: many_clients_behind_one_nat_with_one_inner_address_are_all_served, a_client_that_moves_is_followed_on_its_first_authentic_packet
+    //= rfc3947 4 "If these are successful, the responder MUST update local state so that all subsequent packets (including informational notifications) to the peer use the new port, and possibly the new IP address obtained from the incoming valid packet."
+    //= test: a_client_that_moves_is_followed_on_its_first_authentic_packet, only_what_is_authenticated_is_a_sign_of_life
+    //= rfc3947 7 "To recover from this, ends that are NOT behind NAT SHOULD use the last valid UDP encapsulated IKE or IPsec packet from the other end to determine which IP and port addresses should be used."
+    //= test: a_client_that_moves_is_followed_on_its_first_authentic_packet, only_what_is_authenticated_is_a_sign_of_life
     /// Takes note of where an authentic packet came from.
     fn follow(&mut self, port: Port, remote: Option<SocketAddr>) {
         let Some(remote) = remote else { return };

@@ -9,6 +9,8 @@ use crate::config;
 use crate::stack::{Credentials, Event as ClientEvent, Path, Tunnel};
 use crate::users::User;
 
+mod flood;
+
 /// The address of the NAT that every client is behind.
 const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The address that every client has by itself.
@@ -43,6 +45,8 @@ struct Town {
     device: Vec<Vec<u8>>,
     /// Datagrams to the server are lost while this is false.
     open: bool,
+    /// Where the first datagram of a client is kept, if it is asked for.
+    first: Option<Vec<u8>>,
 }
 
 fn seed(number: u8) -> Zeroizing<[u8; 32]> {
@@ -86,7 +90,7 @@ impl Town {
         let (config, now) = (config(change), Instant::now());
         let secrets = secrets(&config);
         let server = Server::new(config, secrets, seed(7), now, 1_700_000_000);
-        Self { now, server, clients: Vec::new(), events: Vec::new(), device: Vec::new(), open: true }
+        Self { now, server, clients: Vec::new(), events: Vec::new(), device: Vec::new(), open: true, first: None }
     }
 
     fn apply(&mut self, change: impl FnOnce(&mut serde_json::Value)) {
@@ -219,6 +223,9 @@ impl Town {
         }
         for (port, mut octets) in datagrams {
             busy = true;
+            if let Some(first) = self.first.as_mut().filter(|first| first.is_empty()) {
+                first.clone_from(&octets);
+            }
             if self.open {
                 let remote = self.clients[number].remote(port);
                 let local = SocketAddr::new(SERVER.into(), if port == Port::Ike { 500 } else { 4500 });
