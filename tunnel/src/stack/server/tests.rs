@@ -1,5 +1,6 @@
 //! Our own clients against the server, all of them behind one NAT and with one inner address, in virtual time.
 
+mod flood;
 mod ipv6;
 mod outside;
 
@@ -12,15 +13,9 @@ use crate::config;
 use crate::stack::{Credentials, Event as ClientEvent, Path, Tunnel};
 use crate::users::User;
 
-<<<<<<< HEAD
-mod flood;
-
-/// The address of the NAT that every client is behind.
 const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// The address that every client has by itself.
-const INNER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 60);
-=======
+
 /// The addresses outside.
 #[derive(Clone, Copy)]
 struct Outside {
@@ -31,17 +26,13 @@ struct Outside {
     server: IpAddr,
 }
 
-const IPV4: Outside = Outside {
-    nat: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
-    inner: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 20)),
-    server: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 60)),
-};
+const IPV4: Outside =
+    Outside { nat: IpAddr::V4(NAT), inner: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 20)), server: IpAddr::V4(SERVER) };
 const IPV6: Outside = Outside {
     nat: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)),
     inner: IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 20)),
     server: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 60)),
 };
->>>>>>> baf33aa (server: IPv6 inside the tunnels, and tests of IPv6 outside)
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const PSK: &[u8] = b"a pre-shared key";
 
@@ -75,13 +66,10 @@ struct Town {
     device: Vec<Vec<u8>>,
     /// Datagrams to the server are lost while this is false.
     open: bool,
-<<<<<<< HEAD
     /// Where the first datagram of a client is kept, if it is asked for.
     first: Option<Vec<u8>>,
-=======
     /// Octets of the largest datagram of the server, and of the clients.
     largest: [usize; 2],
->>>>>>> baf33aa (server: IPv6 inside the tunnels, and tests of IPv6 outside)
 }
 
 fn seed(number: u8) -> Zeroizing<[u8; 32]> {
@@ -129,12 +117,8 @@ impl Town {
         let (config, now) = (config(change), Instant::now());
         let secrets = secrets(&config);
         let server = Server::new(config, secrets, seed(7), now, 1_700_000_000);
-<<<<<<< HEAD
-        Self { now, server, clients: Vec::new(), events: Vec::new(), device: Vec::new(), open: true, first: None }
-=======
         let (clients, events, device) = (Vec::new(), Vec::new(), Vec::new());
-        Self { now, outside, ipv6: false, server, clients, events, device, open: true, largest: [0; 2] }
->>>>>>> baf33aa (server: IPv6 inside the tunnels, and tests of IPv6 outside)
+        Self { now, outside, ipv6: false, server, clients, events, device, open: true, first: None, largest: [0; 2] }
     }
 
     fn apply(&mut self, change: impl FnOnce(&mut serde_json::Value)) {
