@@ -177,7 +177,9 @@ impl Clients {
         }
         let due = client.tunnel.poll_timeout();
         if client.due != due {
-            client.due.iter().for_each(|old| drop(self.due.remove(&(*old, number))));
+            if let Some(old) = client.due {
+                self.due.remove(&(old, number));
+            }
             self.due.extend(due.map(|due| (due, number)));
             client.due = due;
         }

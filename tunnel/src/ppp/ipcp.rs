@@ -151,6 +151,7 @@ fn judge_by(assignment: &Assignment, options: &[ConfigOption<'_>], last: bool, o
             OptionType::IP_ADDRESS => Some(assignment.peer),
             OptionType::PRIMARY_DNS => assignment.dns.first().copied(),
             OptionType::SECONDARY_DNS => assignment.dns.get(1).copied(),
+            //= out: rfc1332 4.1 "All compressed TCP packets must set the C bit in every change mask, and must include the slot identifier." Van Jacobson compression is rejected
             // Van Jacobson headers do not survive loss and reordering, and there are no NetBIOS name servers.
             _ => None,
         };
@@ -162,6 +163,8 @@ fn judge_by(assignment: &Assignment, options: &[ConfigOption<'_>], last: bool, o
     }
     //= rfc1332 3.3 "The value of the IP-address given must be acceptable as the remote IP-address"
     //= test: a_peer_that_asks_for_no_address_is_told_it_once_and_then_left_alone, a_server_naks_another_address_and_name_server_with_the_assigned_ones
+    //= rfc1332 3.3 "If negotiation about the remote IP-address is required, and the peer did not provide the option in its Configure-Request, the option SHOULD be appended to a Configure-Nak."
+    //= test: a_peer_that_asks_for_no_address_is_told_it_once_and_then_left_alone, a_client_that_has_no_ipcp_gets_no_link_and_one_without_options_does
     if !asks && offers && !last {
         write_option(&mut nak, OptionType::IP_ADDRESS.0, &assignment.peer.octets());
     }
