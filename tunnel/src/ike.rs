@@ -36,7 +36,7 @@ use crate::timer::Timers;
 //= out: rfc2408 3.9 "The Certificate payload MUST be accepted at any point during an exchange." it is read where RFC 4945 puts it: in messages 5 and 6 of Main Mode
 //= out: rfc2408 5.1 "If the ISAKMP message length and the value in the Payload Length field of the ISAKMP Header are not the same, then the ISAKMP message MUST be rejected." some clients append zeros; what is missing is refused
 //= out: rfc2409 4 "IKE implementations MUST support the following attribute values:" DES and group 1 are broken: RFC 8247 says MUST NOT; MD5, SHA and pre-shared keys are supported
-//= out: rfc2409 5 "Aggressive Mode SHOULD be implemented." it hands a hash of the pre-shared key to anyone
+//= out: rfc2409 5 "Aggressive Mode SHOULD be implemented." as initiator only, and on demand: it hands a hash of the pre-shared key to anyone
 //= out: rfc2409 5.2 "If the authentication method is public key encryption, the nonce and identity payloads MUST be encrypted with the public key of the other party." no client in the field offers it
 //= out: rfc2409 5.6 "New Group Mode MUST NOT be used prior to establishment of an ISAKMP SA." New Group Mode is not spoken at all
 //= out: rfc2409 6.1 "Oakley implementations MUST support a MODP group with the following prime and generator." 768 bits are broken: RFC 8247 says MUST NOT
