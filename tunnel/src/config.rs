@@ -299,6 +299,10 @@ pub struct Network {
     /// address and nothing is routed.
     #[serde(rename = "remoteCIDRs")]
     pub remote_cidrs: Vec<IpNet>,
+    /// Whether IPv6 is spoken inside the tunnel as well (RFC 5072): packets of both versions pass, and the host takes its address
+    /// and routes from what the peer advertises. A peer that does not speak it is no failure.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6: bool,
     /// An upper bound of the device's MTU in octets, 576 to 1500; the path and the algorithms may make it smaller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
@@ -308,7 +312,7 @@ pub struct Network {
 
 impl Default for Network {
     fn default() -> Self {
-        Self { remote_cidrs: Vec::new(), mtu: None, device: "towline0".to_owned() }
+        Self { remote_cidrs: Vec::new(), ipv6: false, mtu: None, device: "towline0".to_owned() }
     }
 }
 
@@ -543,15 +547,15 @@ impl Config {
     /// Whether a running tunnel to the peer of number `peer` can take on `new` without being dialled again.
     ///
     /// What the protocols agreed on, or began with, cannot change: `ike`, `esp`, `l2tp`, `ppp`, `network.device`,
-    /// `network.mtu`, the paths of `credentials`, and the peers up to the one in use. All else is taken on live:
+    /// `network.mtu`, `network.ipv6`, the paths of `credentials`, and the peers up to the one in use. All else is taken on live:
     /// `network.remoteCIDRs`, `exports`, `healthCheck`, `report`, `log`, further peers, and what the secrets are called.
     pub fn is_live_change(&self, new: &Self, peer: usize) -> bool {
         let negotiated = |config: &Self| {
             let Self { ike, esp, l2tp, ppp, network, credentials, .. } = config;
-            let Network { device, mtu, .. } = network;
+            let Network { device, mtu, ipv6, .. } = network;
             let files: Vec<PathBuf> = credentials.files().map(|file| file.path.clone()).collect();
             let peers: Vec<Peer> = config.peers.iter().take(peer.saturating_add(1)).cloned().collect();
-            (ike.clone(), esp.clone(), l2tp.clone(), ppp.clone(), device.clone(), *mtu, files, peers)
+            (ike.clone(), esp.clone(), l2tp.clone(), ppp.clone(), device.clone(), *mtu, *ipv6, files, peers)
         };
         negotiated(self) == negotiated(new)
     }

@@ -11,6 +11,8 @@ pub const L2TP_PORT: u16 = 1701;
 pub const PROTOCOL_ICMP: u8 = 1;
 /// TCP as an IP protocol.
 pub const PROTOCOL_TCP: u8 = 6;
+/// ICMPv6 as an IP protocol.
+pub const PROTOCOL_ICMPV6: u8 = 58;
 /// UDP as an IP protocol, and as the next header of ESP.
 pub const PROTOCOL_UDP: u8 = 17;
 

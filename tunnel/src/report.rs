@@ -329,6 +329,9 @@ pub struct SessionReport {
     pub user: String,
     /// The client's address inside.
     pub address: Ipv4Addr,
+    /// The client's prefix of IPv6, if it speaks that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_prefix: Option<ipnet::Ipv6Net>,
     /// Networks behind the client.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<ipnet::Ipv4Net>,

@@ -522,6 +522,7 @@ fn session_report(session: &SessionInfo, now: Instant) -> SessionReport {
         id: session.id,
         user: session.user.clone(),
         address: session.address,
+        ipv6_prefix: session.ipv6_prefix,
         networks: session.networks.clone(),
         since: metrics::unix_seconds(now, session.since),
         peer: session.place.peer,

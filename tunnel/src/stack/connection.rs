@@ -92,6 +92,8 @@ pub(super) struct Connection {
     /// What the LNS is told about the end.
     ending: l2tp::CloseReason,
     mtu_limit: Option<u16>,
+    /// Whether packets of IPv6 are meant for the peer at all.
+    ipv6: bool,
     export_keys: bool,
     /// One frame or message on its way into ESP.
     scratch: Vec<u8>,
@@ -156,6 +158,7 @@ impl Connection {
             hello_lost: None,
             ending: l2tp::CloseReason::Administrative,
             mtu_limit: config.network.mtu,
+            ipv6: config.network.ipv6,
             export_keys,
             scratch: Vec::new(),
             path,

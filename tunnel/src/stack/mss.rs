@@ -1,22 +1,35 @@
-//! TCP maximum segment size clamp (RFC 879, RFC 6691): a SYN that goes through the tunnel never asks for segments that do not fit.
+//! TCP maximum segment size clamp (RFC 879, RFC 6691; RFC 8200 section 8.3): a SYN that goes through the tunnel never asks for segments that do not fit.
 
-use crate::inet::{Checksum, PROTOCOL_TCP};
+use crate::inet::{Checksum, IPV4_HEADER, IPV6_HEADER, PROTOCOL_TCP};
 
-/// IPv4 header without options and TCP header without options.
-const HEADERS: u16 = 40;
+/// A TCP header without options.
+const TCP_HEADER: u16 = 20;
 const FLAG_SYN: u8 = 0x02;
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;
 
-/// Where the value of the MSS option lies in `packet`, if the packet is the first fragment of an IPv4 TCP segment with SYN.
-fn mss_option(packet: &[u8]) -> Option<usize> {
+/// Where the TCP header lies in `packet`, if there is one, and the largest segment that fits `mtu` octets beside headers without
+/// options. Behind extension headers of IPv6 nobody looks: no SYN has any.
+fn segment(packet: &[u8], mtu: u16) -> Option<(usize, u16)> {
     let first = *packet.first()?;
-    let header = usize::from(first & 0x0f).checked_mul(4)?;
-    let fragment_offset = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
-    if first >> 4 != 4 || header < 20 || *packet.get(9)? != PROTOCOL_TCP || fragment_offset != 0 {
-        return None;
-    }
+    let (header, smallest) = match first >> 4 {
+        4 => {
+            let header = usize::from(first & 0x0f).checked_mul(4)?;
+            let fragment_offset = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
+            if header < IPV4_HEADER || *packet.get(9)? != PROTOCOL_TCP || fragment_offset != 0 {
+                return None;
+            }
+            (header, IPV4_HEADER)
+        }
+        6 if *packet.get(6)? == PROTOCOL_TCP => (IPV6_HEADER, IPV6_HEADER),
+        _ => return None,
+    };
+    Some((header, mtu.saturating_sub(TCP_HEADER).saturating_sub(u16::try_from(smallest).ok()?)))
+}
+
+/// Where the value of the MSS option lies in `packet`, if that is a TCP segment with SYN whose header lies at `header`.
+fn mss_option(packet: &[u8], header: usize) -> Option<usize> {
     let tcp = packet.get(header..)?;
     if tcp.get(13)? & FLAG_SYN == 0 {
         return None;
@@ -42,8 +55,9 @@ fn mss_option(packet: &[u8]) -> Option<usize> {
 
 /// Whether [`clamp`] would change `packet`.
 pub(super) fn exceeds(packet: &[u8], mtu: u16) -> bool {
-    let Some(at) = mss_option(packet) else { return false };
-    packet.get(at..at + 2).is_some_and(|value| value > mtu.saturating_sub(HEADERS).to_be_bytes().as_slice())
+    let Some((header, most)) = segment(packet, mtu) else { return false };
+    let Some(at) = mss_option(packet, header) else { return false };
+    packet.get(at..at + 2).is_some_and(|value| value > most.to_be_bytes().as_slice())
 }
 
 /// Lowers the MSS of a SYN to what fits `mtu` and corrects the TCP checksum (RFC 1624); leaves every other packet as it is.
@@ -51,9 +65,8 @@ pub(super) fn clamp(packet: &mut [u8], mtu: u16) {
     if !exceeds(packet, mtu) {
         return;
     }
-    let Some(at) = mss_option(packet) else { return };
-    let header = usize::from(packet.first().copied().unwrap_or(0) & 0x0f) * 4;
-    let new = mtu.saturating_sub(HEADERS);
+    let Some((header, new)) = segment(packet, mtu) else { return };
+    let Some(at) = mss_option(packet, header) else { return };
     let Some(old) = packet.get(at..at + 2).and_then(|value| value.try_into().ok()).map(u16::from_be_bytes) else {
         return;
     };
@@ -131,10 +144,26 @@ mod tests {
         for options in [&[2, 4, 0x05, 0xb4][..], &[1, 2, 4, 0x05, 0xb4, 1, 1, 0], &[3, 3, 7, 2, 4, 0x05, 0xb4, 0]] {
             let mut packet = syn(options);
             clamp(&mut packet, 1354);
-            let at = mss_option(&packet).unwrap();
+            let at = mss_option(&packet, 20).unwrap();
             assert_eq!(packet[at..at + 2], 1314u16.to_be_bytes());
             assert_eq!(tcp_checksum(&packet), 0);
         }
+    }
+
+    #[test]
+    fn over_ipv6_twenty_octets_less_fit() {
+        let ipv4 = syn(&[2, 4, 0x05, 0xb4]);
+        let (ends, tcp) = ([0xfd; 32], &ipv4[20..]);
+        let mut packet = [&[0x60, 0, 0, 0, 0, 24, PROTOCOL_TCP, 64][..], &ends, tcp].concat();
+        let sum = |packet: &[u8]| Checksum::default().with(&ends).with(&[0, 24, 0, 6]).with(&packet[40..]);
+        packet[56..58].fill(0);
+        let right = sum(&packet).finish().to_be_bytes();
+        packet[56..58].copy_from_slice(&right);
+        clamp(&mut packet, 1354);
+        assert_eq!((&packet[62..64], sum(&packet).finish()), (&1294_u16.to_be_bytes()[..], 0));
+        let same = packet.clone();
+        clamp(&mut packet, 1354);
+        assert_eq!(packet, same);
     }
 
     #[test]

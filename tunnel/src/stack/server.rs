@@ -15,6 +15,7 @@ mod admission;
 mod changes;
 mod counters;
 mod forwarding;
+mod ipv6;
 mod packet;
 mod peer;
 mod pool;
@@ -45,6 +46,7 @@ use crate::l2tp::LnsConfig;
 use crate::report::{Layer, Reason, RejectedRevision, Report, State, UserReport};
 use crate::users::Users;
 use crate::{dhcp, ppp};
+use ipv6::Prefixes;
 use peer::{Context, Origin, Peer, Step};
 use pool::Pool;
 use routes::Routes;
@@ -133,6 +135,7 @@ pub struct Server {
     next_session: u64,
     pool: Pool,
     routes: Routes,
+    prefixes: Prefixes,
     /// How the last attempt of each user of the configuration ended.
     results: BTreeMap<String, UserReport>,
     /// The wall clock: seconds since the Unix epoch at an instant.
@@ -156,6 +159,8 @@ impl Server {
         let mut rng = StdRng::from_seed(*seed);
         let mut pool = Pool::default();
         pool.configure(&config.addresses.pools, changes::reserved(&config));
+        let mut prefixes = Prefixes::default();
+        prefixes.configure(config.addresses.ipv6_pool);
         let responder = Responder::new(settings::responder(&config, &secrets.ike, false), settings::split(&mut rng));
         let most = usize::try_from(config.limits.sessions).unwrap_or(usize::MAX).saturating_add(SPARE_PEERS);
         Self {
@@ -173,6 +178,7 @@ impl Server {
             next_session: 0,
             pool,
             routes: Routes::default(),
+            prefixes,
             results: BTreeMap::new(),
             clock: (now, unix),
             path_mtu: USUAL_MTU,
@@ -357,6 +363,7 @@ impl Server {
             Step::InitialContact => self.probe_others(now, slot),
             Step::Authenticate { session, request } => self.authenticate(now, slot, session, request),
             Step::Up { session } => self.session_up(slot, session),
+            Step::Advertise { session } => self.advertise(now, slot, session),
             Step::Ended { session, cause } => self.session_ended(slot, &session, cause),
             Step::Keys(row) => self.event(Event::Keys(row)),
         }

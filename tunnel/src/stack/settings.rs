@@ -76,6 +76,7 @@ pub(super) fn ppp(config: &Config, path: &Path) -> ppp::Config {
             username: path.credentials.username.to_string(),
             password: Zeroizing::new(path.credentials.password.to_string()),
             auth: config.ppp.auth.clone(),
+            ipv6: config.network.ipv6,
             ..ppp::Client::default()
         }),
         echo_interval: Duration::from_secs(config.ppp.echo_seconds.into()),

@@ -25,7 +25,8 @@ impl Connection {
         };
         self.clock = now;
         for packet in packets.iter() {
-            if packet.first().is_none_or(|first| first >> 4 != 4) {
+            let version = packet.first().map_or(0, |first| first >> 4);
+            if version != 4 && !(version == 6 && self.ipv6) {
                 counters.drop_packet("not_ipv4");
             } else if packet.len() > usize::from(mtu) {
                 counters.drop_packet("mtu");

@@ -141,6 +141,9 @@ impl Server {
         };
         self.counters.end_session(cause);
         self.give_back(session.id, &admitted.grant.name, admitted.address);
+        if let Some(prefix) = session.ipv6.and_then(|link| link.prefix) {
+            self.prefixes.give_back(prefix);
+        }
         for network in networks(admitted.address, &admitted.grant.networks) {
             self.routes.remove(network, session.id);
         }

@@ -23,6 +23,7 @@ impl Server {
         self.report.rejected_revision = None;
         self.report_changed = true;
         self.pool.configure(&config.addresses.pools, reserved(&config));
+        self.prefixes.configure(config.addresses.ipv6_pool);
         self.slots.set_most(usize::try_from(config.limits.sessions).unwrap_or(usize::MAX).saturating_add(SPARE_PEERS));
         let gone: Vec<String> =
             self.results.keys().filter(|name| !config.users.iter().any(|user| user.name == **name)).cloned().collect();

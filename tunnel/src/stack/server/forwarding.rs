@@ -13,6 +13,10 @@ impl Server {
     /// Takes IP packets from the TUN device; the process sends at most one batch before it drains [`Server::transmits`].
     pub fn handle_packets(&mut self, _now: Instant, packets: &PacketBatch) {
         for packet in packets.iter() {
+            if is_ipv6(packet) {
+                self.handle_ipv6_packet(packet);
+                continue;
+            }
             let Some((_, destination)) = packet::ends(packet) else {
                 self.counters.drop_packet("not_ipv4");
                 continue;
@@ -26,6 +30,9 @@ impl Server {
 
     /// Takes an IP packet that came out of a session.
     pub(super) fn deliver(&mut self, now: Instant, slot: u32, id: u64, packet: &[u8]) {
+        if is_ipv6(packet) {
+            return self.deliver_ipv6(now, slot, id, packet);
+        }
         let Some((source, destination)) = packet::ends(packet) else {
             return self.counters.drop_packet("not_ipv4");
         };
@@ -41,7 +48,7 @@ impl Server {
         session.traffic.received(packet.len());
         self.counters.rx_packets = self.counters.rx_packets.saturating_add(1);
         self.counters.rx_octets = self.counters.rx_octets.saturating_add(packet.len() as u64);
-        if !session.may_send_to(destination) {
+        if !session.may_send_to(destination.into()) {
             return self.counters.drop_packet("destination");
         }
         let mtu = session.mtu;
@@ -96,4 +103,8 @@ impl Server {
             peer.send_packet(session, &piece, &mut self.transmits, &mut self.counters);
         }
     }
+}
+
+fn is_ipv6(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 6)
 }

@@ -55,6 +55,8 @@ pub(super) enum Step {
     Authenticate { session: u64, request: Request },
     /// The link of a session is up.
     Up { session: u64 },
+    /// The client of a session is to be told of its prefix of IPv6.
+    Advertise { session: u64 },
     /// A session is over.
     Ended { session: Box<Session>, cause: EndCause },
     /// A row of a key table.
@@ -231,6 +233,7 @@ impl Peer {
             id: session.id,
             user: admitted.grant.name.clone(),
             address: admitted.address,
+            ipv6_prefix: session.ipv6.and_then(|link| link.prefix),
             networks: admitted.grant.networks.clone(),
             since: session.up?,
             place: self.place(session)?,
@@ -345,7 +348,9 @@ impl Peer {
             Phase::Gone => None,
         };
         let sessions = self.sessions.iter().flat_map(|session| {
-            [session.ppp.poll_timeout(), session.limit(&config.limits).map(|(at, _)| at)].into_iter().flatten()
+            let advertise_at = session.ipv6.and_then(|link| link.advertise_at);
+            let limit = session.limit(&config.limits).map(|(at, _)| at);
+            [session.ppp.poll_timeout(), limit, advertise_at].into_iter().flatten()
         });
         [self.ike.poll_timeout(), self.lns.poll_timeout(), self.datapath.poll_timeout(), phase]
             .into_iter()
@@ -364,6 +369,7 @@ impl Peer {
             session.ppp.handle_timeout(now);
         }
         self.end_overdue(context);
+        self.advertise_due(now);
         self.pump(context);
     }
 
@@ -380,6 +386,7 @@ impl Peer {
     /// The path takes IP packets of at most `mtu` octets.
     pub(super) fn handle_path_mtu(&mut self, context: &mut Context<'_>, mtu: u16) {
         self.path_mtu = mtu;
+        self.follow_mtu();
         self.pump(context);
     }
 

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::ipv6;
 use crate::aaa::Grant;
 use crate::config::PppAuth;
 use crate::config::server::Limits;
@@ -100,6 +101,8 @@ pub struct SessionInfo {
     pub user: String,
     /// The client's address inside.
     pub address: Ipv4Addr,
+    /// The client's prefix of IPv6, if it speaks that.
+    pub ipv6_prefix: Option<Ipv6Net>,
     /// Networks behind the client.
     pub networks: Vec<Ipv4Net>,
     /// Since when it is up.
@@ -142,6 +145,8 @@ pub(super) struct Session {
     pub(super) asked: String,
     pub(super) auth: Option<PppAuth>,
     pub(super) up: Option<Instant>,
+    /// Since IPV6CP was first open.
+    pub(super) ipv6: Option<ipv6::Link>,
     /// When the client last sent an IP packet.
     pub(super) last_packet: Instant,
     pub(super) traffic: Traffic,
@@ -162,6 +167,7 @@ impl Session {
             asked: String::new(),
             auth: None,
             up: None,
+            ipv6: None,
             last_packet: now,
             traffic: Traffic::default(),
             mtu: 0,
@@ -188,10 +194,10 @@ impl Session {
     }
 
     /// Whether the client may send to `destination`.
-    pub(super) fn may_send_to(&self, destination: Ipv4Addr) -> bool {
+    pub(super) fn may_send_to(&self, destination: IpAddr) -> bool {
         self.admitted.as_ref().is_some_and(|admitted| match &admitted.grant.destinations {
             None => true,
-            Some(allowed) => allowed.iter().any(|network| network.contains(&IpAddr::V4(destination))),
+            Some(allowed) => allowed.iter().any(|network| network.contains(&destination)),
         })
     }
 }

@@ -1,7 +1,11 @@
 //! Our own clients against the server, all of them behind one NAT and with one inner address, in virtual time.
 
+mod flood;
+mod ipv6;
+mod outside;
+
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
 use crate::aaa::Cause;
@@ -9,13 +13,26 @@ use crate::config;
 use crate::stack::{Credentials, Event as ClientEvent, Path, Tunnel};
 use crate::users::User;
 
-mod flood;
-
-/// The address of the NAT that every client is behind.
 const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// The address that every client has by itself.
-const INNER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 60);
+
+/// The addresses outside.
+#[derive(Clone, Copy)]
+struct Outside {
+    /// Of the NAT that every client is behind.
+    nat: IpAddr,
+    /// That every client has by itself.
+    inner: IpAddr,
+    server: IpAddr,
+}
+
+const IPV4: Outside =
+    Outside { nat: IpAddr::V4(NAT), inner: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 20)), server: IpAddr::V4(SERVER) };
+const IPV6: Outside = Outside {
+    nat: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)),
+    inner: IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 20)),
+    server: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 60)),
+};
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const PSK: &[u8] = b"a pre-shared key";
 
@@ -24,6 +41,7 @@ struct Client {
     password: &'static str,
     user: &'static str,
     psk: &'static [u8],
+    nat: IpAddr,
     /// Its ports on the NAT towards 500 and 4500.
     ports: [u16; 2],
     address: Option<Ipv4Addr>,
@@ -33,12 +51,15 @@ struct Client {
 impl Client {
     fn remote(&self, port: Port) -> SocketAddr {
         let [ike, nat_t] = self.ports;
-        SocketAddr::new(NAT.into(), if port == Port::Ike { ike } else { nat_t })
+        SocketAddr::new(self.nat, if port == Port::Ike { ike } else { nat_t })
     }
 }
 
 struct Town {
     now: Instant,
+    outside: Outside,
+    /// Whether clients that dial speak IPv6 inside.
+    ipv6: bool,
     server: Server,
     clients: Vec<Client>,
     events: Vec<Event>,
@@ -47,6 +68,8 @@ struct Town {
     open: bool,
     /// Where the first datagram of a client is kept, if it is asked for.
     first: Option<Vec<u8>>,
+    /// Octets of the largest datagram of the server, and of the clients.
+    largest: [usize; 2],
 }
 
 fn seed(number: u8) -> Zeroizing<[u8; 32]> {
@@ -87,10 +110,15 @@ impl Town {
     }
 
     fn with(change: impl FnOnce(&mut serde_json::Value)) -> Self {
+        Self::of(IPV4, change)
+    }
+
+    fn of(outside: Outside, change: impl FnOnce(&mut serde_json::Value)) -> Self {
         let (config, now) = (config(change), Instant::now());
         let secrets = secrets(&config);
         let server = Server::new(config, secrets, seed(7), now, 1_700_000_000);
-        Self { now, server, clients: Vec::new(), events: Vec::new(), device: Vec::new(), open: true, first: None }
+        let (clients, events, device) = (Vec::new(), Vec::new(), Vec::new());
+        Self { now, outside, ipv6: false, server, clients, events, device, open: true, first: None, largest: [0; 2] }
     }
 
     fn apply(&mut self, change: impl FnOnce(&mut serde_json::Value)) {
@@ -108,7 +136,8 @@ impl Town {
     fn dial_with(&mut self, user: &'static str, password: &'static str, psk: &'static [u8]) -> usize {
         let number = u8::try_from(self.clients.len()).unwrap();
         let text = serde_json::json!({
-            "peers": [{"address": "192.0.2.60"}],
+            "peers": [{"address": self.outside.server}],
+            "network": {"ipv6": self.ipv6},
             "credentials":
                 {"preSharedKey": {"path": "psk"}, "username": {"path": "user"}, "password": {"path": "password"}},
             "ike": {"proposals": ["aes128-sha1-ecp256"]},
@@ -117,7 +146,8 @@ impl Town {
         let tunnel = Tunnel::new(&config::parse(&text.to_string()).unwrap(), seed(100 + number));
         let base = 20_000 + 10 * u16::from(number);
         let ports = [base, base + 1];
-        self.clients.push(Client { tunnel, password, user, psk, ports, address: None, received: Vec::new() });
+        let (nat, received) = (self.outside.nat, Vec::new());
+        self.clients.push(Client { tunnel, password, user, psk, nat, ports, address: None, received });
         self.clients.last_mut().unwrap().tunnel.start();
         self.run(Duration::from_secs(10));
         usize::from(number)
@@ -172,8 +202,9 @@ impl Town {
         for (port, remote, mut octets) in datagrams {
             busy = true;
             let now = self.now;
+            self.largest[0] = self.largest[0].max(octets.len());
+            let server = SocketAddr::new(self.outside.server, 4500);
             for client in self.clients.iter_mut().filter(|client| client.remote(port) == remote) {
-                let server = SocketAddr::new(SERVER.into(), 4500);
                 client.tunnel.handle_datagram(now, port, server, &mut octets);
             }
         }
@@ -181,7 +212,7 @@ impl Town {
     }
 
     fn settle_client(&mut self, number: usize) -> bool {
-        let now = self.now;
+        let (now, outside) = (self.now, self.outside);
         let client = &mut self.clients[number];
         let mut busy = false;
         while let Some(event) = client.tunnel.poll_event() {
@@ -197,10 +228,10 @@ impl Town {
                     };
                     let path = Path {
                         credentials,
-                        local: INNER.into(),
+                        local: outside.inner,
                         local_ike_port: 500,
                         local_nat_t_port: 4500,
-                        remote: SERVER.into(),
+                        remote: outside.server,
                         mtu: 1_500,
                     };
                     client.tunnel.handle_path(now, Ok(path));
@@ -228,7 +259,8 @@ impl Town {
             }
             if self.open {
                 let remote = self.clients[number].remote(port);
-                let local = SocketAddr::new(SERVER.into(), if port == Port::Ike { 500 } else { 4500 });
+                self.largest[1] = self.largest[1].max(octets.len());
+                let local = SocketAddr::new(outside.server, if port == Port::Ike { 500 } else { 4500 });
                 self.server.handle_datagram(now, port, local, remote, &mut octets);
             }
         }

@@ -1,7 +1,9 @@
 //! From a call to a link: PPP, whoever decides about the user, and what fits.
 
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
+use super::super::ipv6;
 use super::super::session::{Admitted, EndCause, Session};
 use super::{Call, Context, Peer, Phase, Ppp, Step};
 use crate::aaa::{Grant, Refusal};
@@ -64,10 +66,12 @@ impl Peer {
         let Some(session) = self.sessions.get_mut(index) else { return };
         let (id, call) = (session.id, session.call);
         match event {
-            ppp::Event::LcpOpened
-            | ppp::Event::EchoReply { .. }
-            | ppp::Event::Ipv6cpOpened { .. }
-            | ppp::Event::Ipv6cpDown => {}
+            ppp::Event::LcpOpened | ppp::Event::EchoReply { .. } => {}
+            ppp::Event::Ipv6cpOpened { local_id, .. } => {
+                session.ipv6 = Some(ipv6::Link::new(local_id, session.ipv6));
+                self.step(Step::Advertise { session: id });
+            }
+            ppp::Event::Ipv6cpDown => session.ipv6.iter_mut().for_each(|link| link.advertise_at = None),
             ppp::Event::Authenticate(request) => self.step(Step::Authenticate { session: id, request }),
             ppp::Event::Authenticated { method } => session.auth = Some(method),
             ppp::Event::IpcpOpened { .. } => {
@@ -75,6 +79,7 @@ impl Peer {
                 session.last_packet = now;
                 self.phase = Phase::Serving;
                 self.follow_mtu();
+                self.step(Step::Advertise { session: id });
                 self.step(Step::Up { session: id });
             }
             ppp::Event::IpcpDown => session.up = None,
@@ -89,6 +94,14 @@ impl Peer {
                 self.end_session_of(context, call, EndCause::Failed);
             }
         }
+    }
+
+    /// Has clients told again of their prefixes when it is time.
+    pub(super) fn advertise_due(&mut self, now: Instant) {
+        let links = self.sessions.iter_mut().filter_map(|session| Some((session.id, session.ipv6.as_mut()?)));
+        let due: Vec<u64> =
+            links.filter_map(|(id, link)| link.advertise_at.take_if(|at| *at <= now).map(|_| id)).collect();
+        due.into_iter().for_each(|session| self.step(Step::Advertise { session }));
     }
 
     /// What the path and the suite leave for an IP packet.
