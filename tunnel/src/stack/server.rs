@@ -149,6 +149,8 @@ pub struct Server {
     events: VecDeque<Event>,
     report: Report,
     report_changed: bool,
+    /// Its numbers of sessions are old.
+    recount: bool,
     counters: Counters,
 }
 
@@ -189,6 +191,7 @@ impl Server {
             packets: PacketBatch::new(),
             events: VecDeque::new(),
             report_changed: true,
+            recount: false,
             counters: Counters::default(),
         }
     }
@@ -458,6 +461,7 @@ impl Server {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
+        self.recount();
         std::mem::take(&mut self.report_changed).then_some(Event::ReportChanged)
     }
 

@@ -189,15 +189,23 @@ impl Server {
         self.count_sessions();
     }
 
-    /// Brings the numbers of sessions in the report up to date.
+    /// The report's numbers of sessions are old.
     pub(super) fn count_sessions(&mut self) {
+        self.recount = true;
+        self.report_changed = true;
+    }
+
+    /// Brings the numbers of sessions in the report up to date: once for all that has changed, for there may be many users.
+    pub(super) fn recount(&mut self) {
+        if !std::mem::take(&mut self.recount) {
+            return;
+        }
         let sessions: usize = self.by_user.values().map(Vec::len).sum();
         for (user, result) in &mut self.results {
             result.sessions = self.by_user.get(user).map_or(0, |held| u32::try_from(held.len()).unwrap_or(u32::MAX));
         }
         self.report.sessions = Some(u32::try_from(sessions).unwrap_or(u32::MAX));
         self.report.users = self.results.values().cloned().collect();
-        self.report_changed = true;
     }
 }
 
