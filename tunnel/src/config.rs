@@ -159,6 +159,7 @@ pub struct Ike {
     /// (INITIAL-CONTACT, RFC 2407 section 4.6.3.3). Must be false where several tunnels with one identity are up at a time.
     pub initial_contact: bool,
     /// How a client begins. `Aggressive` needs a pre-shared key, and is for gateways that know no other.
+    #[serde(skip_serializing_if = "Exchange::is_main")]
     pub exchange: Exchange,
     /// Dead peer detection (RFC 3706).
     pub dpd: Dpd,
@@ -172,6 +173,12 @@ pub enum Exchange {
     Main,
     /// The identities and a hash of the pre-shared key travel in the clear, and anybody who hears them can try keys on it.
     Aggressive,
+}
+
+impl Exchange {
+    fn is_main(&self) -> bool {
+        *self == Self::Main
+    }
 }
 
 impl Default for Ike {

@@ -122,9 +122,9 @@ async fn readable(listener: Option<&Listener>) {
     }
 }
 
-/// What is wrong with the files that a configuration names.
+/// What is wrong with the files that a configuration names; what is only neglected stands in the report.
 pub fn problem(config: &Config) -> Option<String> {
-    secrets::read(config).1.map(|(_, message)| message)
+    secrets::read(config).1.filter(|(reason, _)| *reason != Reason::CredentialsRead).map(|(_, message)| message)
 }
 
 /// Fills a seed from the system's random numbers.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::session::EndCause;
 use crate::aaa::Cause;
-use crate::ike;
 
 /// Counters since the start of the process. Every key is of a closed list.
 #[derive(Debug, Clone, Default)]
@@ -43,17 +42,6 @@ impl Counters {
 
     pub(super) fn refuse_peer(&mut self, reason: &'static str) {
         count(&mut self.refused_peers, reason);
-    }
-
-    pub(super) fn refuse_phase1(&mut self, error: &ike::Error) {
-        self.refuse_peer(match error {
-            ike::Error::InvalidId { .. } => "identity",
-            ike::Error::NoResponse { .. } => "silent",
-            ike::Error::AuthenticationFailed { .. } | ike::Error::InvalidHash(_) | ike::Error::Undecryptable => {
-                "authentication"
-            }
-            _ => "other",
-        });
     }
 
     pub(super) fn refuse_user(&mut self, cause: Cause) {

@@ -466,10 +466,11 @@ impl Peer {
     }
 
     fn handle_ike_failure(&mut self, context: &mut Context<'_>, error: &ike::Error) {
-        if self.is_half_open() {
-            context.counters.refuse_phase1(error);
-        }
         tracing::debug!(%error, "IKE failed");
+        if self.is_half_open() {
+            self.excuse = Some(error.to_string());
+            return self.give_up(context);
+        }
         self.drop_all(context, EndCause::Failed);
     }
 
