@@ -170,7 +170,9 @@ fn masquerade(router: &Namespace) -> Result<()> {
 }
 
 /// The kernel's buffer for a capture in KiB: the traffic of a whole node goes through `any`, in bursts.
-const CAPTURE_BUFFER: &str = "65536";
+const CAPTURE_BUFFER: &str = "131072";
+/// The octets of a packet that are kept: all of them. Each place of the buffer is as long as that, so that more would be fewer.
+const SNAPSHOT: &str = "65535";
 
 /// A running capture.
 #[derive(Debug)]
@@ -186,7 +188,7 @@ impl Capture {
         fs::create_dir_all(&folder)?;
         let file = folder.join(format!("{}-{name}.pcap", namespace.name()));
         let mut command = namespace.exec("tcpdump");
-        command.args(["-i", interface, "-B", CAPTURE_BUFFER, "--immediate-mode", "-U", "-n", "-s", "0"]);
+        command.args(["-i", interface, "-B", CAPTURE_BUFFER, "--immediate-mode", "-U", "-n", "-s", SNAPSHOT]);
         command.args(["-Z", "root", "-w"]).arg(&file);
         // What a host says to itself, such as the output of a command in a pod, crosses no network.
         command.arg("not net 127.0.0.0/8");
