@@ -36,6 +36,16 @@ fn each_method_of_ppp_authentication_lets_the_right_password_in() {
 }
 
 #[test]
+fn a_client_proves_its_password_by_eap() {
+    let world = World::with(&[towline_tests::server::User::of(&Lns::default())], |config| {
+        config["ppp"] = json!({"auth": ["Eap"]});
+    });
+    let client = world.client(Side::Wan, Lns { auth: PppAuth::Eap, ..Lns::default() });
+    world.connect(&client);
+    assert_eq!(world.user("alice").result, "accepted");
+}
+
+#[test]
 fn proposals_of_the_configuration_are_agreed_on_with_groups_of_both_kinds_and_perfect_forward_secrecy() {
     for (ike, esp) in [
         ("aes256-sha256-ecp384", "aes256-sha256"),
