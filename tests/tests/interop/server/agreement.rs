@@ -37,7 +37,7 @@ fn each_method_of_ppp_authentication_lets_the_right_password_in() {
 
 #[test]
 fn a_client_proves_its_password_by_eap() {
-    let world = World::with(&[towline_tests::server::User::of(&Lns::default())], |config| {
+    let world = World::with(&[User::of(&Lns::default())], |config| {
         config["ppp"] = json!({"auth": ["Eap"]});
     });
     let client = world.client(Side::Wan, Lns { auth: PppAuth::Eap, ..Lns::default() });
