@@ -34,7 +34,7 @@ use super::telemetry::Verbosity;
 use super::tun::Device;
 use super::watch::{Change, Watcher};
 use super::{ServerSnapshot, Snapshot, dial, metrics, report};
-use crate::buffer::PacketBatch;
+use crate::buffer::{PacketBatch, Way};
 use crate::config::ReportTo;
 use crate::config::server::Server as Config;
 use crate::report::{Layer, Reason, Report, SessionReport, State};
@@ -406,11 +406,7 @@ impl Process {
                 }
             }
             self.server.transmits().clear();
-            for way in too_long {
-                if let Some(Ok(mtu)) = self.listener.as_ref().map(|listener| listener.path_mtu(way)) {
-                    self.server.handle_path_mtu(Instant::now(), way.remote, mtu);
-                }
-            }
+            too_long.into_iter().for_each(|way| self.measure(way));
         }
         for packet in self.server.packets().iter() {
             if let Err(error) = self.device.send(packet) {
@@ -419,6 +415,15 @@ impl Process {
             }
         }
         self.server.packets().clear();
+    }
+
+    /// Tells the stack what the way to a peer takes.
+    fn measure(&mut self, way: Way) {
+        match self.listener.as_ref().map(|listener| listener.path_mtu(way)) {
+            Some(Ok(mtu)) => self.server.handle_path_mtu(Instant::now(), way.remote, mtu),
+            Some(Err(error)) => tracing::debug!(%error, peer = %way.remote, "the MTU of a path is not known"),
+            None => {}
+        }
     }
 
     /// Does everything that the stack wants done.
@@ -437,6 +442,7 @@ impl Process {
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Authenticate { session, request, place } => self.ask(session, request, place),
+            Event::Peer(way) => self.measure(way),
             Event::Up(info) => self.session_up(&info),
             Event::Down(info, cause) => self.session_down(&info, cause),
             Event::ReportChanged => self.publish(),

@@ -532,6 +532,16 @@ impl Connection {
         }
     }
 
+    /// Begins LCP anew on the call that is there, as a client may at any time.
+    #[cfg(test)]
+    pub(super) fn restart_ppp(&mut self, now: Instant, config: &Config, seed: &mut StdRng) {
+        self.ppp = Ppp::new(settings::ppp(config, &self.path), settings::split(seed));
+        self.state = State::Linking;
+        self.link = None;
+        self.ppp.open(now);
+        self.pump(now);
+    }
+
     pub(super) fn echo(&mut self, now: Instant) {
         self.ppp.echo(now);
         self.pump(now);

@@ -94,6 +94,8 @@ pub enum Event {
         /// Between which ends it is.
         place: Place,
     },
+    /// A peer has proved itself: find out what the way to it takes, and answer with [`Server::handle_path_mtu`].
+    Peer(Way),
     /// A session is up.
     Up(Box<SessionInfo>),
     /// A session that was up is over.
@@ -126,8 +128,6 @@ pub struct Server {
     /// What clients are told that ask by DHCPINFORM.
     dhcp: dhcp::Settings,
     slots: Slots,
-    /// Whose exchange a cookie of ours belongs to.
-    cookies: HashMap<[u8; 8], u32>,
     /// The slot of each session.
     sessions: HashMap<u64, u32>,
     /// Sessions of each user, the oldest first.
@@ -140,7 +140,6 @@ pub struct Server {
     results: BTreeMap<String, UserReport>,
     /// The wall clock: seconds since the Unix epoch at an instant.
     clock: (Instant, u64),
-    path_mtu: u16,
     export_keys: bool,
     life: Life,
     replies: VecDeque<(Port, Way, Vec<u8>)>,
@@ -174,7 +173,6 @@ impl Server {
             rng,
             responder,
             slots: Slots::new(most),
-            cookies: HashMap::new(),
             sessions: HashMap::new(),
             by_user: HashMap::new(),
             next_session: 0,
@@ -183,7 +181,6 @@ impl Server {
             prefixes,
             results: BTreeMap::new(),
             clock: (now, unix),
-            path_mtu: USUAL_MTU,
             export_keys: false,
             life: Life::Serving,
             replies: VecDeque::new(),
@@ -200,11 +197,6 @@ impl Server {
     pub fn export_keys(&mut self, export: bool) {
         self.export_keys = export;
         self.responder.configure(settings::responder(&self.config, &self.secrets.ike, export));
-    }
-
-    /// What the interface towards the peers takes, in octets of an IP packet.
-    pub fn set_path_mtu(&mut self, mtu: u16) {
-        self.path_mtu = mtu;
     }
 
     /// Takes a datagram that came from `remote` to `local`, at the socket of `port`; ESP is opened in place.
@@ -225,7 +217,7 @@ impl Server {
     }
 
     fn handle_isakmp(&mut self, now: Instant, port: Port, local: SocketAddr, remote: SocketAddr, message: &[u8]) {
-        if let Some(slot) = ike::cookies(message).and_then(|cookies| self.slot_of(cookies)) {
+        if let Some(slot) = ike::cookies(message).and_then(|cookies| self.slots.by_cookie(cookies)) {
             return self.with(now, slot, |peer, context| peer.handle_isakmp(context, port, remote, message));
         }
         self.responder.set_half_open(self.slots.half_open());
@@ -250,18 +242,13 @@ impl Server {
                     port,
                     local,
                     remote,
-                    path_mtu: self.path_mtu,
+                    path_mtu: USUAL_MTU,
                     export_keys: self.export_keys,
                 };
                 self.admit(now, origin, message);
             }
             Answer::Admitted(_) => {}
         }
-    }
-
-    /// The peer that has one of these cookies of ours: as responder the second, as initiator the first.
-    fn slot_of(&self, [initiator, responder]: [[u8; 8]; 2]) -> Option<u32> {
-        self.cookies.get(&responder).or_else(|| self.cookies.get(&initiator)).copied()
     }
 
     /// Keeps a stranger who is there for certain.
@@ -273,25 +260,15 @@ impl Server {
         if self.slots.half_open() >= MAX_HALF_OPEN
             && let Some(oldest) = self.slots.oldest_half_open()
         {
-            self.forget(oldest);
+            drop(self.slots.remove(oldest));
         }
         let Some(slot) = self.slots.vacant() else { return self.counters.refuse_peer("limit") };
         origin.slot = slot;
         origin.ike.set_spi_space(slots::spi_space(slot));
-        let mut context = Context {
-            now,
-            config: &self.config,
-            lns: &self.lns,
-            eap_tls: self.secrets.eap_tls.as_ref(),
-            rng: &mut self.rng,
-            next_session: &mut self.next_session,
-            counters: &mut self.counters,
-        };
-        for cookie in origin.ike.own_cookies() {
-            self.cookies.insert(cookie, slot);
-        }
-        let peer = Peer::new(origin, &mut context);
-        self.slots.occupy(slot, peer, remote.ip());
+        let cookies: Vec<_> = origin.ike.own_cookies().collect();
+        let (slots, mut context) = self.parts(now);
+        slots.occupy(slot, Peer::new(origin, &mut context), remote.ip());
+        cookies.into_iter().for_each(|cookie| slots.add_cookie(slot, cookie));
         self.with(now, slot, |peer, context| peer.handle_isakmp(context, port, remote, message));
     }
 
@@ -305,16 +282,8 @@ impl Server {
     //= out: rfc3948 3.1.1 "Depending on local policy, one of the following MUST be done:" L2TP travels in transport mode (RFC 3193 section 2.1)
     fn handle_esp(&mut self, now: Instant, spi: u32, remote: SocketAddr, packet: &mut [u8]) {
         let slot = slots::of_spi(spi);
-        let Some(peer) = self.slots.get_mut(slot) else { return self.counters.drop_packet("unknown_spi") };
-        let mut context = Context {
-            now,
-            config: &self.config,
-            lns: &self.lns,
-            eap_tls: self.secrets.eap_tls.as_ref(),
-            rng: &mut self.rng,
-            next_session: &mut self.next_session,
-            counters: &mut self.counters,
-        };
+        let (slots, mut context) = self.parts(now);
+        let Some(peer) = slots.get_mut(slot) else { return context.counters.drop_packet("unknown_spi") };
         let received = peer.handle_esp(&mut context, spi, remote, packet);
         match received {
             Some((session, packet)) => {
@@ -328,10 +297,9 @@ impl Server {
         }
     }
 
-    /// Does something with a peer and all that follows from it.
-    fn with(&mut self, now: Instant, slot: u32, act: impl FnOnce(&mut Peer, &mut Context<'_>)) {
-        let Some(peer) = self.slots.get_mut(slot) else { return };
-        let mut context = Context {
+    /// The peers, and what they need.
+    fn parts(&mut self, now: Instant) -> (&mut Slots, Context<'_>) {
+        let context = Context {
             now,
             config: &self.config,
             lns: &self.lns,
@@ -340,6 +308,13 @@ impl Server {
             next_session: &mut self.next_session,
             counters: &mut self.counters,
         };
+        (&mut self.slots, context)
+    }
+
+    /// Does something with a peer and all that follows from it.
+    fn with(&mut self, now: Instant, slot: u32, act: impl FnOnce(&mut Peer, &mut Context<'_>)) {
+        let (slots, mut context) = self.parts(now);
+        let Some(peer) = slots.get_mut(slot) else { return };
         act(peer, &mut context);
         self.settle(now, slot);
     }
@@ -356,12 +331,8 @@ impl Server {
 
     fn take(&mut self, now: Instant, slot: u32, step: Step) {
         match step {
-            Step::Cookie { cookie, alive: true } => drop(self.cookies.insert(cookie, slot)),
-            Step::Cookie { cookie, alive: false } => {
-                if self.cookies.get(&cookie) == Some(&slot) {
-                    self.cookies.remove(&cookie);
-                }
-            }
+            Step::Cookie { cookie, alive: true } => self.slots.add_cookie(slot, cookie),
+            Step::Cookie { cookie, alive: false } => self.slots.remove_cookie(slot, cookie),
             Step::Established { initial_contact } => self.established(now, slot, initial_contact),
             Step::InitialContact => self.probe_others(now, slot),
             Step::Authenticate { session, request } => self.authenticate(now, slot, session, request),
@@ -378,13 +349,13 @@ impl Server {
             // What it has still to say leaves first.
             self.send(slot);
             let Some(newer) = self.slots.remove(slot) else { return };
-            for owner in self.cookies.values_mut().filter(|owner| **owner == slot) {
-                *owner = known;
-            }
             return self.with(now, known, |peer, context| peer.absorb(context, newer));
         }
         if let Some(peer) = self.slots.get(slot) {
             peer.prove(&mut self.responder);
+            if let Some(way) = peer.way(Port::NatT) {
+                self.event(Event::Peer(way));
+            }
         }
         if initial_contact {
             self.probe_others(now, slot);
@@ -418,7 +389,7 @@ impl Server {
             self.with(now, slot, |peer, context| peer.handle_timeout(context));
             if self.slots.get(slot).is_some_and(Peer::is_gone) {
                 self.send(slot);
-                self.forget(slot);
+                drop(self.slots.remove(slot));
             }
         }
         self.finish(now);
@@ -446,13 +417,6 @@ impl Server {
         if matches!(self.life, Life::Closing(at) if at <= now || self.slots.is_empty()) {
             self.life = Life::Closed;
             self.event(Event::Closed);
-        }
-    }
-
-    /// Forgets a peer that has said all.
-    fn forget(&mut self, slot: u32) {
-        if self.slots.remove(slot).is_some() {
-            self.cookies.retain(|_, owner| *owner != slot);
         }
     }
 
@@ -486,7 +450,7 @@ impl Server {
         if peer.fill(&mut self.transmits, &mut self.counters) {
             self.slots.push_sender(slot);
         } else if peer.is_gone() {
-            self.forget(slot);
+            drop(self.slots.remove(slot));
         }
     }
 

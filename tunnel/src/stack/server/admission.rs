@@ -54,6 +54,7 @@ impl Server {
 
     pub(super) fn decide(&mut self, now: Instant, slot: u32, session: u64, verdict: Verdict) {
         match verdict {
+            Verdict::Accept(grant) if self.has(slot, session) => self.accept_again(now, slot, session, *grant),
             Verdict::Accept(grant) => match self.make_room(now, session, &grant) {
                 Ok(address) => {
                     self.note_result(now, &grant.name, true, "accepted");
@@ -75,6 +76,24 @@ impl Server {
             Verdict::Challenge { packet } => {
                 self.with(now, slot, |peer, context| peer.challenge(context, session, &packet));
             }
+        }
+    }
+
+    /// Whether somebody has the session already.
+    fn has(&mut self, slot: u32, session: u64) -> bool {
+        let held = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(session));
+        held.is_some_and(|held| held.admitted.is_some())
+    }
+
+    /// LCP was negotiated anew on a link (RFC 1661 section 3.4): its user keeps what it has, and nobody else takes it over.
+    fn accept_again(&mut self, now: Instant, slot: u32, session: u64, grant: Grant) {
+        let held = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(session));
+        let admitted = held.and_then(|held| held.admitted.as_ref());
+        match admitted.filter(|admitted| admitted.grant.name == grant.name).map(|admitted| admitted.address) {
+            Some(address) => self.with(now, slot, |peer, context| {
+                peer.accept(context, session, grant, address);
+            }),
+            None => drop(self.end_session(now, session, EndCause::Failed)),
         }
     }
 

@@ -65,8 +65,7 @@ impl Server {
             // A user of a RADIUS server, which has its own way to end a session.
             None if old.users.grant(unix, name).is_none() => {}
             Some(Ok(grant)) if grant.address == admitted.grant.address && grant.networks == admitted.grant.networks => {
-                admitted.grant.destinations = grant.destinations;
-                admitted.grant.total = grant.total;
+                admitted.renew(now, grant);
             }
             None | Some(_) => drop(self.end_session(now, session, EndCause::Revoked)),
         }

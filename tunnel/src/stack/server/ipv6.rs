@@ -73,7 +73,7 @@ impl Server {
         self.send(slot);
         let Some(session) = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(id)) else { return };
         let mtu = session.mtu.max(MIN_MTU);
-        let Some(link) = session.ipv6.as_mut().filter(|_| session.up.is_some()) else { return };
+        let Some(link) = session.ipv6.as_mut().filter(|_| session.open) else { return };
         link.advertised = link.advertised.saturating_add(1).min(INITIAL_ADVERTISEMENTS);
         let is_initial = link.advertised < INITIAL_ADVERTISEMENTS;
         link.advertise_at = Some(now + if is_initial { INITIAL_INTERVAL } else { ADVERTISEMENT_INTERVAL });
@@ -95,7 +95,7 @@ impl Server {
             return self.counters.drop_packet("not_ipv6");
         };
         let Some(session) = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(id)) else { return };
-        let Some(link) = session.ipv6.filter(|_| session.up.is_some()) else {
+        let Some(link) = session.ipv6.filter(|_| session.open) else {
             return self.counters.drop_packet("not_up");
         };
         // What is meant for this link alone goes no further.

@@ -106,6 +106,8 @@ pub(super) struct Peer {
     endpoints: [Option<SocketAddr>; 2],
     /// The MTU of the path in octets.
     path_mtu: u16,
+    /// What the configuration allows of it for IP packets.
+    mtu_limit: u16,
     identity: Option<ike::Identity>,
     ike_proposal: Option<IkeProposal>,
     esp_proposal: Option<EspProposal>,
@@ -161,6 +163,7 @@ impl Peer {
             local,
             endpoints,
             path_mtu,
+            mtu_limit: config.network.mtu.unwrap_or(u16::MAX),
             identity: None,
             ike_proposal: None,
             esp_proposal: None,

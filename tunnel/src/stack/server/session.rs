@@ -132,6 +132,16 @@ pub struct SessionInfo {
 pub(super) struct Admitted {
     pub(super) grant: Grant,
     pub(super) address: Ipv4Addr,
+    /// When the session ends by the grant.
+    until: Option<Instant>,
+}
+
+impl Admitted {
+    /// Takes another grant for the same user.
+    pub(super) fn renew(&mut self, now: Instant, grant: Grant) {
+        self.until = grant.total.and_then(|total| now.checked_add(total));
+        self.grant = grant;
+    }
 }
 
 /// A call and its link.
@@ -144,7 +154,10 @@ pub(super) struct Session {
     /// The name that a RADIUS server is asked about.
     pub(super) asked: String,
     pub(super) auth: Option<PppAuth>,
+    /// Since when it is up; a link that is negotiated anew does not begin again.
     pub(super) up: Option<Instant>,
+    /// Whether packets go through: IPCP is open.
+    pub(super) open: bool,
     /// Since IPV6CP was first open.
     pub(super) ipv6: Option<ipv6::Link>,
     /// When the client last sent an IP packet.
@@ -167,6 +180,7 @@ impl Session {
             asked: String::new(),
             auth: None,
             up: None,
+            open: false,
             ipv6: None,
             last_packet: now,
             traffic: Traffic::default(),
@@ -175,14 +189,24 @@ impl Session {
         }
     }
 
+    /// Somebody has the session from here on; whoever has it already keeps its networks, which are routed.
+    pub(super) fn admit(&mut self, now: Instant, mut grant: Grant, address: Ipv4Addr) {
+        if let Some(before) = self.admitted.take() {
+            grant.networks = before.grant.networks;
+        }
+        let mut admitted = Admitted { grant: Grant::default(), address, until: None };
+        admitted.renew(now, grant);
+        self.admitted = Some(Box::new(admitted));
+    }
+
     /// The limits of this session: when it ends by itself, and why.
     pub(super) fn limit(&self, limits: &Limits) -> Option<(Instant, EndCause)> {
         let (up, admitted) = (self.up?, self.admitted.as_ref()?);
         let seconds = |seconds: u32| (seconds > 0).then(|| Duration::from_secs(seconds.into()));
         let idle = admitted.grant.idle.or_else(|| seconds(limits.idle_seconds));
-        let total = admitted.grant.total.or_else(|| seconds(limits.total_seconds));
+        let total = seconds(limits.total_seconds).and_then(|total| up.checked_add(total));
+        let total = admitted.until.or(total).map(|at| (at, EndCause::Total));
         let idle = idle.and_then(|idle| Some((self.last_packet.checked_add(idle)?, EndCause::Idle)));
-        let total = total.and_then(|total| Some((up.checked_add(total)?, EndCause::Total)));
         idle.into_iter().chain(total).min_by_key(|(at, _)| *at)
     }
 

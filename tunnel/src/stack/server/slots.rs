@@ -32,6 +32,8 @@ struct Slot {
     place: Option<SocketAddr>,
     due: Option<Instant>,
     half_open: bool,
+    /// Our cookies in exchanges with the peer.
+    cookies: Vec<[u8; 8]>,
 }
 
 /// Peers by their slots.
@@ -41,6 +43,8 @@ pub(super) struct Slots {
     /// Where the search for a vacant one goes on.
     next: u32,
     due: BTreeSet<(Instant, u32)>,
+    /// Whose exchange a cookie of ours belongs to.
+    cookies: HashMap<[u8; 8], u32>,
     places: HashMap<SocketAddr, u32>,
     sources: HashMap<IpAddr, BTreeSet<u32>>,
     /// Those that have not proved themselves, the oldest first; some of them have meanwhile, or are gone.
@@ -57,6 +61,7 @@ impl Slots {
             most: most.min(MAX_SLOTS),
             next: 0,
             due: BTreeSet::new(),
+            cookies: HashMap::new(),
             places: HashMap::new(),
             sources: HashMap::new(),
             newcomers: VecDeque::new(),
@@ -98,6 +103,36 @@ impl Slots {
         self.slots.keys().copied().collect()
     }
 
+    /// The peer that has one of these cookies of ours: as responder the second, as initiator the first.
+    pub(super) fn by_cookie(&self, [initiator, responder]: [[u8; 8]; 2]) -> Option<u32> {
+        self.cookies.get(&responder).or_else(|| self.cookies.get(&initiator)).copied()
+    }
+
+    /// A cookie of ours is in use with a peer.
+    pub(super) fn add_cookie(&mut self, number: u32, cookie: [u8; 8]) {
+        if let Some(slot) = self.slots.get_mut(&number) {
+            if !slot.cookies.contains(&cookie) {
+                slot.cookies.push(cookie);
+            }
+            self.cookies.insert(cookie, number);
+        }
+    }
+
+    /// A cookie of ours is no longer in use with a peer.
+    pub(super) fn remove_cookie(&mut self, number: u32, cookie: [u8; 8]) {
+        if let Some(slot) = self.slots.get_mut(&number) {
+            slot.cookies.retain(|known| *known != cookie);
+        }
+        if self.cookies.get(&cookie) == Some(&number) {
+            self.cookies.remove(&cookie);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn cookies(&self) -> usize {
+        self.cookies.len()
+    }
+
     /// The peer whose packets come from there.
     pub(super) fn at(&self, remote: SocketAddr) -> Option<u32> {
         self.places.get(&remote).copied()
@@ -133,12 +168,17 @@ impl Slots {
         self.sources.entry(source).or_default().insert(slot);
         self.newcomers.push_back(slot);
         self.half_open = self.half_open.saturating_add(1);
-        self.slots.insert(slot, Slot { peer, source, place: None, due: None, half_open: true });
+        self.slots.insert(slot, Slot { peer, source, place: None, due: None, half_open: true, cookies: Vec::new() });
     }
 
     /// Takes a peer out.
     pub(super) fn remove(&mut self, number: u32) -> Option<Peer> {
         let slot = self.slots.remove(&number)?;
+        for cookie in &slot.cookies {
+            if self.cookies.get(cookie) == Some(&number) {
+                self.cookies.remove(cookie);
+            }
+        }
         if let Some(due) = slot.due {
             self.due.remove(&(due, number));
         }

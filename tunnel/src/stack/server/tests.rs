@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::*;
 use crate::aaa::Cause;
 use crate::config;
-use crate::stack::{Credentials, Event as ClientEvent, Path, Tunnel};
+use crate::stack::{Credentials, Event as ClientEvent, Path, State, Tunnel};
 use crate::users::User;
 
 const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -419,6 +419,62 @@ fn a_user_who_comes_again_replaces_the_session_or_is_refused() {
             assert_eq!(town.address(1), Ipv4Addr::new(10, 99, 0, 77));
         }
     }
+}
+
+#[test]
+fn a_link_that_is_negotiated_anew_is_the_same_session_with_the_same_address() {
+    let mut town = Town::new();
+    for (user, password) in [("alice", "alice's password"), ("bob", "bob's password")] {
+        let number = town.dial(user, password);
+        let address = town.address(number);
+        let ups = town.events.iter().filter(|event| matches!(event, Event::Up(_))).count();
+        let (now, client) = (town.now, &mut town.clients[number].tunnel);
+        let State::Connected(connection) = &mut client.state else { panic!("{user} is not connected") };
+        connection.restart_ppp(now, &client.config, &mut client.rng);
+        town.clients[number].address = None;
+        town.run(Duration::from_secs(10));
+        assert_eq!(town.address(number), address, "{user}");
+        let again = town.events.iter().filter(|event| matches!(event, Event::Up(_))).count();
+        assert_eq!((again, town.ended(), town.refused()), (ups, vec![], vec![]), "{user}");
+        town.arrive(&packet(SERVICE, address, 100));
+        assert_eq!(town.clients[number].received.len(), 1);
+    }
+    assert_eq!((town.sessions(), town.server.by_user.values().map(Vec::len).sum::<usize>()), (2, 2));
+}
+
+#[test]
+fn a_change_of_the_configuration_leaves_the_end_of_a_user_where_it_was() {
+    let expires = |json: &mut serde_json::Value| json["users"][0]["expiresAt"] = 1_700_000_200_u64.into();
+    let mut town = Town::with(expires);
+    town.dial("alice", "alice's password");
+    town.run(Duration::from_secs(120));
+    town.apply(expires);
+    town.run(Duration::from_secs(60));
+    assert_eq!((town.sessions(), town.ended()), (1, vec![]));
+    town.run(Duration::from_secs(15));
+    assert!(town.ended().contains(&EndCause::Total));
+    assert_eq!((town.sessions(), town.refused()), (0, vec![Cause::Expired]), "and nobody gets in again");
+}
+
+#[test]
+fn the_bound_of_the_configuration_holds_for_packets_to_clients() {
+    let mut town = Town::with(|json| json["network"] = serde_json::json!({"mtu": 1_000}));
+    let alice = town.dial("alice", "alice's password");
+    let address = town.address(alice);
+    town.arrive(&packet(SERVICE, address, 1_200));
+    let received: Vec<usize> = town.clients[alice].received.iter().map(Vec::len).collect();
+    assert!(received.len() == 2 && received.iter().all(|length| *length <= 1_000), "{received:?}");
+}
+
+#[test]
+fn what_a_peer_leaves_behind_is_no_cookie() {
+    let mut town = Town::new();
+    town.dial("alice", "alice's password");
+    town.dial_with("bob", "bob's password", b"another key");
+    assert!(town.server.slots.cookies() > 0);
+    town.open = false;
+    town.run(Duration::from_secs(120));
+    assert_eq!((town.server.peers(), town.server.slots.cookies()), ((0, 0), 0));
 }
 
 #[test]

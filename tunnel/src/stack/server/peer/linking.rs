@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use super::super::ipv6;
-use super::super::session::{Admitted, EndCause, Session};
-use super::{Call, Context, Peer, Phase, Ppp, Step};
+use super::super::session::{EndCause, Session};
+use super::{Call, Context, ESTABLISHMENT_LIMIT, Peer, Phase, Ppp, Step};
 use crate::aaa::{Grant, Refusal};
 use crate::inet::UDP_HEADER;
 use crate::ppp::Assignment;
@@ -21,9 +21,11 @@ impl Peer {
         *context.next_session = context.next_session.saturating_add(1);
         let id = *context.next_session;
         let mut ppp = Ppp::new(settings::ppp_server(context.config, context.eap_tls), settings::split(context.rng));
-        let limit = context.config.network.mtu.unwrap_or(u16::MAX);
-        ppp.set_mru(self.fitting(call).min(limit));
+        ppp.set_mru(self.fitting(call));
         ppp.open(now);
+        if let Phase::Lingering(_) = self.phase {
+            self.phase = Phase::Secured(now + ESTABLISHMENT_LIMIT);
+        }
         self.sessions.push(Session::new(id, call, ppp, calling_number, now));
     }
 
@@ -40,7 +42,7 @@ impl Peer {
         let Some(session) = self.session_mut(session) else { return false };
         let in_time = session.ppp.accept(context.now, &grant, assignment);
         if in_time {
-            session.admitted = Some(Box::new(Admitted { grant, address }));
+            session.admit(context.now, grant, address);
         }
         self.pump(context);
         in_time
@@ -75,14 +77,19 @@ impl Peer {
             ppp::Event::Authenticate(request) => self.step(Step::Authenticate { session: id, request }),
             ppp::Event::Authenticated { method } => session.auth = Some(method),
             ppp::Event::IpcpOpened { .. } => {
-                session.up = Some(now);
+                session.open = true;
                 session.last_packet = now;
+                // A link that is negotiated anew is the same session.
+                let first = session.up.is_none();
+                session.up.get_or_insert(now);
                 self.phase = Phase::Serving;
                 self.follow_mtu();
                 self.step(Step::Advertise { session: id });
-                self.step(Step::Up { session: id });
+                if first {
+                    self.step(Step::Up { session: id });
+                }
             }
-            ppp::Event::IpcpDown => session.up = None,
+            ppp::Event::IpcpDown => session.open = false,
             ppp::Event::EchoLost { count } => {
                 let suspicious = session.ppp.echo_failures();
                 let verdict = self.life.handle_echo_lost(now, count, suspicious);
@@ -104,13 +111,13 @@ impl Peer {
         due.into_iter().for_each(|session| self.step(Step::Advertise { session }));
     }
 
-    /// What the path and the suite leave for an IP packet.
+    /// What the path, the suite and the configuration leave for an IP packet.
     fn fitting(&self, call: Call) -> u16 {
         let is_ipv6 = self.remote().is_some_and(|remote| remote.is_ipv6());
         let payload =
             self.esp_proposal.map_or(0, |proposal| esp::inner_udp_payload(self.path_mtu.into(), is_ipv6, &proposal));
         let overhead = UDP_HEADER + self.lns.data_overhead(call) + ppp::IP_HEADER;
-        u16::try_from(payload.saturating_sub(overhead)).unwrap_or(u16::MAX).max(MIN_MTU)
+        u16::try_from(payload.saturating_sub(overhead)).unwrap_or(u16::MAX).min(self.mtu_limit).max(MIN_MTU)
     }
 
     /// Another suite, sequence numbers in L2TP or another path change what fits.

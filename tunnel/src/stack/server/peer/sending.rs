@@ -19,7 +19,7 @@ impl Peer {
         transmits: &mut DatagramBatch,
         counters: &mut Counters,
     ) {
-        let Some(session) = self.sessions.iter_mut().find(|known| known.id == session && known.up.is_some()) else {
+        let Some(session) = self.sessions.iter_mut().find(|known| known.id == session && known.open) else {
             return counters.drop_packet("not_up");
         };
         let (call, mtu) = (session.call, session.mtu);
@@ -79,7 +79,7 @@ impl Peer {
     }
 
     /// The way to the peer from that socket.
-    fn way(&self, port: Port) -> Option<Way> {
+    pub(in crate::stack::server) fn way(&self, port: Port) -> Option<Way> {
         self.endpoint(port).map(|remote| Way { local: Some(self.local.ip()), remote })
     }
 

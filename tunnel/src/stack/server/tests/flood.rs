@@ -39,7 +39,7 @@ fn a_flood_of_first_messages_costs_an_established_tunnel_no_packet_and_the_serve
     let alice = town.dial("alice", "alice's password");
     let address = town.address(alice);
     let (port, local) = (Port::Ike, SocketAddr::new(SERVER.into(), 500));
-    let cookies = town.server.cookies.len();
+    let cookies = town.server.slots.cookies();
     for pause in 0..PAUSES {
         for number in pause * BURST..(pause + 1) * BURST {
             let (source, mut message) = forged(&template, number);
@@ -53,7 +53,7 @@ fn a_flood_of_first_messages_costs_an_established_tunnel_no_packet_and_the_serve
     assert_eq!(town.device.len() as u32, PAUSES);
     assert_eq!(town.clients[alice].received.len() as u32, PAUSES);
     assert_eq!(town.server.peers(), (0, 1), "a first message makes no peer");
-    assert_eq!((town.server.cookies.len(), town.sessions()), (cookies, 1));
+    assert_eq!((town.server.slots.cookies(), town.sessions()), (cookies, 1));
     let (kept, most) = town.server.responder.kept_offers();
     assert_eq!(kept, most, "the flood has filled the table, and it is no larger than it may be");
     let statistics = town.server.responder();
