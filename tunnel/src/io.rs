@@ -75,7 +75,7 @@ pub struct ServerSnapshot {
     pub responder: ResponderStatistics,
     /// Peers that have not proved themselves, and all of them.
     pub peers: (usize, usize),
-    /// Every session that is up.
+    /// Every session that is up, if they were asked for.
     pub sessions: Vec<SessionReport>,
 }
 

@@ -40,7 +40,20 @@ const MAX_REQUEST: u64 = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A question to the loop.
-pub type Ask = oneshot::Sender<Snapshot>;
+#[derive(Debug)]
+pub struct Ask {
+    answer: oneshot::Sender<Snapshot>,
+    /// Whether the sessions of a server are wanted one by one: there may be thousands, and most questions come every few seconds.
+    pub sessions: bool,
+}
+
+impl Ask {
+    /// Answers.
+    pub fn answer(self, snapshot: Snapshot) {
+        // Whoever asked may have gone.
+        drop(self.answer.send(snapshot));
+    }
+}
 
 /// Asks the loop.
 #[derive(Debug)]
@@ -60,9 +73,19 @@ impl<T: From<Ask> + Send + 'static> Asker<T> {
 
     /// The state as the loop sees it; none when it does not answer.
     pub async fn snapshot(&self) -> Option<Snapshot> {
+        self.ask(false).await
+    }
+
+    /// The same with every session.
+    async fn sessions(&self) -> Option<Snapshot> {
+        self.ask(true).await
+    }
+
+    async fn ask(&self, sessions: bool) -> Option<Snapshot> {
         let (sender, answer) = oneshot::channel();
+        let question = Ask { answer: sender, sessions };
         let ask = async {
-            self.0.send(sender.into()).await.ok()?;
+            self.0.send(question.into()).await.ok()?;
             answer.await.ok()
         };
         tokio::time::timeout(LOOP_TIMEOUT, ask).await.ok().flatten()
@@ -227,7 +250,7 @@ async fn control<T: From<Ask> + Send + 'static>(stream: UnixStream, asker: Asker
             Some(snapshot) => serde_json::to_vec(&snapshot.report)?,
             None => br#"{"error":"the event loop does not answer"}"#.to_vec(),
         },
-        "sessions" => match asker.snapshot().await {
+        "sessions" => match asker.sessions().await {
             Some(snapshot) => serde_json::to_vec(&snapshot.server.map(|server| server.sessions).unwrap_or_default())?,
             None => br#"{"error":"the event loop does not answer"}"#.to_vec(),
         },
@@ -250,7 +273,7 @@ mod tests {
         let (sender, mut asks) = mpsc::channel::<Ask>(4);
         tokio::spawn(async move {
             while let Some(ask) = asks.recv().await {
-                assert!(ask.send(snapshot()).is_ok());
+                ask.answer(snapshot());
             }
         });
         Asker::new(sender)

@@ -66,7 +66,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("vpn_tunnel");
     let Snapshot { report, counters, drops, instruments, now, .. } = snapshot;
     if let Some(server) = &snapshot.server {
-        server::register(&mut registry, server);
+        server::register(&mut registry, server, report.sessions.unwrap_or_default());
     }
 
     gauge(

@@ -327,8 +327,7 @@ impl Process {
 
     async fn handle(&mut self, message: Message) {
         match message {
-            // Whoever asked may have gone.
-            Message::Ask(answer) => drop(answer.send(self.snapshot())),
+            Message::Ask(ask) => ask.answer(self.snapshot()),
             Message::Change(Change::Credentials) => {
                 tracing::info!("a secret changed");
                 self.tunnel.credentials_changed(Instant::now());

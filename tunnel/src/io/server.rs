@@ -325,8 +325,10 @@ impl Process {
 
     async fn handle(&mut self, message: Message) {
         match message {
-            // Whoever asked may have gone.
-            Message::Ask(answer) => drop(answer.send(self.snapshot())),
+            Message::Ask(ask) => {
+                let snapshot = self.snapshot(ask.sessions);
+                ask.answer(snapshot);
+            }
             Message::Change(Change::Credentials) => {
                 tracing::info!("a secret changed");
                 let (secrets, problem) = secrets::read(&self.config);
@@ -467,7 +469,12 @@ impl Process {
         self.reports.send_replace(report);
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn session_reports(&self, now: Instant) -> Vec<SessionReport> {
+        self.server.sessions().map(|session| session_report(&session, now)).collect()
+    }
+
+    /// The state, with every session if they are wanted.
+    fn snapshot(&self, sessions: bool) -> Snapshot {
         let counted = self.server.counters();
         let now = Instant::now();
         let counters = Counters {
@@ -493,7 +500,7 @@ impl Process {
                 counters: counted.clone(),
                 responder: self.server.responder().clone(),
                 peers: self.server.peers(),
-                sessions: self.server.sessions().map(|session| session_report(&session, now)).collect(),
+                sessions: if sessions { self.session_reports(now) } else { Vec::new() },
             }),
         }
     }

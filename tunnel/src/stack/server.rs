@@ -336,7 +336,7 @@ impl Server {
             Step::Established { initial_contact } => self.established(now, slot, initial_contact),
             Step::InitialContact => self.probe_others(now, slot),
             Step::Authenticate { session, request } => self.authenticate(now, slot, session, request),
-            Step::Up { session } => self.session_up(slot, session),
+            Step::Up { session } => self.session_up(session),
             Step::Advertise { session } => self.advertise(now, slot, session),
             Step::Ended { session, cause } => self.session_ended(slot, &session, cause),
             Step::Keys(row) => self.event(Event::Keys(row)),
@@ -482,6 +482,12 @@ impl Server {
     /// Every session that is up.
     pub fn sessions(&self) -> impl Iterator<Item = SessionInfo> {
         self.slots.iter().flat_map(|peer| peer.sessions().filter_map(|session| peer.info(session)))
+    }
+
+    /// A session that is up.
+    pub fn session(&self, id: u64) -> Option<SessionInfo> {
+        let peer = self.slots.get(*self.sessions.get(&id)?)?;
+        peer.sessions().find(|session| session.id == id).and_then(|session| peer.info(session))
     }
 
     /// The path to `remote` takes IP packets of at most `mtu` octets, says the network.

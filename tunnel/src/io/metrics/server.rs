@@ -9,10 +9,10 @@ use super::{OfReason, counter, gauge};
 use crate::io::ServerSnapshot;
 
 /// Registers them.
-pub(super) fn register(registry: &mut Registry, server: &ServerSnapshot) {
-    let ServerSnapshot { counters, responder, peers: (half_open, peers), sessions } = server;
+pub(super) fn register(registry: &mut Registry, server: &ServerSnapshot, sessions: u32) {
+    let ServerSnapshot { counters, responder, peers: (half_open, peers), .. } = server;
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    gauge(registry, "sessions", "Sessions that are up", number(sessions.len()));
+    gauge(registry, "sessions", "Users who are in", sessions.into());
     gauge(registry, "peers", "IPsec peers, those that have not proved themselves among them", number(*peers));
     gauge(registry, "half_open_peers", "IPsec peers that have not proved themselves", number(*half_open));
     counter(registry, "first_messages_answered", "First messages of phase 1 that were answered", responder.answered);
@@ -59,11 +59,11 @@ mod tests {
         let server =
             ServerSnapshot { counters, responder: ResponderStatistics::default(), peers: (1, 5), sessions: Vec::new() };
         let mut registry = Registry::default();
-        register(&mut registry, &server);
+        register(&mut registry, &server, 6);
         let mut out = String::new();
         text::encode(&mut out, &registry).unwrap();
         for line in [
-            "sessions 0",
+            "sessions 6",
             "peers 5",
             "half_open_peers 1",
             "users_accepted_total 3",

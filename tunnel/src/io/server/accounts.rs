@@ -51,7 +51,7 @@ impl Process {
                 self.server.handle_verdict(Instant::now(), key, verdict);
             }
             task::Event::Client(Event::InterimDue { key }) => {
-                let session = self.server.sessions().find(|session| session.id == key);
+                let session = self.server.session(key);
                 if let (Some(radius), Some(session)) = (&self.radius, session) {
                     log(radius.update(key, traffic(session.traffic)), "an interim update");
                 }

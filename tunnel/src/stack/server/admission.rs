@@ -129,11 +129,8 @@ impl Server {
         }
     }
 
-    pub(super) fn session_up(&mut self, slot: u32, session: u64) {
-        let peer = self.slots.get(slot);
-        let info =
-            peer.and_then(|peer| peer.sessions().find(|known| known.id == session).and_then(|known| peer.info(known)));
-        let Some(info) = info else { return };
+    pub(super) fn session_up(&mut self, session: u64) {
+        let Some(info) = self.session(session) else { return };
         for network in networks(info.address, &info.networks) {
             if !self.routes.insert(network, session) {
                 tracing::warn!(%network, user = name(&info.user), "another session has this network; it is not routed here");
