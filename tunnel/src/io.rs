@@ -18,6 +18,7 @@ pub mod dial;
 pub mod endpoint;
 pub mod forwarding;
 pub mod keys;
+mod lifecycle;
 pub mod listener;
 pub mod metrics;
 pub mod netlink;

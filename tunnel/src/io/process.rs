@@ -8,27 +8,24 @@ use std::fs::File;
 use std::future::pending;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rand::TryRng;
-use rand::rngs::SysRng;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use zeroize::Zeroizing;
 
-use super::admin::{self, Ask, Asker};
+use super::admin::Ask;
 use super::dial::{self, Dialled, Turns};
 use super::endpoint::ReceiveBuffer;
+use super::lifecycle::{
+    CLOSE_LIMIT, MAX_MESSAGES, count, hold_routing_lock, last_report, raise_file_limit, seed, serve_admin,
+};
 use super::netlink::Netlink;
 use super::probe::{Probe, Prober};
 use super::relay::{Relay, Relays};
-use super::routing::{self, Routing};
+use super::routing::Routing;
 use super::standby::{Existence, Standby, Step};
 use super::telemetry::Verbosity;
 use super::tun::Device;
@@ -36,24 +33,15 @@ use super::udp::Sockets;
 use super::watch::{Change, Watcher};
 use super::{Snapshot, metrics, report, telemetry};
 use crate::buffer::{BATCH_PACKETS, PacketBatch, Port};
-use crate::config::{Admin, Config, ReportTo};
+use crate::config::{Config, ReportTo};
 use crate::ike;
 use crate::report::Report;
 use crate::stack::{Credentials, Event, Link, PathError, Tunnel};
 
-/// Messages to the loop that wait: more than all of its tasks can have under way.
-pub(super) const MAX_MESSAGES: usize = 256;
-/// How long the goodbyes may take after SIGTERM.
-const CLOSE_LIMIT: Duration = Duration::from_millis(1_800);
-/// How long the last report may take after that.
-const LAST_REPORT_LIMIT: Duration = Duration::from_millis(500);
 /// The pause until an export or import that cannot listen is tried again; it doubles.
 const FIRST_LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const LONGEST_LISTEN_PAUSE: Duration = Duration::from_secs(60);
-/// Held by the process that routes in a network namespace: a name of an abstract Unix socket, which goes with its owner.
-const ROUTING_LOCK: &[u8] = b"towline-tunnel routing";
-
 /// What to run.
 pub struct Options {
     /// The file of the configuration, for changes.
@@ -128,25 +116,6 @@ pub async fn run(options: Options, verbosity: Verbosity) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Allows as many open files as the system does: each relayed connection needs two.
-pub(super) fn raise_file_limit() {
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-}
-
-/// What the process that routes in this network namespace holds.
-///
-/// # Errors
-/// When another one holds it.
-pub(super) fn hold_routing_lock() -> anyhow::Result<UnixDatagram> {
-    SocketAddr::from_abstract_name(ROUTING_LOCK).and_then(|name| UnixDatagram::bind_addr(&name)).context(
-        "another towline-tunnel runs in this network namespace; give each one of its own (ip netns add, or a pod)",
-    )
-}
-
 /// Sets up everything; nothing stays of a start that fails, unless the routes are to.
 async fn start(options: Options, verbosity: Verbosity, sender: mpsc::Sender<Message>) -> anyhow::Result<Process> {
     let lock = hold_routing_lock()?;
@@ -177,8 +146,7 @@ async fn readable(sockets: Option<&Sockets>) -> Port {
 
 /// A tunnel that dials.
 fn new_tunnel(config: &Config, export_keys: bool) -> anyhow::Result<Tunnel> {
-    let mut seed = Zeroizing::new([0; 32]);
-    SysRng.try_fill_bytes(seed.as_mut_slice()).context("the system gives no random numbers")?;
+    let seed = seed().context("the system gives no random numbers")?;
     let mut tunnel = Tunnel::new(config, seed);
     tunnel.export_keys(export_keys);
     tunnel.start();
@@ -577,33 +545,9 @@ impl Process {
         }
         let Self { reports, report_to, reporter, .. } = self;
         drop(reports);
-        // The operator may be gone as well; what it does not hear now the silence tells it.
-        if tokio::time::timeout(LAST_REPORT_LIMIT, reporter).await.is_err() {
-            tracing::debug!("the last report could not be posted in time");
-        }
+        last_report(reporter).await;
         drop(report_to);
     }
-}
-
-/// Opens the sockets of health, metrics and control, and serves them.
-pub(super) async fn serve_admin<T: From<Ask> + Send + 'static>(
-    config: &Admin,
-    sender: &mpsc::Sender<T>,
-) -> anyhow::Result<()> {
-    let Admin { listen, socket } = config;
-    let http = TcpListener::bind(listen).await.and_then(|http| routing::mark(&http).map(|()| http));
-    let http = http.with_context(|| format!("admin.listen: cannot listen at {listen}"))?;
-    let control = admin::open_control(socket);
-    let control = control.with_context(|| format!("admin.socket: cannot listen at {}", socket.display()))?;
-    let asker = Asker::new(sender.clone());
-    tokio::spawn(admin::serve_http(http, asker.clone()));
-    tokio::spawn(admin::serve_control(control, asker));
-    Ok(())
-}
-
-fn count(drops: &mut BTreeMap<&'static str, u64>, reason: &'static str, packets: u64) {
-    let dropped = drops.entry(reason).or_default();
-    *dropped = dropped.saturating_add(packets);
 }
 
 fn warn<E: std::fmt::Display>(result: Result<(), E>) {
@@ -619,6 +563,7 @@ mod tests {
     use crate::io::namespace::{add_address, in_namespace};
     use crate::io::scratch::Scratch;
     use std::sync::atomic::{AtomicU16, Ordering};
+    use tokio::net::TcpListener;
 
     /// The sockets of a process that has ended stay open as long as the runtime of the test: the next one needs a port of its own.
     fn options(folder: &Scratch, leave_routes: bool) -> Options {
@@ -710,13 +655,6 @@ mod tests {
                 assert!(!folder.path().join("control.sock").exists());
             }
         });
-    }
-
-    #[test]
-    fn as_many_files_may_be_open_as_the_system_allows() {
-        raise_file_limit();
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        assert_eq!(soft, hard);
     }
 
     #[test]

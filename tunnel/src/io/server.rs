@@ -14,18 +14,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net};
-use rand::TryRng;
-use rand::rngs::SysRng;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use zeroize::Zeroizing;
 
 use super::admin::Ask;
 use super::endpoint::ReceiveBuffer;
 use super::forwarding::{self, Forwarding, Rules};
+use super::lifecycle::{
+    CLOSE_LIMIT, MAX_MESSAGES, count, hold_routing_lock, last_report, raise_file_limit, seed, serve_admin,
+};
 use super::listener::{Listener, Turn};
 use super::netlink::Netlink;
-use super::process::{MAX_MESSAGES, hold_routing_lock, raise_file_limit, serve_admin};
 use super::radius::Radius;
 use super::relay::{Relay, Relays};
 use super::routing::Routing;
@@ -41,10 +40,6 @@ use crate::report::{Layer, Reason, Report, SessionReport, State};
 use crate::stack::Counters;
 use crate::stack::server::{Event, Server, SessionInfo};
 
-/// How long the goodbyes may take after SIGTERM.
-const CLOSE_LIMIT: Duration = Duration::from_millis(1_800);
-/// How long the last report may take after that.
-const LAST_REPORT_LIMIT: Duration = Duration::from_millis(500);
 /// How often the wall clock is read: it may be set while the process runs.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 /// The MTU of the device unless the configuration has another: what fits the usual suites on an Ethernet.
@@ -127,11 +122,6 @@ pub fn problem(config: &Config) -> Option<String> {
     secrets::read(config).1.filter(|(reason, _)| *reason != Reason::CredentialsRead).map(|(_, message)| message)
 }
 
-/// Fills a seed from the system's random numbers.
-fn fill(seed: &mut [u8; 32]) -> std::io::Result<()> {
-    SysRng.try_fill_bytes(seed).map_err(std::io::Error::other)
-}
-
 /// Seconds since the Unix epoch.
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -175,8 +165,7 @@ impl Process {
         let lock = hold_routing_lock()?;
         let netlink = Netlink::open().context("cannot talk to the kernel over netlink")?;
         let device = Device::open(&config.network.device).map_err(anyhow::Error::msg)?;
-        let mut seed = Zeroizing::new([0; 32]);
-        fill(&mut seed).context("the system gives no random numbers")?;
+        let seed = seed().context("the system gives no random numbers")?;
         let (secrets, problem) = secrets::read(&config);
         let mut server = Server::new(config.clone(), secrets, seed, Instant::now(), unix_now());
         server.export_keys(keys.is_some());
@@ -522,10 +511,7 @@ impl Process {
         }
         let Self { reports, report_to, reporter, .. } = self;
         drop(reports);
-        // The operator may be gone as well; what it does not hear now the silence tells it.
-        if tokio::time::timeout(LAST_REPORT_LIMIT, reporter).await.is_err() {
-            tracing::debug!("the last report could not be posted in time");
-        }
+        last_report(reporter).await;
         drop(report_to);
     }
 }
@@ -559,9 +545,4 @@ fn tell_secrets(server: &mut Server, problem: Option<(Reason, String)>) {
         }
         Some((reason, message)) => server.set(Layer::Credentials, State::Down, reason, &message),
     }
-}
-
-fn count(drops: &mut BTreeMap<&'static str, u64>, reason: &'static str, packets: u64) {
-    let dropped = drops.entry(reason).or_default();
-    *dropped = dropped.saturating_add(packets);
 }

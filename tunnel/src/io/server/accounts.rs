@@ -7,11 +7,12 @@ use rand::rngs::StdRng;
 
 use super::{Message, Process};
 use crate::aaa::{Cause, Refusal, Request, Verdict};
+use crate::io::lifecycle::seed;
 use crate::io::radius::{self as task, Radius};
+use crate::radius;
 use crate::radius::{Account, Authentic, Disconnect, Event, Known, TerminateCause};
 use crate::report::Layer;
 use crate::stack::server::{EndCause, Place, SessionInfo, Traffic};
-use crate::{io, radius};
 
 impl From<task::Event> for Message {
     fn from(event: task::Event) -> Self {
@@ -113,9 +114,7 @@ fn start(
     config: &crate::config::server::Radius,
     sender: tokio::sync::mpsc::Sender<Message>,
 ) -> std::io::Result<Radius> {
-    let mut seed = zeroize::Zeroizing::new([0; 32]);
-    io::server::fill(&mut seed)?;
-    Radius::start(config.clone(), StdRng::from_seed(*seed), sender)
+    Radius::start(config.clone(), StdRng::from_seed(*seed()?), sender)
 }
 
 fn log(told: Result<(), task::Busy>, what: &str) {

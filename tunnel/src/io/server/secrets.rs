@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use rand::TryRng;
-use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
 use crate::config::PppAuth;
@@ -12,6 +10,7 @@ use crate::config::server::Server as Config;
 use crate::ike;
 use crate::io::certificate;
 use crate::io::dial::{Unusable, read_secret, read_text};
+use crate::io::lifecycle::seed;
 use crate::report::Reason;
 use crate::stack::server::Secrets;
 use crate::users::{User, Users};
@@ -49,8 +48,7 @@ pub(super) fn read(config: &Config) -> (Secrets, Option<(Reason, String)>) {
     let tunnel = tunnel.unwrap_or_else(|problem| {
         problems.push(problem);
         // With none at all everybody would come in, and with one that nobody has nobody does.
-        let mut secret = Zeroizing::new(vec![0; 32]);
-        SysRng.try_fill_bytes(&mut secret).ok().map(|()| secret)
+        seed().ok().map(|secret| Zeroizing::new(secret.to_vec()))
     });
     let eap = config.ppp.auth.contains(&PppAuth::Eap);
     let eap_tls = config.credentials.certificate.as_ref().filter(|_| eap).and_then(|files| {
