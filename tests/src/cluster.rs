@@ -343,7 +343,7 @@ impl Cluster {
             state.display()
         );
         let cluster = {
-            let _lock = lock_file("clusters")?;
+            let _lock = tool::lock("clusters")?;
             let others = Self::all()?;
             if let Some(other) = others.iter().find(|other| other.address() == address) {
                 bail!("{address} belongs to cluster {}; give this one another --address", other.name());
@@ -491,21 +491,12 @@ fn prefix() -> String {
 
 /// Held while a cluster is started or removed.
 fn lock(name: &str) -> Result<File> {
-    lock_file(&format!("cluster-{name}"))
+    tool::lock(&format!("cluster-{name}"))
 }
 
 /// Held while the bridge or something on it is made or removed.
 fn network_lock() -> Result<File> {
-    lock_file("network")
-}
-
-/// Waits for a lock, which the file returned holds. Locks are not kept with the clusters, which leave nothing behind.
-fn lock_file(name: &str) -> Result<File> {
-    let folder = tool::folder().join("locks");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let file = File::create(folder.join(name))?;
-    file.lock()?;
-    Ok(file)
+    tool::lock("network")
 }
 
 /// The caller's PATH with the cluster's programs before it.

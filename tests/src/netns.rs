@@ -231,6 +231,8 @@ fn own_prefix() -> Result<&'static str> {
 /// Deletes the namespaces of this workspace's harnesses that ended without doing so, with what still runs in them: guests,
 /// captures, tunnels. Returns their names.
 pub fn sweep() -> Result<Vec<String>> {
+    // Tests begin at the same time, and each of them sweeps.
+    let _lock = tool::lock("sweep")?;
     sweep_names(&workspace_prefix())
 }
 

@@ -172,6 +172,16 @@ pub fn build() -> Result<()> {
     outdated.into_iter().try_for_each(Module::build)
 }
 
+/// Waits for a lock of this workspace, which the file returned holds: threads wait for each other as processes do. Locks are not
+/// kept with the clusters, which leave nothing behind.
+pub fn lock(name: &str) -> Result<File> {
+    let folder = folder().join("locks");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = File::create(folder.join(name))?;
+    file.lock()?;
+    Ok(file)
+}
+
 /// The folder with a module's sources, from Go's module cache.
 pub fn sources(module: &str, path: &str) -> Result<PathBuf> {
     let mut command = go(module);
