@@ -75,7 +75,7 @@ pub use nat::Nat;
 pub use pairs::MAX_PAIRS;
 pub use payload::Identity;
 pub use relation::{SpiSpace, cookies};
-pub use responder::{Answer, Rate, Reason, Responder, ResponderConfig, ResponderStatistics};
+pub use responder::{Answer, Reason, Responder, ResponderConfig, ResponderStatistics};
 
 use fragmentation::Reassembly;
 use main_mode::MainMode;

@@ -43,6 +43,8 @@ pub mod ppp;
 #[cfg(feature = "stack")]
 pub mod radius;
 #[cfg(feature = "stack")]
+pub mod rate;
+#[cfg(feature = "stack")]
 pub mod stack;
 #[cfg(feature = "stack")]
 pub mod timer;

@@ -23,12 +23,12 @@ use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
 use super::vendor::Abilities;
 use super::{Config, Ike};
 use crate::buffer::Port;
+use crate::rate::Rate;
 
 mod cookie;
 mod limit;
 mod offers;
 
-pub use limit::Rate;
 pub(in crate::ike) use offers::Digest;
 
 use cookie::{Bound, Claim, Secret};

@@ -11,10 +11,10 @@ use crate::stack::mss;
 
 impl Server {
     /// Takes IP packets from the TUN device; the process sends at most one batch before it drains [`Server::transmits`].
-    pub fn handle_packets(&mut self, _now: Instant, packets: &PacketBatch) {
+    pub fn handle_packets(&mut self, now: Instant, packets: &PacketBatch) {
         for packet in packets.iter() {
             if is_ipv6(packet) {
-                self.handle_ipv6_packet(packet);
+                self.handle_ipv6_packet(now, packet);
                 continue;
             }
             let Some((_, destination)) = packet::ends(packet) else {
@@ -22,7 +22,7 @@ impl Server {
                 continue;
             };
             match self.routes.find(destination) {
-                Some(session) => self.send_to(session, packet, None),
+                Some(session) => self.send_to(now, session, packet, None),
                 None => self.counters.drop_packet("no_session"),
             }
         }
@@ -42,7 +42,7 @@ impl Server {
             return self.counters.drop_packet("source");
         }
         if let Some(answer) = dhcp::answer(packet, &self.dhcp) {
-            return self.send_to(id, &answer, None);
+            return self.send_to(now, id, &answer, None);
         }
         session.last_packet = now;
         session.traffic.received(packet.len());
@@ -61,7 +61,7 @@ impl Server {
         match self.routes.find(destination) {
             // Not back to where it came from: a network behind a site that the site does not know would go in circles.
             Some(other) if other == id => self.counters.drop_packet("loop"),
-            Some(other) => self.send_to(other, packet, Some(id)),
+            Some(other) => self.send_to(now, other, packet, Some(id)),
             None if destination == local || self.is_forwarded(destination) => {
                 if !self.packets.push(packet) {
                     self.counters.drop_packet("queue");
@@ -75,9 +75,15 @@ impl Server {
         self.config.forwarding.networks.iter().any(|network| network.contains(&IpAddr::V4(destination)))
     }
 
+    /// Whether the sender of a packet that does not fit through `session` is told so now.
+    pub(super) fn may_complain(&mut self, now: Instant, slot: u32, session: u64) -> bool {
+        let session = self.slots.get_mut(slot).and_then(|peer| peer.session_mut(session));
+        session.is_some_and(|session| session.may_complain(now))
+    }
+
     /// Sends a packet to a client: whole, in pieces, or not at all and its sender hears what fits. `from` is the session that it
     /// came from; none for the device.
-    fn send_to(&mut self, session: u64, packet: &[u8], from: Option<u64>) {
+    fn send_to(&mut self, now: Instant, session: u64, packet: &[u8], from: Option<u64>) {
         let Some(slot) = self.sessions.get(&session).copied() else { return };
         let Some(peer) = self.slots.get_mut(slot) else { return };
         let Some(mtu) = peer.session_mut(session).map(|session| session.mtu) else { return };
@@ -86,10 +92,11 @@ impl Server {
         }
         if packet::is_whole_only(packet) {
             self.counters.drop_packet("mtu");
-            let answer = packet::too_big(packet, mtu, self.config.addresses.local);
+            let answer = self.may_complain(now, slot, session);
+            let answer = answer.then(|| packet::too_big(packet, mtu, self.config.addresses.local)).flatten();
             match (answer, from) {
                 // Never about an error of our own, so this ends here.
-                (Some(answer), Some(sender)) => self.send_to(sender, &answer, None),
+                (Some(answer), Some(sender)) => self.send_to(now, sender, &answer, None),
                 (Some(answer), None) => drop(self.packets.push(&answer)),
                 (None, _) => {}
             }

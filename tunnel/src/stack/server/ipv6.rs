@@ -86,7 +86,7 @@ impl Server {
         let (is_default, routes) = routes(&self.config);
         let advertisement = Advertisement { from: link.link_local(), prefix, mtu, is_default, routes: &routes };
         let packet = advertisement.packet();
-        self.send_ipv6(id, &packet, None);
+        self.send_ipv6(now, id, &packet, None);
     }
 
     /// Takes an IPv6 packet that came out of a session.
@@ -125,7 +125,7 @@ impl Server {
         let packet = clamped.as_deref().unwrap_or(packet);
         match self.prefixes.find(destination) {
             Some(other) if other == id => self.counters.drop_packet("loop"),
-            Some(other) => self.send_ipv6(other, packet, Some(id)),
+            Some(other) => self.send_ipv6(now, other, packet, Some(id)),
             None if self.is_forwarded_ipv6(destination) => {
                 if !self.packets.push(packet) {
                     self.counters.drop_packet("queue");
@@ -142,18 +142,18 @@ impl Server {
                 self.advertise(now, slot, id);
                 self.slots.touch(slot, &self.config);
             }
-            Some(Question::Echo(reply)) => self.send_ipv6(id, &reply, None),
+            Some(Question::Echo(reply)) => self.send_ipv6(now, id, &reply, None),
             None => {}
         }
     }
 
     /// Takes an IPv6 packet from the TUN device.
-    pub(super) fn handle_ipv6_packet(&mut self, packet: &[u8]) {
+    pub(super) fn handle_ipv6_packet(&mut self, now: Instant, packet: &[u8]) {
         let Some((packet, _, destination)) = icmp::ends(packet) else {
             return self.counters.drop_packet("not_ipv6");
         };
         match self.prefixes.find(destination) {
-            Some(session) => self.send_ipv6(session, packet, None),
+            Some(session) => self.send_ipv6(now, session, packet, None),
             None => self.counters.drop_packet("no_session"),
         }
     }
@@ -168,7 +168,7 @@ impl Server {
     }
 
     /// Sends a packet to a client, or tells its sender what fits. `from` is the session that it came from; none for the device.
-    fn send_ipv6(&mut self, id: u64, packet: &[u8], from: Option<u64>) {
+    fn send_ipv6(&mut self, now: Instant, id: u64, packet: &[u8], from: Option<u64>) {
         let Some(slot) = self.sessions.get(&id).copied() else { return };
         let Some(peer) = self.slots.get_mut(slot) else { return };
         let Some(session) = peer.session_mut(id) else { return };
@@ -177,10 +177,11 @@ impl Server {
             return peer.send_packet(id, packet, &mut self.transmits, &mut self.counters);
         }
         self.counters.drop_packet("mtu");
-        let answer = session.ipv6.and_then(|link| icmp::too_big(packet, mtu, link.global()?));
+        let link = session.ipv6.filter(|_| self.may_complain(now, slot, id));
+        let answer = link.and_then(|link| icmp::too_big(packet, mtu, link.global()?));
         match (answer, from) {
             // It fits everywhere, so this ends here.
-            (Some(answer), Some(sender)) => self.send_ipv6(sender, &answer, None),
+            (Some(answer), Some(sender)) => self.send_ipv6(now, sender, &answer, None),
             (Some(answer), None) => drop(self.packets.push(&answer)),
             (None, _) => {}
         }

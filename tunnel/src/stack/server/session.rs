@@ -11,7 +11,12 @@ use crate::config::PppAuth;
 use crate::config::server::Limits;
 use crate::l2tp::Call;
 use crate::ppp::Ppp;
+use crate::rate::{Bucket, Rate};
 use crate::suite::{EspProposal, IkeProposal};
+
+/// How many senders of packets that do not fit to a client are told so: the rate of RFC 4443 section 2.4 (f) for each client, so
+/// that nobody can use up the share of another.
+const COMPLAINTS: Rate = Rate { burst: 10, per_second: 10 };
 
 /// Why a session ended: a closed list, for the log, metrics and accounting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,6 +170,8 @@ pub(super) struct Session {
     pub(super) traffic: Traffic,
     /// What fits to the client, in octets of an IP packet.
     pub(super) mtu: u16,
+    /// How often senders of what does not fit are told so.
+    complaints: Bucket,
     /// Why it ends, once that is decided.
     pub(super) ending: Option<EndCause>,
 }
@@ -185,6 +192,7 @@ impl Session {
             last_packet: now,
             traffic: Traffic::default(),
             mtu: 0,
+            complaints: Bucket::default(),
             ending: None,
         }
     }
@@ -197,6 +205,11 @@ impl Session {
         let mut admitted = Admitted { grant: Grant::default(), address, until: None };
         admitted.renew(now, grant);
         self.admitted = Some(Box::new(admitted));
+    }
+
+    /// Whether the sender of a packet that does not fit is told so now.
+    pub(super) fn may_complain(&mut self, now: Instant) -> bool {
+        self.up.is_some_and(|up| self.complaints.take(now.saturating_duration_since(up), COMPLAINTS))
     }
 
     /// The limits of this session: when it ends by itself, and why.

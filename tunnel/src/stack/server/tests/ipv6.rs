@@ -201,6 +201,31 @@ fn the_sender_of_a_packet_of_ipv6_that_does_not_fit_hears_what_does() {
 }
 
 #[test]
+fn senders_of_what_does_not_fit_hear_of_it_ten_times_a_second_for_each_client() {
+    let (mut town, alice) = dialled(|_| {});
+    let bob = town.dial("bob", "bob's password");
+    let (one, other) = (town.address6(alice), town.address6(bob));
+    let heard = |town: &mut Town, destination, number| {
+        town.device.clear();
+        (0..number).for_each(|_| town.arrive(&packet6(HOST, destination, 1_500)));
+        town.device.len()
+    };
+    assert_eq!((heard(&mut town, one, 30), heard(&mut town, other, 5)), (10, 5));
+    let (one, other) = (town.address(alice), town.address(bob));
+    let mut whole = packet(SERVICE, one, 1_500);
+    whole[6] = 0x40;
+    town.device.clear();
+    town.arrive(&whole);
+    assert_eq!(town.device.len(), 0, "of IPv4 as well");
+    whole[16..20].copy_from_slice(&other.octets());
+    town.arrive(&whole);
+    assert_eq!(town.device.len(), 1);
+    town.run(Duration::from_secs(1));
+    let one = town.address6(alice);
+    assert_eq!(heard(&mut town, one, 30), 10);
+}
+
+#[test]
 fn a_link_takes_1280_octets_of_ipv6_however_small_the_path_is() {
     let (mut town, alice) = dialled(|_| {});
     let remote = town.clients[alice].remote(Port::NatT);
