@@ -1,9 +1,11 @@
 //! Where packets go: from a client to the device, to another client or to the server itself, and from the device to a client.
 //! A client sends with its own address only, and to where it may; nothing else passes.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
+use super::session::Session;
 use super::{Server, packet};
 use crate::buffer::PacketBatch;
 use crate::dhcp;
@@ -44,26 +46,16 @@ impl Server {
         if let Some(answer) = dhcp::answer(packet, &self.dhcp) {
             return self.send_to(now, id, &answer, None);
         }
-        session.last_packet = now;
-        session.traffic.received(packet.len());
-        self.counters.rx_packets = self.counters.rx_packets.saturating_add(1);
-        self.counters.rx_octets = self.counters.rx_octets.saturating_add(packet.len() as u64);
-        if !session.may_send_to(destination.into()) {
+        session.receive(now, packet, &mut self.counters);
+        let Some(packet) = outbound(session, packet, destination.into()) else {
             return self.counters.drop_packet("destination");
-        }
-        let mtu = session.mtu;
-        let clamped = mss::exceeds(packet, mtu).then(|| {
-            let mut clamped = packet.to_vec();
-            mss::clamp(&mut clamped, mtu);
-            clamped
-        });
-        let packet = clamped.as_deref().unwrap_or(packet);
+        };
         match self.routes.find(destination) {
             // Not back to where it came from: a network behind a site that the site does not know would go in circles.
             Some(other) if other == id => self.counters.drop_packet("loop"),
-            Some(other) => self.send_to(now, other, packet, Some(id)),
+            Some(other) => self.send_to(now, other, &packet, Some(id)),
             None if destination == local || self.is_forwarded(destination) => {
-                if !self.packets.push(packet) {
+                if !self.packets.push(&packet) {
                     self.counters.drop_packet("queue");
                 }
             }
@@ -110,6 +102,23 @@ impl Server {
             peer.send_packet(session, &piece, &mut self.transmits, &mut self.counters);
         }
     }
+}
+
+/// A packet of the client of `session` as it goes on to `destination`: with the segment size of TCP bounded to what fits to the
+/// client. None where the client may not send to.
+pub(super) fn outbound<'packet>(
+    session: &Session,
+    packet: &'packet [u8],
+    destination: IpAddr,
+) -> Option<Cow<'packet, [u8]>> {
+    if !session.may_send_to(destination) {
+        return None;
+    }
+    let mut packet = Cow::Borrowed(packet);
+    if mss::exceeds(&packet, session.mtu) {
+        mss::clamp(packet.to_mut(), session.mtu);
+    }
+    Some(packet)
 }
 
 fn is_ipv6(packet: &[u8]) -> bool {

@@ -14,8 +14,8 @@ use ipnet::{IpNet, Ipv6Net};
 pub(super) use prefixes::Prefixes;
 
 use super::Server;
+use super::forwarding::outbound;
 use crate::config::server::Server as Config;
-use crate::stack::mss;
 use icmp::{Advertisement, Question};
 
 /// The time between advertisements that nobody asked for (RFC 4861 section 6.2.1: MaxRtrAdvInterval).
@@ -105,29 +105,19 @@ impl Server {
         if !link.prefix.is_some_and(|prefix| prefix.contains(&source)) {
             return self.counters.drop_packet("source");
         }
-        session.last_packet = now;
-        session.traffic.received(packet.len());
-        self.counters.rx_packets = self.counters.rx_packets.saturating_add(1);
-        self.counters.rx_octets = self.counters.rx_octets.saturating_add(packet.len() as u64);
+        session.receive(now, packet, &mut self.counters);
         if destination.is_unicast_link_local() || Some(destination) == link.global() {
             let own: Vec<Ipv6Addr> = [link.link_local()].into_iter().chain(link.global()).collect();
             return self.answer(now, slot, id, packet, &own);
         }
-        if !session.may_send_to(destination.into()) {
+        let Some(packet) = outbound(session, packet, destination.into()) else {
             return self.counters.drop_packet("destination");
-        }
-        let mtu = session.mtu;
-        let clamped = mss::exceeds(packet, mtu).then(|| {
-            let mut clamped = packet.to_vec();
-            mss::clamp(&mut clamped, mtu);
-            clamped
-        });
-        let packet = clamped.as_deref().unwrap_or(packet);
+        };
         match self.prefixes.find(destination) {
             Some(other) if other == id => self.counters.drop_packet("loop"),
-            Some(other) => self.send_ipv6(now, other, packet, Some(id)),
+            Some(other) => self.send_ipv6(now, other, &packet, Some(id)),
             None if self.is_forwarded_ipv6(destination) => {
-                if !self.packets.push(packet) {
+                if !self.packets.push(&packet) {
                     self.counters.drop_packet("queue");
                 }
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::counters::Counters;
 use super::ipv6;
 use crate::aaa::Grant;
 use crate::config::PppAuth;
@@ -205,6 +206,14 @@ impl Session {
         let mut admitted = Admitted { grant: Grant::default(), address, until: None };
         admitted.renew(now, grant);
         self.admitted = Some(Box::new(admitted));
+    }
+
+    /// Counts a packet of the client.
+    pub(super) fn receive(&mut self, now: Instant, packet: &[u8], counters: &mut Counters) {
+        self.last_packet = now;
+        self.traffic.received(packet.len());
+        counters.rx_packets = counters.rx_packets.saturating_add(1);
+        counters.rx_octets = counters.rx_octets.saturating_add(packet.len() as u64);
     }
 
     /// Whether the sender of a packet that does not fit is told so now.
