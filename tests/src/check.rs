@@ -176,7 +176,8 @@ fn cargo_deny() -> Result<PathBuf> {
     if !program.exists() {
         println!("building cargo-deny {CARGO_DENY} (once)");
         let mut install = cargo();
-        install.args(["install", "--locked", "--version", CARGO_DENY, "cargo-deny", "--root"]).arg(&root);
+        // Not optimised: it is run once, and that takes a second.
+        install.args(["install", "--debug", "--locked", "--version", CARGO_DENY, "cargo-deny", "--root"]).arg(&root);
         attend("cargo-deny", install, tool::folder().join("log/cargo-deny"))?;
     }
     Ok(program)
