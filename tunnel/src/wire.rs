@@ -103,6 +103,17 @@ pub fn fix_length(out: &mut [u8], at: usize, from: usize) {
     }
 }
 
+/// A peer's text as it may be shown: letters, digits and printable ASCII, at most `most` characters.
+pub fn printable(text: &[u8], most: usize) -> String {
+    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() || c.is_alphanumeric() { c } else { '?' };
+    // Some peers count the terminator of a C string.
+    let end = text.iter().rposition(|&octet| octet != 0).map_or(0, |last| last + 1);
+    let text = text.get(..end).unwrap_or(text);
+    // A character has at most four octets, so what is cut off here would not be shown.
+    let text = text.get(..most * 4).unwrap_or(text);
+    String::from_utf8_lossy(text).chars().take(most).map(plain).collect()
+}
+
 /// Declares a newtype over a wire integer with named constants. Unknown values survive and print as a number.
 #[macro_export]
 macro_rules! registry {
@@ -138,6 +149,14 @@ mod tests {
     registry! {
         /// A test registry.
         pub struct Fruit(u16) { APPLE = 1, PEAR = 2 }
+    }
+
+    #[test]
+    fn text_is_shown_only_as_far_as_it_is_printable() {
+        assert_eq!(printable(b"no \x1b[2Jroute\n\0\0", 160), "no ?[2Jroute?");
+        assert_eq!(printable("caf\u{e9} \u{202e}x".as_bytes(), 160), "caf\u{e9} ?x");
+        assert_eq!(printable(&[0xff, b'a'], 160), "?a");
+        assert_eq!(printable(&[b'a'; 5000], 160).len(), 160);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a tunnel or a session ended (RFC 2661 section 4.4.2): the Result Code AVP of StopCCN and CDN.
 
 use crate::registry;
+use crate::wire;
 
 /// The most characters of a peer's text that are kept: enough for a sentence, too little to flood a log.
 pub const MAX_TEXT: usize = 160;
@@ -126,15 +127,9 @@ impl Outcome {
     }
 }
 
-/// A peer's text as it may be shown: letters, digits and printable ASCII, at most [`MAX_TEXT`] characters.
+/// A peer's text as it may be shown: at most [`MAX_TEXT`] characters.
 pub(super) fn printable(text: &[u8]) -> String {
-    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() || c.is_alphanumeric() { c } else { '?' };
-    // Some peers count the terminator of a C string.
-    let end = text.iter().rposition(|&octet| octet != 0).map_or(0, |last| last + 1);
-    let text = text.get(..end).unwrap_or(text);
-    // A character has at most four octets, so what is cut off here would not be shown.
-    let text = text.get(..MAX_TEXT * 4).unwrap_or(text);
-    String::from_utf8_lossy(text).chars().take(MAX_TEXT).map(plain).collect()
+    wire::printable(text, MAX_TEXT)
 }
 
 #[cfg(test)]
@@ -164,13 +159,5 @@ mod tests {
         assert_eq!(read(&hex!("0200 0004")).map(|o| (o.result, o.error)), Some((2, Some(ErrorCode(4)))));
         assert_eq!(read(&hex!("0005 0100")).map(|o| (o.result, o.error)), Some((5, Some(ErrorCode(0x0100)))));
         assert_eq!(read(&hex!("0900")).map(|o| o.result), Some(0x0900));
-    }
-
-    #[test]
-    fn text_is_shown_only_as_far_as_it_is_printable() {
-        assert_eq!(printable(b"no \x1b[2Jroute\n\0\0"), "no ?[2Jroute?");
-        assert_eq!(printable("caf\u{e9} \u{202e}x".as_bytes()), "caf\u{e9} ?x");
-        assert_eq!(printable(&[0xff, b'a']), "?a");
-        assert_eq!(printable(&[b'a'; 5000]).len(), MAX_TEXT);
     }
 }
