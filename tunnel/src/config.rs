@@ -112,6 +112,20 @@ pub struct Credentials {
     /// Secret of L2TP tunnel authentication (RFC 2661 section 5.1.1), when the gateway asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel_secret: Option<SecretFile>,
+    /// The user whom the gateway asks for after phase 1 (XAUTH, draft-beaulieu-ike-xauth-02). A gateway that asks for none is not
+    /// connected to where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xauth: Option<XauthUser>,
+}
+
+/// A user of XAUTH.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct XauthUser {
+    /// User name.
+    pub username: SecretFile,
+    /// Password.
+    pub password: SecretFile,
 }
 
 /// An identity of phase 1 (RFC 2407 section 4.6.2).
@@ -572,7 +586,8 @@ impl Credentials {
     /// Every file that has to be there.
     pub fn files(&self) -> impl Iterator<Item = &SecretFile> {
         let proof = self.pre_shared_key.iter().chain(self.certificate.iter().flat_map(Certificate::files));
-        proof.chain([&self.username, &self.password]).chain(&self.tunnel_secret)
+        let xauth = self.xauth.iter().flat_map(|user| [&user.username, &user.password]);
+        proof.chain([&self.username, &self.password]).chain(&self.tunnel_secret).chain(xauth)
     }
 }
 
@@ -632,6 +647,10 @@ mod tests {
         assert!(!live(|new| new.peers.swap(0, 1)));
         assert!(!live(|new| new.credentials.username.path = "/elsewhere".into()));
         assert!(!live(|new| new.credentials.tunnel_secret = Some(new.credentials.password.clone())));
+        assert!(!live(|new| {
+            let Credentials { username, password, .. } = new.credentials.clone();
+            new.credentials.xauth = Some(XauthUser { username, password });
+        }));
         assert!(!live(|new| new.network.mtu = Some(1300)));
         assert!(!live(|new| new.esp.lifetime_seconds = 600));
     }

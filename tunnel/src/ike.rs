@@ -1,8 +1,10 @@
 //! IKEv1: Main Mode with a pre-shared key or signatures and Quick Mode, in both roles, with NAT traversal, dead peer
-//! detection and renewal of both phases. RFC 2407, 2408, 2409, 3706, 3947, 4109, 4754, 4945.
+//! detection and renewal of both phases; XAUTH as the end that is asked. RFC 2407, 2408, 2409, 3706, 3947, 4109, 4754, 4945,
+//! draft-beaulieu-ike-xauth-02, draft-dukes-ike-mode-cfg-02.
 //!
 //! ```text
 //!              +-- main_mode -------- negotiates the ISAKMP SA ----> phase1: what follows what
+//!              +-- transaction ------ asks who our user is: xauth
 //!   ISAKMP ----+-- quick_mode ------- negotiates a pair of ESP SAs -> phase2, pairs: the same
 //!   messages   +-- informational ---- notifications, Delete; detection: RFC 3706
 //!                message, payload, proposal, registry: the wire; key: what is computed; nat: RFC 3947
@@ -13,7 +15,8 @@
 //!
 //! A server has one [`Responder`] in front of the relations with its peers: it makes an [`Ike`] of a peer's message 3.
 //!
-//! Left out: Aggressive Mode as responder (it hands a hash of the pre-shared key to anyone), XAUTH, and ESP outside of UDP.
+//! Left out: Aggressive Mode as responder (it hands a hash of the pre-shared key to anyone), XAUTH as the end that asks, and ESP
+//! outside of UDP.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -40,6 +43,7 @@ use crate::timer::Timers;
 //= out: rfc2409 5.2 "If the authentication method is public key encryption, the nonce and identity payloads MUST be encrypted with the public key of the other party." no client in the field offers it
 //= out: rfc2409 5.6 "New Group Mode MUST NOT be used prior to establishment of an ISAKMP SA." New Group Mode is not spoken at all
 //= out: rfc2409 6.1 "Oakley implementations MUST support a MODP group with the following prime and generator." 768 bits are broken: RFC 8247 says MUST NOT
+mod attribute;
 mod authentication;
 mod certificate;
 mod config;
@@ -65,7 +69,9 @@ mod sa;
 mod selector;
 #[cfg(test)]
 mod simulation;
+mod transaction;
 mod vendor;
+mod xauth;
 
 pub use authentication::{Authentication, Credentials, PreSharedKey};
 pub use certificate::{Certificate, Clock, File as CertificateFile, Pem, Problem as CertificateProblem, Unusable};
@@ -76,6 +82,7 @@ pub use pairs::MAX_PAIRS;
 pub use payload::Identity;
 pub use relation::{SpiSpace, cookies};
 pub use responder::{Answer, Reason, Responder, ResponderConfig, ResponderStatistics};
+pub use xauth::User as XauthUser;
 
 use fragmentation::Reassembly;
 use main_mode::MainMode;
@@ -84,6 +91,7 @@ use phase1::Complaints;
 use quick_mode::QuickMode;
 use registry::{ExchangeType, PayloadType, ProtocolId};
 use sa::{Backoff, IsakmpSa, Pair};
+use transaction::Transaction;
 
 /// What has to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +156,7 @@ impl fmt::Debug for Keys {
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Phase 1 is complete: the peer has proved who it is.
+    /// Phase 1 is complete: the peer has proved who it is, and has let our user in where XAUTH was agreed on.
     IsakmpEstablished {
         /// What was agreed on.
         proposal: IkeProposal,
@@ -212,6 +220,7 @@ pub enum Event {
 enum Timer {
     MainMode(u32),
     Hint(u32),
+    Xauth(u32),
     QuickMode(u32),
     RenewIsakmp(u32),
     ExpireIsakmp(u32),
@@ -235,6 +244,8 @@ pub struct Ike {
     /// ISAKMP SAs in the order in which they were established.
     isakmp: Vec<IsakmpSa>,
     quick_modes: Vec<QuickMode>,
+    /// Configuration exchanges that were answered, the oldest first.
+    transactions: Vec<Transaction>,
     /// Pairs of ESP SAs in the order in which they were agreed on.
     pairs: Vec<Pair>,
     /// Quick Modes that wait for an ISAKMP SA: the pair that each is to replace. At most one per pair, and one for a first pair.
@@ -273,6 +284,7 @@ impl Ike {
             negotiations: Vec::new(),
             isakmp: Vec::new(),
             quick_modes: Vec::new(),
+            transactions: Vec::new(),
             pairs: Vec::new(),
             waiting: BTreeSet::new(),
             floated: false,
@@ -352,6 +364,7 @@ impl Ike {
             }
             ExchangeType::QUICK_MODE => self.handle_quick_mode(now, port, &header, [body, message]),
             ExchangeType::INFORMATIONAL => self.handle_informational(now, port, &header, body),
+            ExchangeType::TRANSACTION => self.handle_transaction(now, port, &header, [body, message]),
             other => self.notice(format!("a message of exchange {other} is ignored")),
         }
     }
@@ -362,6 +375,7 @@ impl Ike {
             match timer {
                 Timer::MainMode(id) => self.main_mode_timer(now, id),
                 Timer::Hint(id) => self.hint_timer(now, id),
+                Timer::Xauth(id) => self.xauth_timer(now, id),
                 Timer::QuickMode(id) => self.quick_mode_timer(now, id),
                 Timer::RenewIsakmp(id) => self.renew_isakmp(now, id),
                 Timer::ExpireIsakmp(id) => self.expire_isakmp(now, id),
@@ -435,9 +449,9 @@ impl Ike {
         self.timers.next()
     }
 
-    /// Whether phase 1 is complete.
+    /// Whether phase 1 is complete, and XAUTH where it was agreed on.
     pub fn is_established(&self) -> bool {
-        !self.isakmp.is_empty()
+        self.isakmp.iter().any(|sa| !sa.xauth.is_awaited())
     }
 
     /// What phase 1 agreed on.
@@ -472,6 +486,7 @@ impl Ike {
         self.events.extend(cookies.into_iter().map(|cookie| Event::OwnCookie { cookie, alive: false }));
         self.negotiations.clear();
         self.quick_modes.clear();
+        self.transactions.clear();
         self.pairs.clear();
         self.isakmp.clear();
     }

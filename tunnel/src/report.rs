@@ -156,11 +156,13 @@ reasons! {
     NoProposalChosen,
     /// The pre-shared key is wrong, as far as can be told.
     AuthenticationFailed,
+    /// The peer does not let the user of XAUTH in, asks for one where none is set, or asks for what no Secret holds.
+    XauthFailed,
     /// The peer's identity is not the one that is asked for.
     InvalidIdentity,
     /// The peer does not support NAT traversal.
     NatTraversalUnsupported,
-    /// The peer stopped answering during phase 1.
+    /// The peer stopped answering during phase 1, or gives no verdict on the user of XAUTH.
     IkeTimeout,
     /// The peer refused phase 1 with another notification, or broke a rule.
     IkeRefused,

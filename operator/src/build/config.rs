@@ -12,7 +12,7 @@ use serde_json::json;
 use towline_tunnel::config::server::{Certificate, Import, User};
 use towline_tunnel::config::{
     Admin, Config, Credentials, Dpd, Esp, Exchange, Export, HealthCheck, Identity, Ike, L2tp, Log, Network, Peer, Ppp,
-    ProbeKind, ReportTo, SecretFile, parse,
+    ProbeKind, ReportTo, SecretFile, XauthUser, parse,
 };
 
 use super::pod::{ADMIN_PORT, RUN_FOLDER, SECRETS_FOLDER, Settings, TOKEN_FILE};
@@ -109,6 +109,10 @@ fn credentials(spec: &VpnTunnelSpec, client: &tunnel::Client) -> Credentials {
         username: secret(&user.secret_name, &user.username_key),
         password: secret(&user.secret_name, &user.password_key),
         tunnel_secret: spec.l2tp.tunnel_secret.as_ref().map(|key| secret(&key.name, &key.key)),
+        xauth: client.xauth.as_ref().map(|user| XauthUser {
+            username: secret(&user.secret_name, &user.username_key),
+            password: secret(&user.secret_name, &user.password_key),
+        }),
     }
 }
 
@@ -301,6 +305,21 @@ mod tests {
         let volumes = super::super::pod::tunnel_volumes(&tunnel, super::super::pod::Usage::Sidecar);
         let names = volumes.into_iter().filter_map(|volume| volume.secret?.secret_name);
         assert_eq!(names.collect::<Vec<_>>(), ["oslo-tls", "oslo-user"]);
+    }
+
+    #[test]
+    fn the_user_of_xauth_reaches_the_process_with_the_secret_that_it_is_in() {
+        let mut tunnel = tunnel("Gateway");
+        assert_eq!(config(&tunnel, &settings(), "PEM").unwrap().credentials.xauth, None);
+        let xauth = json!({"secretName": "oslo-xauth", "passwordKey": "token"});
+        tunnel.spec.client.as_mut().unwrap().xauth = serde_json::from_value(xauth).unwrap();
+        let user = config(&tunnel, &settings(), "PEM").unwrap().credentials.xauth.unwrap();
+        assert_eq!(user.username.path, PathBuf::from("/etc/towline/secrets/oslo-xauth/username"));
+        assert_eq!(user.password.path, PathBuf::from("/etc/towline/secrets/oslo-xauth/token"));
+        assert_eq!(user.password.source.as_deref(), Some("key token of Secret oslo-xauth"));
+        let volumes = super::super::pod::tunnel_volumes(&tunnel, super::super::pod::Usage::Sidecar);
+        let names: Vec<_> = volumes.into_iter().filter_map(|volume| volume.secret?.secret_name).collect();
+        assert!(names.contains(&"oslo-xauth".to_owned()), "{names:?}");
     }
 
     #[test]

@@ -101,6 +101,7 @@ fn secrets(tunnel: &VpnTunnel, usage: Usage<'_>) -> BTreeSet<String> {
     };
     if let Some(client) = &tunnel.spec.client {
         names.insert(client.user.secret_name.clone());
+        names.extend(client.xauth.as_ref().map(|user| user.secret_name.clone()));
         names.extend(client.pre_shared_key.as_ref().map(|key| key.name.clone()));
         names.extend(client.certificate.as_ref().map(|certificate| certificate.secret_name.clone()));
     }

@@ -9,8 +9,10 @@ use zeroize::Zeroizing;
 
 use super::certificate::Certificate;
 use super::error::Error;
+use super::main_mode::Role;
 use super::payload::Identity;
 use super::registry::AuthenticationMethod;
+use super::xauth;
 use crate::config::server::MAX_PRE_SHARED_KEYS;
 use crate::crypto::signature::Algorithm;
 use crate::suite::Hash;
@@ -36,17 +38,25 @@ impl Method {
         }
     }
 
-    pub(super) fn number(self) -> AuthenticationMethod {
-        match self {
-            Self::PreSharedKey => AuthenticationMethod::PRE_SHARED_KEY,
-            Self::RsaSignature => AuthenticationMethod::RSA_SIGNATURES,
-            Self::EcdsaSha256 => AuthenticationMethod::ECDSA_256,
-            Self::EcdsaSha384 => AuthenticationMethod::ECDSA_384,
+    /// Its number, if the given end authenticates itself by XAUTH afterwards (draft-beaulieu-ike-xauth-02 section 7.2). ECDSA has
+    /// none with XAUTH.
+    pub(super) fn extended(self, xauth: Option<Role>) -> Option<AuthenticationMethod> {
+        match (self, xauth) {
+            (_, None) => Some(self.into()),
+            (Self::PreSharedKey, Some(Role::Initiator)) => Some(AuthenticationMethod::XAUTH_INIT_PRE_SHARED),
+            (Self::PreSharedKey, Some(Role::Responder)) => Some(AuthenticationMethod::XAUTH_RESP_PRE_SHARED),
+            (Self::RsaSignature, Some(Role::Initiator)) => Some(AuthenticationMethod::XAUTH_INIT_RSA),
+            (Self::RsaSignature, Some(Role::Responder)) => Some(AuthenticationMethod::XAUTH_RESP_RSA),
+            (Self::EcdsaSha256 | Self::EcdsaSha384, Some(Role::Initiator | Role::Responder)) => None,
         }
     }
 
-    pub(super) fn of_number(number: AuthenticationMethod) -> Option<Self> {
-        Self::ALL.into_iter().find(|method| method.number() == number)
+    pub(super) fn of_number(number: AuthenticationMethod) -> Option<(Self, Option<Role>)> {
+        let all = || Self::ALL.into_iter();
+        let extensions = [None, Some(Role::Initiator), Some(Role::Responder)].into_iter();
+        extensions
+            .flat_map(|xauth| all().map(move |method| (method, xauth)))
+            .find(|(method, xauth)| method.extended(*xauth) == Some(number))
     }
 
     /// The hash of HASH_I and HASH_R: the negotiated one, unless the signature is tied to another (RFC 2409 section 5.1).
@@ -55,6 +65,17 @@ impl Method {
             Self::PreSharedKey | Self::RsaSignature => negotiated,
             Self::EcdsaSha256 => Hash::Sha256,
             Self::EcdsaSha384 => Hash::Sha384,
+        }
+    }
+}
+
+impl From<Method> for AuthenticationMethod {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::PreSharedKey => Self::PRE_SHARED_KEY,
+            Method::RsaSignature => Self::RSA_SIGNATURES,
+            Method::EcdsaSha256 => Self::ECDSA_256,
+            Method::EcdsaSha384 => Self::ECDSA_384,
         }
     }
 }
@@ -89,6 +110,8 @@ pub struct Credentials {
     pub pre_shared_keys: Vec<PreSharedKey>,
     /// Our certificate, and what those of peers are judged by. An initiator that has one uses no pre-shared key.
     pub certificate: Option<Certificate>,
+    /// Who this end is by XAUTH. A client that has it connects only to a gateway that asks for it.
+    pub xauth: Option<xauth::User>,
 }
 
 /// A pre-shared key in the list of all.
@@ -101,8 +124,13 @@ pub(super) struct Candidate<'a> {
 impl Credentials {
     /// One pre-shared key that every peer has.
     pub fn pre_shared_key(key: Zeroizing<Vec<u8>>) -> Arc<Self> {
+        Arc::new(Self::of_key(key))
+    }
+
+    /// The same, to be added to.
+    pub fn of_key(key: Zeroizing<Vec<u8>>) -> Self {
         let key = PreSharedKey { name: "pre-shared key".to_owned(), key, addresses: Vec::new(), remote_id: None };
-        Arc::new(Self { pre_shared_keys: vec![key], certificate: None })
+        Self { pre_shared_keys: vec![key], ..Self::default() }
     }
 
     /// The keys that a peer at this address may have: those for its network, and then those for anywhere.
@@ -121,6 +149,15 @@ impl Credentials {
         let certificate = self.certificate.as_ref().map(Certificate::method);
         let key = (!self.pre_shared_keys.is_empty()).then_some(Method::PreSharedKey);
         certificate.into_iter().chain(key).collect()
+    }
+
+    /// What a peer may choose as initiator: the methods alone, and those after which it asks us by XAUTH.
+    pub(super) fn acceptable(&self) -> Vec<AuthenticationMethod> {
+        let asked = self.xauth.as_ref().map(|_| Some(Role::Responder));
+        let extensions = [None].into_iter().chain(asked);
+        extensions
+            .flat_map(|xauth| self.methods().into_iter().filter_map(move |method| method.extended(xauth)))
+            .collect()
     }
 
     /// The method that this end offers: the one of `before` as long as there is something for it.
@@ -200,7 +237,7 @@ mod tests {
     fn credentials() -> Credentials {
         let keys = [("all", &[][..]), ("oslo", &["192.0.2.0/24", "2001:db8::/32"]), ("rome", &["198.51.100.7/32"])];
         let pre_shared_keys = keys.into_iter().map(|(name, addresses)| key(name, addresses)).collect();
-        Credentials { pre_shared_keys, certificate: None }
+        Credentials { pre_shared_keys, ..Credentials::default() }
     }
 
     fn names(credentials: &Credentials, remote: &str) -> Vec<String> {
@@ -224,7 +261,7 @@ mod tests {
     #[test]
     fn no_peer_makes_this_end_try_more_keys_than_a_server_may_have() {
         let keys = (0..MAX_PRE_SHARED_KEYS + 9).map(|number| key(&number.to_string(), &[])).collect();
-        let many = Credentials { pre_shared_keys: keys, certificate: None };
+        let many = Credentials { pre_shared_keys: keys, ..Credentials::default() };
         assert_eq!(names(&many, "192.0.2.1").len(), MAX_PRE_SHARED_KEYS);
     }
 
@@ -232,7 +269,7 @@ mod tests {
     fn a_renewal_begins_with_the_key_of_before_wherever_it_stands_by_now() {
         let remote = [203, 0, 113, 1].into();
         let keys = vec![key("new", &[]), key("old", &[])];
-        let mut credentials = Credentials { pre_shared_keys: keys, certificate: None };
+        let mut credentials = Credentials { pre_shared_keys: keys, ..Credentials::default() };
         let before = Authentication::PreSharedKey { index: 0, name: "old".to_owned() };
         assert_eq!(credentials.own_key(remote, Some(&before)).unwrap().index, 1);
         assert_eq!(credentials.own_key(remote, None).unwrap().index, 0);

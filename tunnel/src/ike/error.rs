@@ -104,6 +104,29 @@ pub enum Error {
         /// The peer's words.
         notification: NotifyType,
     },
+    /// The peer asks who our user is, by XAUTH, and there is none.
+    #[error("the peer asks for a user and a password by XAUTH, and none is configured")]
+    XauthUnconfigured,
+    /// The peer asks by XAUTH for something that nobody at this end can know.
+    #[error("the peer asks by XAUTH for {wanted}, and nobody is here to answer{}", saying(.message))]
+    XauthUnanswerable {
+        /// What it asks for.
+        wanted: &'static str,
+        /// Its text: printable and bounded.
+        message: String,
+    },
+    /// The peer does not let our user in.
+    #[error("the peer refuses the user or the password of XAUTH{}", saying(.message))]
+    XauthRefused {
+        /// Its text: printable and bounded.
+        message: String,
+    },
+    /// The peer agreed to XAUTH and leaves us without a verdict.
+    #[error("the peer agreed to XAUTH and {}", if *.asked { "gives no verdict on the user" } else { "asks for no user" })]
+    XauthTimeout {
+        /// It has asked.
+        asked: bool,
+    },
     /// The peer deleted the ISAKMP SA while it was needed.
     #[error("the peer deleted the ISAKMP SA")]
     PeerDeleted,
@@ -142,6 +165,10 @@ impl Error {
             | Self::NotOffered { .. }
             | Self::Rejected { .. }
             | Self::CertificateRefused { .. }
+            | Self::XauthUnconfigured
+            | Self::XauthUnanswerable { .. }
+            | Self::XauthRefused { .. }
+            | Self::XauthTimeout { .. }
             | Self::PeerDeleted
             | Self::Expired
             | Self::Malformed(_)
@@ -210,6 +237,10 @@ fn said(notification: Option<NotifyType>) -> String {
     notification.map(|notification| format!(" (it answered {})", rfc_name(notification))).unwrap_or_default()
 }
 
+fn saying(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" (it says {message:?})") }
+}
+
 /// The name of a notification as the RFC writes it.
 pub(super) fn rfc_name(notification: NotifyType) -> String {
     notification.to_string().replace('_', "-")
@@ -221,6 +252,7 @@ fn exchange_name(exchange: ExchangeType) -> String {
         ExchangeType::AGGRESSIVE => "Aggressive Mode".to_owned(),
         ExchangeType::QUICK_MODE => "Quick Mode".to_owned(),
         ExchangeType::INFORMATIONAL => "the Informational exchange".to_owned(),
+        ExchangeType::TRANSACTION => "the Transaction exchange".to_owned(),
         other => other.to_string(),
     }
 }

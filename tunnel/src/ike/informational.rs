@@ -9,6 +9,7 @@ use super::message::{Chain, Cookies, Header, Payloads};
 use super::payload::{Delete, Notification};
 use super::proposal::StatedLife;
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
+use super::sa::IsakmpSa;
 use super::{Event, Ike, Timer};
 use crate::buffer::Port;
 
@@ -154,6 +155,10 @@ impl Ike {
     /// An error is the refusal of the Quick Mode in flight, unless it is about an SA that exists: then it changes nothing.
     fn handle_error(&mut self, now: Instant, isakmp: u32, notification: &Notification<'_>) {
         let kind = notification.kind;
+        let awaits = |sa: &&IsakmpSa| sa.id == isakmp && sa.xauth.is_awaited();
+        if kind == NotifyType::AUTHENTICATION_FAILED && self.isakmp.iter().any(|sa| awaits(&sa)) {
+            return self.xauth_deleted(now, isakmp);
+        }
         let spi = <[u8; 4]>::try_from(notification.spi).ok().map(u32::from_be_bytes);
         let known = self.pairs.iter().any(|pair| spi == Some(pair.inbound) || spi == Some(pair.outbound));
         let mut open = self.quick_modes.iter().filter(|quick_mode| quick_mode.isakmp == isakmp && quick_mode.is_open());

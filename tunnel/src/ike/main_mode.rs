@@ -29,7 +29,7 @@ use super::message::{Chain, Cookies, HEADER_LENGTH, Header, Payloads};
 use super::nat::{self, Endpoint, Nat};
 use super::payload::{Delete, Identity, Notification};
 use super::proposal::{self, ChosenIke, StatedLife};
-use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
+use super::registry::{AuthenticationMethod, ExchangeType, NotifyType, PayloadType, ProtocolId};
 use super::retransmission::{Answered, Retransmission};
 use super::vendor::Abilities;
 use crate::buffer::Port;
@@ -83,7 +83,7 @@ pub(super) struct Choice {
 impl Choice {
     /// Chooses of the body of the SA payload of message 1.
     pub(super) fn of(config: &Config, sa: &[u8]) -> Result<Self, Error> {
-        let (chosen, answer) = proposal::choose_phase1(&config.proposals, &config.credentials.methods(), sa)?
+        let (chosen, answer) = proposal::choose_phase1(&config.proposals, &config.credentials.acceptable(), sa)?
             .ok_or(Error::NoProposalChosen { phase: 1, notification: None })?;
         Ok(Self { chosen, answer })
     }
@@ -117,13 +117,14 @@ impl Choice {
 struct Agreed {
     proposal: IkeProposal,
     method: Method,
+    xauth: Option<Role>,
     life: StatedLife,
     abilities: Abilities,
 }
 
 impl Agreed {
-    fn new(ChosenIke { proposal, method, life }: ChosenIke, abilities: Abilities) -> Self {
-        Self { proposal, method, life, abilities }
+    fn new(ChosenIke { proposal, method, xauth, life }: ChosenIke, abilities: Abilities) -> Self {
+        Self { proposal, method, xauth, life, abilities }
     }
 }
 
@@ -156,9 +157,11 @@ pub(super) struct MainMode {
     /// The port of the last message.
     pub(super) port: Port,
     /// The body of the SA payload of message 1: SAi_b.
-    sa: Vec<u8>,
+    pub(super) sa: Vec<u8>,
     /// The offered and then the chosen one.
     method: Method,
+    /// Initiator: the number that was offered.
+    pub(super) offered: AuthenticationMethod,
     state: State,
     /// The initiator's last message.
     pub(super) retransmission: Option<Retransmission>,
@@ -184,6 +187,8 @@ pub(super) struct Established {
     pub(super) nat: Nat,
     pub(super) peer_id: Identity,
     pub(super) authentication: Authentication,
+    /// Who has to authenticate itself by XAUTH.
+    pub(super) xauth: Option<Role>,
     pub(super) initial_contact: bool,
     /// Message 5 and its answer, message 6, of the responder.
     pub(super) answered: Option<Answered>,
@@ -200,6 +205,7 @@ impl Established {
             nat,
             peer_id: peer.id,
             authentication: peer.authentication,
+            xauth: agreed.xauth,
             initial_contact: peer.initial_contact,
             answered: None,
         }
@@ -243,7 +249,11 @@ impl MainMode {
         let method = config.credentials.offer(config.remote, before.as_ref())?;
         let aggressive = config.aggressive && method == Method::PreSharedKey;
         let proposals = if aggressive { of_one_group(&config.proposals) } else { config.proposals.clone() };
-        let sa = proposal::offer_phase1(&proposals, method, config.lifetime);
+        let xauth = config.credentials.xauth.as_ref().map(|_| Role::Initiator);
+        let offered = method
+            .extended(xauth)
+            .ok_or(Error::Config("XAUTH has no number for a certificate with an ECDSA key; use one with an RSA key"))?;
+        let sa = proposal::offer_phase1(&proposals, offered, config.lifetime);
         let mut chain = Chain::new();
         chain.push(PayloadType::SA, &sa);
         let (exchange, state) = if aggressive {
@@ -253,7 +263,7 @@ impl MainMode {
         } else {
             (ExchangeType::IDENTITY_PROTECTION, State::Sa)
         };
-        Abilities::announce(&mut chain);
+        Abilities::announce(&mut chain, xauth.is_some());
         let message = Header::new(cookies, exchange, 0).write_plain(&chain);
         let retransmission = Some(Retransmission::new(now, port, message.clone(), context.rng));
         let begun = Self {
@@ -266,6 +276,7 @@ impl MainMode {
             port,
             sa,
             method,
+            offered,
             state,
             retransmission,
             answered: None,
@@ -320,6 +331,7 @@ impl MainMode {
             port,
             sa: sa.to_vec(),
             method: agreed.method,
+            offered: agreed.method.into(),
             state: State::InitiatorKe { agreed },
             retransmission: None,
             answered: None,
@@ -441,7 +453,7 @@ impl MainMode {
     fn message_2(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
         let payloads = Payloads::read_plain(header.next_payload, body)?;
         let answer = payloads.single(PayloadType::SA, "SA payload")?;
-        let chosen = proposal::accept_phase1(&context.config.proposals, self.method, answer)
+        let chosen = proposal::accept_phase1(&context.config.proposals, self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
         let abilities = Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?;
         let agreed = Agreed::new(chosen, abilities);

@@ -12,6 +12,8 @@
 //!  +---------------------------------------------------------------+
 //! ```
 
+use zeroize::Zeroizing;
+
 use super::registry::{ExchangeType, PayloadType};
 use crate::wire::{Malformed, Reader, fix_length};
 
@@ -214,13 +216,14 @@ impl<'a> Payloads<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Chain {
     first: PayloadType,
-    octets: Vec<u8>,
+    /// Some of them are secret.
+    octets: Zeroizing<Vec<u8>>,
     last: Option<usize>,
 }
 
 impl Chain {
     pub(super) fn new() -> Self {
-        Self { first: PayloadType::NONE, octets: Vec::new(), last: None }
+        Self { first: PayloadType::NONE, octets: Zeroizing::default(), last: None }
     }
 
     /// Appends a payload.

@@ -56,7 +56,8 @@ impl Complaints {
 impl Ike {
     /// The ISAKMP SA that protects what this end begins.
     pub(super) fn current(&self) -> Option<&IsakmpSa> {
-        self.isakmp.iter().rev().find(|sa| !sa.superseded).or_else(|| self.isakmp.last())
+        let complete = || self.isakmp.iter().rev().filter(|sa| !sa.xauth.is_awaited());
+        complete().find(|sa| !sa.superseded).or_else(|| complete().next())
     }
 
     pub(super) fn handle_main_mode(&mut self, now: Instant, port: Port, header: &Header, parts: [&[u8]; 2]) {
@@ -136,12 +137,14 @@ impl Ike {
         }
     }
 
-    /// Begins a Main Mode unless one of ours is under way.
+    /// Begins a Main Mode unless one of ours is under way, or the XAUTH behind it.
     pub(super) fn begin_main_mode(&mut self, now: Instant) {
-        if self.negotiations.iter().any(|negotiation| negotiation.role == Role::Initiator) {
+        if self.negotiations.iter().any(|negotiation| negotiation.role == Role::Initiator)
+            || self.isakmp.iter().any(|sa| sa.role == Role::Initiator && sa.xauth.is_awaited())
+        {
             return;
         }
-        let rekey = !self.isakmp.is_empty() || !self.pairs.is_empty();
+        let rekey = self.is_established() || !self.pairs.is_empty();
         // RFC 3947 section 4: with a NAT the renewal begins on port 4500.
         let port = self.current().map_or(if self.floated { Port::NatT } else { Port::Ike }, |sa| sa.port);
         let initial_contact = self.config.initial_contact && !rekey && !self.contacted;
@@ -286,8 +289,8 @@ impl Ike {
     }
 
     /// A Main Mode of ours did not come about.
-    fn begin_failed(&mut self, now: Instant, error: Error) {
-        if self.pairs.is_empty() && (self.isakmp.is_empty() || !self.waiting.is_empty()) {
+    pub(super) fn begin_failed(&mut self, now: Instant, error: Error) {
+        if self.pairs.is_empty() && (!self.is_established() || !self.waiting.is_empty()) {
             return self.fail(error);
         }
         // What exists goes on; the next attempt follows as long as there is something to renew.
@@ -301,9 +304,27 @@ impl Ike {
     /// A Main Mode is complete.
     fn main_mode_established(&mut self, now: Instant, id: u32, established: Established) {
         let Some(negotiation) = self.take_negotiation(id) else { return };
-        let rekey = negotiation.rekey || !self.isakmp.is_empty();
+        let rekey = negotiation.rekey || self.is_established();
         let initial_contact = established.initial_contact;
         let sa = IsakmpSa::new(now, id, &negotiation, established);
+        self.export_isakmp(&sa);
+        if sa.xauth.is_awaited() {
+            self.begin_xauth(now, sa);
+        } else {
+            self.isakmp_established(now, sa, rekey, initial_contact);
+        }
+    }
+
+    /// Hands out what decrypts a capture.
+    fn export_isakmp(&mut self, sa: &IsakmpSa) {
+        if self.config.export_keys {
+            let encryption_key = sa.keys.encryption_key();
+            self.events.push_back(Event::Keys(Keys { initiator_cookie: sa.cookies.initiator, encryption_key }));
+        }
+    }
+
+    /// Phase 1 is complete, with all that follows it.
+    pub(super) fn isakmp_established(&mut self, now: Instant, sa: IsakmpSa, rekey: bool, initial_contact: bool) {
         self.events.push_back(Event::IsakmpEstablished {
             proposal: sa.proposal,
             nat: sa.nat,
@@ -313,10 +334,6 @@ impl Ike {
             rekey,
             initial_contact,
         });
-        if self.config.export_keys {
-            let encryption_key = sa.keys.encryption_key();
-            self.events.push_back(Event::Keys(Keys { initiator_cookie: sa.cookies.initiator, encryption_key }));
-        }
         self.add_isakmp(now, sa);
     }
 
@@ -338,11 +355,7 @@ impl Ike {
             // What the peer asked for is what it is asked for when this end renews: it may accept nothing else.
             self.config.proposals = vec![sa.proposal];
         }
-        if self.isakmp.len() >= MAX_ISAKMP
-            && let Some(oldest) = self.isakmp.first().map(|sa| sa.id)
-        {
-            self.remove_isakmp(now, oldest, true);
-        }
+        self.make_room(now);
         self.isakmp.push(sa);
         self.heard(now);
         self.watch(now);
@@ -350,11 +363,21 @@ impl Ike {
         self.begin_waiting(now);
     }
 
+    /// Lets the oldest ISAKMP SA go if there are too many; at first one that nothing has come of yet.
+    pub(super) fn make_room(&mut self, now: Instant) {
+        let waiting = self.isakmp.iter().find(|sa| sa.xauth.is_awaited());
+        if self.isakmp.len() >= MAX_ISAKMP
+            && let Some(oldest) = waiting.or_else(|| self.isakmp.first()).map(|sa| sa.id)
+        {
+            self.remove_isakmp(now, oldest, true);
+        }
+    }
+
     /// Lets a new ISAKMP SA take over from those before it; false if it is the redundant one of a collision.
     fn supersede_isakmp(&mut self, now: Instant, new: &IsakmpSa) -> bool {
         let leads = new.role == Role::Initiator;
         let mut takes_over = true;
-        for other in self.isakmp.iter_mut().filter(|other| !other.superseded) {
+        for other in self.isakmp.iter_mut().filter(|other| !other.superseded && !other.xauth.is_awaited()) {
             let collision = other.role != new.role && other.established + CROSSING >= new.begun;
             if collision && other.cookies.initiator > new.cookies.initiator {
                 takes_over = false;
@@ -394,7 +417,9 @@ impl Ike {
 
     /// The peer says that an ISAKMP SA lives shorter than agreed.
     pub(super) fn shorten_isakmp(&mut self, now: Instant, id: u32, life: Duration) {
-        let Some(sa) = self.isakmp.iter_mut().find(|sa| sa.id == id && !sa.superseded) else { return };
+        let Some(sa) = self.isakmp.iter_mut().find(|sa| sa.id == id && !sa.superseded && !sa.xauth.is_awaited()) else {
+            return;
+        };
         let life = life.max(LEAST_LIFETIME);
         let expires = (sa.established + life).max(now + LEAST_LIFETIME);
         if expires < sa.expires {
@@ -406,7 +431,7 @@ impl Ike {
         }
     }
 
-    fn remove_isakmp(&mut self, now: Instant, id: u32, tell: bool) {
+    pub(super) fn remove_isakmp(&mut self, now: Instant, id: u32, tell: bool) {
         if tell && let Some(spi) = self.isakmp.iter().find(|sa| sa.id == id).map(|sa| sa.cookies.spi()) {
             self.inform_delete(id, ProtocolId::ISAKMP, &spi);
         }
@@ -416,6 +441,8 @@ impl Ike {
         }
         self.timers.stop(Timer::RenewIsakmp(id));
         self.timers.stop(Timer::ExpireIsakmp(id));
+        self.timers.stop(Timer::Xauth(id));
+        self.transactions.retain(|transaction| transaction.isakmp != id);
         // What was under way under its protection begins again under another.
         for replaces in self.drop_quick_modes(id) {
             self.begin_quick_mode(now, replaces);
@@ -433,7 +460,11 @@ impl Ike {
 
     /// The peer deleted an ISAKMP SA.
     pub(super) fn isakmp_deleted(&mut self, now: Instant, id: u32) {
-        let Some(established) = self.isakmp.iter().find(|sa| sa.id == id).map(|sa| sa.established) else { return };
+        let Some(sa) = self.isakmp.iter().find(|sa| sa.id == id) else { return };
+        if sa.xauth.is_awaited() {
+            return self.xauth_deleted(now, id);
+        }
+        let established = sa.established;
         if self.isakmp.len() > 1 {
             return self.remove_isakmp(now, id, false);
         }

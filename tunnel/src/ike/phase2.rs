@@ -31,6 +31,10 @@ impl Ike {
         if sa.is_stale(port) {
             return;
         }
+        // draft-beaulieu-ike-xauth-02 section 6: it comes "before any other exchange with the exception of Info mode exchanges".
+        if sa.xauth.is_awaited() {
+            return self.notice("a Quick Mode message before the end of XAUTH is ignored".to_owned());
+        }
         let isakmp = sa.id;
         let known =
             |quick_mode: &&mut QuickMode| quick_mode.isakmp == isakmp && quick_mode.message_id == header.message_id;

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::Lifetime;
+use super::attribute::{self, write_basic};
 use super::authentication::Method;
+use super::main_mode::Role;
 use super::registry::{
     self, AuthenticationMethod, DOI_IPSEC, EncapsulationMode, KEY_IKE, KILOBYTES, PayloadType, Phase1Attribute,
     Phase2Attribute, ProtocolId, SECONDS, SITUATION_IDENTITY_ONLY,
@@ -14,9 +16,6 @@ use crate::wire::{Malformed, Reader, fix_length};
 
 /// The most transforms of all proposals together that are looked at. The longest known offers have some 60.
 const MAX_TRANSFORMS: usize = 200;
-
-/// The most attributes of one transform; 9 are defined that matter.
-const MAX_ATTRIBUTES: usize = 32;
 
 /// The life of an SA for which none is stated (RFC 2407 section 4.5).
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(28_800);
@@ -30,45 +29,6 @@ const LEAST_KILOBYTES: u32 = 1024;
 /// The classes Life Type and Life Duration of each phase.
 const PHASE1_LIFE: [u16; 2] = [Phase1Attribute::LIFE_TYPE.0, Phase1Attribute::LIFE_DURATION.0];
 const PHASE2_LIFE: [u16; 2] = [Phase2Attribute::LIFE_TYPE.0, Phase2Attribute::LIFE_DURATION.0];
-
-/// The Attribute Format bit: the value stands in place of the length.
-const TYPE_VALUE: u16 = 0x8000;
-
-/// A data attribute; the value is none when it does not fit into eight octets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Attribute {
-    class: u16,
-    value: Option<u64>,
-}
-
-fn read_attributes(octets: &[u8]) -> Result<Vec<Attribute>, Malformed> {
-    let mut reader = Reader::new(octets);
-    let mut attributes = Vec::new();
-    while !reader.is_empty() {
-        if attributes.len() >= MAX_ATTRIBUTES {
-            return Err(Malformed::Invalid("number of attributes"));
-        }
-        let class = reader.u16("attribute type")?;
-        let value = reader.u16("attribute value")?;
-        let value = if class & TYPE_VALUE != 0 {
-            Some(u64::from(value))
-        } else {
-            let value = reader.take(usize::from(value), "attribute value")?;
-            let significant = value.iter().position(|&octet| octet != 0).unwrap_or(value.len());
-            let value = value.get(significant..).unwrap_or_default();
-            (value.len() <= 8).then(|| value.iter().fold(0, |sum, &octet| sum << 8 | u64::from(octet)))
-        };
-        attributes.push(Attribute { class: class & !TYPE_VALUE, value });
-    }
-    Ok(attributes)
-}
-
-//= rfc2407 4.5 "Attributes described as basic MUST NOT be encoded as variable."
-//= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, a_life_follows_its_unit_and_is_basic_if_it_fits
-fn write_basic(out: &mut Vec<u8>, class: u16, value: u16) {
-    out.extend_from_slice(&(class | TYPE_VALUE).to_be_bytes());
-    out.extend_from_slice(&value.to_be_bytes());
-}
 
 /// Writes a Life Type and the Life Duration that follows it, as a basic attribute if it fits.
 fn write_life(out: &mut Vec<u8>, [life_type, life_duration]: [u16; 2], unit: u16, value: u32) {
@@ -112,7 +72,8 @@ impl StatedLife {
     pub(super) fn read(data: &[u8], protocol: ProtocolId) -> Result<Self, Malformed> {
         let [life_type, life_duration] = if protocol == ProtocolId::ISAKMP { PHASE1_LIFE } else { PHASE2_LIFE };
         let (mut life, mut unit) = (Self::default(), None);
-        for Attribute { class, value } in read_attributes(data)? {
+        for found in attribute::read(data)? {
+            let (class, value) = (found.class, found.number());
             if class == life_type {
                 unit = value;
             } else if class == life_duration {
@@ -245,7 +206,12 @@ fn write_sa(number: u8, protocol: ProtocolId, spi: &[u8], transforms: &[Vec<u8>]
 pub(super) const MAX_OFFERED: usize = 32;
 
 /// The body of the SA payload that offers phase 1.
-pub(super) fn offer_phase1(proposals: &[IkeProposal], method: Method, lifetime: Duration) -> Vec<u8> {
+pub(super) fn offer_phase1(
+    proposals: &[IkeProposal],
+    method: impl Into<AuthenticationMethod>,
+    lifetime: Duration,
+) -> Vec<u8> {
+    let method = method.into();
     let transforms: Vec<Vec<u8>> = (1..)
         .zip(proposals.iter().filter_map(|proposal| Some((proposal, registry::phase1_cipher(proposal.cipher)?))))
         .take(MAX_OFFERED)
@@ -259,7 +225,7 @@ pub(super) fn offer_phase1(proposals: &[IkeProposal], method: Method, lifetime: 
             }
             write_basic(&mut out, Phase1Attribute::HASH_ALGORITHM.0, registry::phase1_hash(proposal.hash));
             write_basic(&mut out, Phase1Attribute::GROUP_DESCRIPTION.0, registry::group(proposal.group));
-            write_basic(&mut out, Phase1Attribute::AUTHENTICATION_METHOD.0, method.number().0);
+            write_basic(&mut out, Phase1Attribute::AUTHENTICATION_METHOD.0, method.0);
             write_life(&mut out, PHASE1_LIFE, SECONDS, whole_seconds(lifetime));
             out
         })
@@ -309,7 +275,15 @@ pub(super) fn offer_phase2(
 pub(super) struct ChosenIke {
     pub(super) proposal: IkeProposal,
     pub(super) method: Method,
+    /// Who has to authenticate itself by XAUTH afterwards.
+    pub(super) xauth: Option<Role>,
     pub(super) life: StatedLife,
+}
+
+impl ChosenIke {
+    fn is_by(&self, method: AuthenticationMethod) -> bool {
+        self.method.extended(self.xauth) == Some(method)
+    }
 }
 
 /// What a transform of phase 1 stands for; none when it has something that is not known here.
@@ -321,8 +295,9 @@ fn phase1_meaning(transform: &Transform<'_>) -> Option<ChosenIke> {
     }
     let (mut cipher, mut hash, mut group, mut method, mut bits) = (None, None, None, None, None);
     let (mut life, mut unit) = (StatedLife::default(), None);
-    for Attribute { class, value } in read_attributes(transform.attributes).ok()? {
-        match Phase1Attribute(class) {
+    for found in attribute::read(transform.attributes).ok()? {
+        let value = found.number();
+        match Phase1Attribute(found.class) {
             Phase1Attribute::ENCRYPTION_ALGORITHM => once(&mut cipher, value)?,
             Phase1Attribute::HASH_ALGORITHM => once(&mut hash, value)?,
             Phase1Attribute::GROUP_DESCRIPTION => once(&mut group, value)?,
@@ -335,23 +310,24 @@ fn phase1_meaning(transform: &Transform<'_>) -> Option<ChosenIke> {
     }
     //= rfc3193 5.1 "IPsec IKE negotiation MUST negotiate an authentication method specified in the IKE RFC 2409 [7]."
     //= test: the_method_of_the_initiator_selects_among_ours, a_client_with_a_certificate_is_not_served_with_a_key_alone
-    let method = Method::of_number(AuthenticationMethod(u16::try_from(method?).ok()?))?;
+    let (method, xauth) = Method::of_number(AuthenticationMethod(u16::try_from(method?).ok()?))?;
     let wanted = Cipher::ALL.iter().find(|&&known| {
         registry::phase1_cipher(known).is_some_and(|known| same_cipher(known.0.into(), known.1, cipher, bits))
     })?;
     let hash = Hash::ALL.iter().find(|&&known| Some(u64::from(registry::phase1_hash(known))) == hash)?;
     let proposal = IkeProposal { cipher: *wanted, hash: *hash, group: group_of(group?)? };
-    Some(ChosenIke { proposal, method, life })
+    Some(ChosenIke { proposal, method, xauth, life })
 }
 
 /// What a transform of ESP stands for, with its encapsulation mode.
 fn phase2_meaning(transform: &Transform<'_>) -> Option<(EspProposal, Option<EncapsulationMode>, StatedLife)> {
     let (mut mode, mut integrity, mut group, mut bits) = (None, None, None, None);
     let (mut life, mut unit) = (StatedLife::default(), None);
-    for Attribute { class, value } in read_attributes(transform.attributes).ok()? {
+    for found in attribute::read(transform.attributes).ok()? {
+        let value = found.number();
         //= rfc2407 4.5.3 "If an implementation receives a defined IPSEC DOI attribute (or attribute value) which it does not support, an ATTRIBUTES-NOT-SUPPORT SHOULD be sent and the security association setup MUST be aborted, unless the attribute value is in the reserved range."
         //= test: every_proposal_of_phase_2_survives_the_offer_the_choice_and_the_answer, unknown_attributes_spoil_their_transform_only_and_aes_without_a_length_has_128_bits
-        match Phase2Attribute(class) {
+        match Phase2Attribute(found.class) {
             Phase2Attribute::ENCAPSULATION_MODE => once(&mut mode, value)?,
             Phase2Attribute::AUTHENTICATION_ALGORITHM => once(&mut integrity, value)?,
             Phase2Attribute::GROUP_DESCRIPTION => once(&mut group, value)?,
@@ -410,7 +386,11 @@ fn group_of(value: u64) -> Option<Group> {
 }
 
 /// The answer of the responder of phase 1, read by the initiator.
-pub(super) fn accept_phase1(offered: &[IkeProposal], method: Method, answer: &[u8]) -> Result<ChosenIke, &'static str> {
+pub(super) fn accept_phase1(
+    offered: &[IkeProposal],
+    method: impl Into<AuthenticationMethod>,
+    answer: &[u8],
+) -> Result<ChosenIke, &'static str> {
     let proposals = read_sa(answer).map_err(|_| "the SA payload is malformed")?;
     let transform = only_transform(&proposals, ProtocolId::ISAKMP)?.1;
     let chosen = phase1_meaning(&transform).ok_or("an attribute is unknown")?;
@@ -418,7 +398,7 @@ pub(super) fn accept_phase1(offered: &[IkeProposal], method: Method, answer: &[u
     //= test: every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer, an_answer_that_was_not_offered_is_refused
     //= rfc2409 5 "If the initiator of an exchange notices that attribute values have changed or attributes have been added or deleted from an offer made, that response MUST be rejected."
     //= test: every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer, an_answer_that_was_not_offered_is_refused
-    if offered.contains(&chosen.proposal) && chosen.method == method {
+    if offered.contains(&chosen.proposal) && chosen.is_by(method.into()) {
         Ok(chosen)
     } else {
         Err("the attributes differ from all that were offered")
@@ -475,7 +455,7 @@ fn esp_spi(spi: &[u8]) -> Option<u32> {
 /// of `methods`.
 pub(super) fn choose_phase1(
     ours: &[IkeProposal],
-    methods: &[Method],
+    methods: &[impl Copy + Into<AuthenticationMethod>],
     offer: &[u8],
 ) -> Result<Option<(ChosenIke, Vec<u8>)>, Malformed> {
     let proposals = read_sa(offer)?;
@@ -484,7 +464,7 @@ pub(super) fn choose_phase1(
         .filter(|proposal| proposal.protocol == ProtocolId::ISAKMP)
         .flat_map(|proposal| proposal.transforms.iter().map(move |transform| (proposal, transform)))
         .filter_map(|(proposal, transform)| phase1_meaning(transform).map(|meaning| (proposal, transform, meaning)))
-        .filter(|(_, _, meaning)| methods.contains(&meaning.method))
+        .filter(|(_, _, meaning)| methods.iter().any(|&method| meaning.is_by(method.into())))
         .collect();
     //= rfc2408 4.2 "The receiving entity MUST select a single transform for each protocol in a proposal or reject the entire proposal."
     //= test: the_responder_follows_its_own_preference_and_returns_the_number_of_the_initiator, no_common_proposal_of_phase_1_is_reported_within_seconds

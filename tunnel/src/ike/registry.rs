@@ -5,7 +5,7 @@ use crate::registry;
 use crate::suite::{Cipher, Group, Hash};
 
 registry! {
-    /// Payload types (RFC 2408 section 3.1, RFC 3947 section 9).
+    /// Payload types (RFC 2408 section 3.1, RFC 3947 section 9, draft-dukes-ike-mode-cfg-02 section 3.2).
     pub struct PayloadType(u8) {
         NONE = 0,
         SA = 1,
@@ -21,6 +21,7 @@ registry! {
         N = 11,
         D = 12,
         VID = 13,
+        ATTRIBUTES = 14,
         NAT_D = 20,
         NAT_OA = 21,
         NAT_D_DRAFT = 130,
@@ -30,7 +31,7 @@ registry! {
 }
 
 registry! {
-    /// Exchange types (RFC 2408 section 3.1, RFC 2409 appendix A).
+    /// Exchange types (RFC 2408 section 3.1, RFC 2409 appendix A, draft-dukes-ike-mode-cfg-02 section 3.1).
     pub struct ExchangeType(u8) {
         BASE = 1,
         IDENTITY_PROTECTION = 2,
@@ -128,7 +129,7 @@ registry! {
 }
 
 registry! {
-    /// Authentication methods (RFC 2409 appendix A, RFC 4754 section 6).
+    /// Authentication methods (RFC 2409 appendix A, RFC 4754 section 6, draft-beaulieu-ike-xauth-02 section 7.2).
     pub struct AuthenticationMethod(u16) {
         PRE_SHARED_KEY = 1,
         DSS_SIGNATURES = 2,
@@ -136,7 +137,48 @@ registry! {
         ECDSA_256 = 9,
         ECDSA_384 = 10,
         ECDSA_521 = 11,
+        XAUTH_INIT_PRE_SHARED = 65001,
+        XAUTH_RESP_PRE_SHARED = 65002,
+        XAUTH_INIT_DSS = 65003,
+        XAUTH_RESP_DSS = 65004,
+        XAUTH_INIT_RSA = 65005,
+        XAUTH_RESP_RSA = 65006,
+        XAUTH_INIT_RSA_ENCRYPTION = 65007,
+        XAUTH_RESP_RSA_ENCRYPTION = 65008,
+        XAUTH_INIT_RSA_REVISED_ENCRYPTION = 65009,
+        XAUTH_RESP_RSA_REVISED_ENCRYPTION = 65010,
     }
+}
+
+registry! {
+    /// Messages of a configuration transaction (draft-dukes-ike-mode-cfg-02 section 3.3).
+    pub struct ConfigurationType(u8) { REQUEST = 1, REPLY = 2, SET = 3, ACK = 4 }
+}
+
+registry! {
+    /// Attributes of XAUTH (draft-beaulieu-ike-xauth-02 section 6.2).
+    pub struct XauthAttribute(u16) {
+        TYPE = 16520,
+        USER_NAME = 16521,
+        USER_PASSWORD = 16522,
+        PASSCODE = 16523,
+        MESSAGE = 16524,
+        CHALLENGE = 16525,
+        DOMAIN = 16526,
+        STATUS = 16527,
+        NEXT_PIN = 16528,
+        ANSWER = 16529,
+    }
+}
+
+registry! {
+    /// Types of XAUTH (draft-beaulieu-ike-xauth-02 section 6.3).
+    pub struct XauthType(u16) { GENERIC = 0, RADIUS_CHAP = 1, OTP = 2, S_KEY = 3 }
+}
+
+registry! {
+    /// Values of XAUTH-STATUS (draft-beaulieu-ike-xauth-02 section 6.2).
+    pub struct XauthStatus(u16) { FAIL = 0, OK = 1 }
 }
 
 registry! {

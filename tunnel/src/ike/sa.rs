@@ -16,6 +16,7 @@ use super::payload::Identity;
 use super::quick_mode::Terms;
 use super::retransmission::Answered;
 use super::vendor::Abilities;
+use super::xauth::Progress;
 use crate::buffer::Port;
 use crate::suite::IkeProposal;
 
@@ -61,6 +62,8 @@ pub(super) struct IsakmpSa {
     pub(super) answered: Option<Answered>,
     /// Those of dead peer detection.
     pub(super) sequences: Sequences,
+    /// Extended authentication; nothing else is protected by this SA as long as it is awaited.
+    pub(super) xauth: Progress,
     message_ids: Vec<u32>,
 }
 
@@ -85,6 +88,7 @@ impl IsakmpSa {
             used: None,
             answered: established.answered,
             sequences: Sequences::default(),
+            xauth: Progress::new(established.xauth == Some(negotiation.role)),
             message_ids: Vec::new(),
         }
     }

@@ -25,6 +25,7 @@ mod recorded;
 mod renewal;
 mod responder;
 mod selectors;
+mod xauth;
 
 const CLIENT: usize = 0;
 const SERVER: usize = 1;

@@ -14,6 +14,9 @@ const WINDOWS: [u8; 16] = 0x1e2b_5169_0599_1c7d_7c96_fcbf_b587_e461_u128.to_be_b
 const FRAGMENTATION: [u8; 16] = 0x4048_b7d5_6ebc_e885_25e7_de7f_00d6_c2d3_u128.to_be_bytes();
 const FRAGMENTATION_BITS: [u8; 4] = [0x80, 0, 0, 0];
 
+/// XAUTH (draft-beaulieu-ike-xauth-02 section 4).
+const XAUTH: [u8; 8] = 0x0900_2689_dfd6_b712_u64.to_be_bytes();
+
 /// What the Vendor IDs of a peer say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Abilities {
@@ -65,12 +68,15 @@ impl Abilities {
     //= test: a_dead_peer_is_noticed_and_a_quiet_one_is_not_dead, dead_peer_detection_stays_off_with_a_peer_that_does_not_know_it
     //= rfc3947 3.1 "In the first two messages of Phase 1, the vendor id payload for this specification MUST be sent if supported (and it MUST be received by both sides) for the NAT-Traversal probe to continue."
     //= test: the_drafts_of_nat_traversal_are_spoken_with_peers_that_know_no_other, a_peer_without_nat_traversal_is_named
-    /// All that this end knows, for the first message of an initiator.
-    pub(super) fn announce(chain: &mut Chain) {
+    /// All that this end knows, for the first message of an initiator that offers XAUTH or does not.
+    pub(super) fn announce(chain: &mut Chain, xauth: bool) {
         for flavour in Flavour::ALL {
             chain.push(PayloadType::VID, &flavour.vendor_id());
         }
         chain.push(PayloadType::VID, &DPD);
+        if xauth {
+            chain.push(PayloadType::VID, &XAUTH);
+        }
         chain.push(PayloadType::VID, &[&FRAGMENTATION[..], &FRAGMENTATION_BITS].concat());
     }
 }

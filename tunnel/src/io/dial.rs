@@ -136,13 +136,20 @@ pub fn read_credentials(files: &config::Credentials, name: Option<ike::Identity>
     let username = read_text(&files.username);
     let password = read_text(&files.password);
     let tunnel_secret = files.tunnel_secret.as_ref().map(read_secret).transpose();
-    match (ike, username, password, tunnel_secret) {
-        (Ok((ike, warnings)), Ok(username), Ok(password), Ok(tunnel_secret)) => {
+    let xauth = files.xauth.as_ref();
+    let xauth_name = xauth.map(|user| read_text(&user.username)).transpose();
+    let xauth_password = xauth.map(|user| read_text(&user.password)).transpose();
+    match (ike, username, password, tunnel_secret, xauth_name, xauth_password) {
+        (Ok((ike, warnings)), Ok(username), Ok(password), Ok(tunnel_secret), Ok(xauth_name), Ok(xauth_password)) => {
+            let xauth = xauth_name.zip(xauth_password).map(|(name, password)| ike::XauthUser { name, password });
+            let ike = Arc::new(ike::Credentials { xauth, ..ike });
             Ok(Credentials { ike, username, password, tunnel_secret, warnings })
         }
-        (ike, username, password, tunnel_secret) => {
-            let problems = [ike.err(), username.err(), password.err(), tunnel_secret.err()];
-            let problems: Vec<Unusable> = problems.into_iter().flatten().collect();
+        (ike, username, password, tunnel_secret, xauth_name, xauth_password) => {
+            let problems = [ike.err(), username.err(), password.err()];
+            let more = [tunnel_secret.err(), xauth_name.err(), xauth_password.err()];
+            let problems = problems.into_iter().chain(more);
+            let problems: Vec<Unusable> = problems.flatten().collect();
             let reason = problems.first().map_or(Reason::CredentialsInvalid, |problem| problem.reason);
             let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
             Err(PathError::Credentials { reason, message: messages.join(" ") })
@@ -154,16 +161,16 @@ pub fn read_credentials(files: &config::Credentials, name: Option<ike::Identity>
 fn read_proof(
     files: &config::Credentials,
     name: Option<ike::Identity>,
-) -> Result<(Arc<ike::Credentials>, Vec<String>), Unusable> {
+) -> Result<(ike::Credentials, Vec<String>), Unusable> {
     if let Some(files) = &files.certificate {
         let name = files.remote_id.as_ref().map(ike::Identity::from).or(name);
         let certificate = certificate::read(files, name.into_iter().collect())?;
         let warnings = certificate::warnings(files, &certificate);
-        let credentials = ike::Credentials { pre_shared_keys: Vec::new(), certificate: Some(certificate) };
-        return Ok((Arc::new(credentials), warnings));
+        let credentials = ike::Credentials { pre_shared_keys: Vec::new(), certificate: Some(certificate), xauth: None };
+        return Ok((credentials, warnings));
     }
     let key = files.pre_shared_key.as_ref().map(read_secret).transpose()?.unwrap_or_default();
-    Ok((ike::Credentials::pre_shared_key(key), Vec::new()))
+    Ok((ike::Credentials::of_key(key), Vec::new()))
 }
 
 /// A secret that cannot be used.
@@ -208,7 +215,7 @@ pub(super) fn read_text(file: &SecretFile) -> Result<Zeroizing<String>, Unusable
     let secret = read_secret(file)?;
     match std::str::from_utf8(&secret) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(invalid(file, "is not text in UTF-8: PPP names and passwords are.")),
+        Err(_) => Err(invalid(file, "is not text in UTF-8: names and passwords are.")),
     }
 }
 
@@ -324,10 +331,11 @@ mod tests {
             username: SecretFile { path: folder.write("username", b"u"), source: None },
             password: SecretFile { path: folder.write("password", b""), source: None },
             tunnel_secret: Some(file("secret")),
+            xauth: Some(config::XauthUser { username: file("xauth-username"), password: file("xauth-password") }),
         };
         let Err(PathError::Credentials { reason, message }) = read_credentials(&files, None) else { panic!("usable") };
         assert_eq!(reason, Reason::CredentialsMissing);
-        assert_eq!(message.matches("does not exist").count(), 2, "{message}");
+        assert_eq!(message.matches("does not exist").count(), 4, "{message}");
         assert!(message.contains("password is empty"), "{message}");
     }
 

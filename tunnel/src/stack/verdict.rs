@@ -63,7 +63,7 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
         ike::Error::NoProposalChosen { phase: 1, .. } => (
             Layer::Ike,
             Reason::NoProposalChosen,
-            "Ask the gateway's administrator for its algorithms and name them in ike.proposals, or lower ike.security.",
+            "Ask the gateway's administrator for its algorithms and name them in ike.proposals, or lower ike.security; and whether it asks by XAUTH for a user, which client.xauth names.",
         ),
         ike::Error::NoProposalChosen { .. } => (
             Layer::Ipsec,
@@ -73,7 +73,7 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
         ike::Error::AuthenticationFailed { .. } => (
             Layer::Ike,
             Reason::AuthenticationFailed,
-            "Compare the pre-shared key in the Secret with the gateway's; it may also be bound to an identity: see ike.localId.",
+            "Compare the pre-shared key in the Secret with the gateway's; it may also be bound to an identity (ike.localId), or to XAUTH or its absence (client.xauth).",
         ),
         ike::Error::CertificateRefused { .. } => (
             Layer::Ike,
@@ -103,6 +103,27 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
             Reason::InvalidIdentity,
             "Set ike.remoteId to a subject alternative name of the gateway's certificate, if it is the right gateway.",
         ),
+        ike::Error::XauthUnconfigured => (
+            Layer::Ike,
+            Reason::XauthFailed,
+            "Name a Secret with the user name and the password for it in client.xauth.",
+        ),
+        ike::Error::XauthRefused { .. } => (
+            Layer::Ike,
+            Reason::XauthFailed,
+            "Compare user name and password in the Secret of client.xauth with the account at the gateway.",
+        ),
+        ike::Error::XauthUnanswerable { .. } => (
+            Layer::Ike,
+            Reason::XauthFailed,
+            "Let the gateway ask this account for a user name and a fixed password only.",
+        ),
+        ike::Error::XauthTimeout { asked: true } => {
+            (Layer::Ike, Reason::IkeTimeout, "The user database of the gateway may not answer: look into its log.")
+        }
+        ike::Error::XauthTimeout { asked: false } => {
+            (Layer::Ike, Reason::IkeTimeout, "Look into the gateway's log; remove client.xauth if it asks for no user.")
+        }
         ike::Error::InvalidHash(ExchangeType::QUICK_MODE) | ike::Error::InvalidHash(ExchangeType::INFORMATIONAL) => {
             (Layer::Ipsec, Reason::QuickModeRejected, "The gateway does not keep to the protocol: look into its log.")
         }
@@ -141,7 +162,7 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
         ),
         _ => (Layer::Ike, Reason::IkeRefused, "Look into the gateway's log."),
     };
-    let refused = reason == Reason::AuthenticationFailed;
+    let refused = matches!(reason, Reason::AuthenticationFailed | Reason::XauthFailed);
     Failure { refused, ..failure(layer, reason, sentence(error, advice)) }
 }
 
@@ -312,6 +333,29 @@ mod tests {
             let failure = of_ike(&error);
             assert_eq!((failure.layer, failure.reason), (Layer::Ike, reason));
             assert!(!failure.message.contains("pre-shared"), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn what_xauth_fails_with_has_a_reason_of_its_own_and_only_a_silent_gateway_is_asked_again_soon() {
+        let message = || "account locked".to_owned();
+        for (error, words) in [
+            (ike::Error::XauthUnconfigured, ["none is configured", "client.xauth"]),
+            (ike::Error::XauthRefused { message: message() }, ["\"account locked\"", "client.xauth"]),
+            (
+                ike::Error::XauthUnanswerable { wanted: "a new PIN", message: message() },
+                ["a new PIN", "fixed password"],
+            ),
+        ] {
+            let failure = of_ike(&error);
+            assert_eq!((failure.layer, failure.reason, failure.refused), (Layer::Ike, Reason::XauthFailed, true));
+            assert!(words.iter().all(|word| failure.message.contains(word)), "{}", failure.message);
+            assert!(!failure.message.contains("pre-shared"), "{}", failure.message);
+        }
+        for asked in [false, true] {
+            let failure = of_ike(&ike::Error::XauthTimeout { asked });
+            assert_eq!((failure.layer, failure.reason, failure.refused), (Layer::Ike, Reason::IkeTimeout, false));
+            assert_eq!(failure.message.contains("client.xauth"), !asked, "{}", failure.message);
         }
     }
 

@@ -5,7 +5,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::secret::{Certificate, SECRET_KEY_RULE, SECRET_NAME_RULE};
+use super::secret::{Certificate, SECRET_KEY_MESSAGE, SECRET_KEY_RULE, SECRET_NAME_MESSAGE, SECRET_NAME_RULE};
 
 // A DNS name as in RFC 1123 section 2.1: its last label is not a number, or it would be a mistyped address.
 pub(super) const ADDRESS_RULE: &str = "isIP(self) || (self.matches('^([A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?[.])*\
@@ -31,6 +31,11 @@ pub struct Client {
     pub certificate: Option<Certificate>,
     /// Secret of this namespace with the user name and the password of PPP.
     pub user: User,
+    /// Secret of this namespace with the user name and the password of XAUTH, which some gateways ask for in IPsec, before PPP. A
+    /// gateway that does not ask is refused then. Needs `preSharedKey`, or a certificate with an RSA key. Whoever knows the
+    /// pre-shared key can pose as the gateway and learns this password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xauth: Option<User>,
 }
 
 /// A gateway.
@@ -71,20 +76,17 @@ fn psk() -> String {
 pub struct User {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(SECRET_NAME_RULE).message(
-        "client.user.secretName must be the name of a Secret: lower-case letters, digits, '-' and '.', such as oslo-vpn"))]
+    #[x_kube(validation = Rule::new(SECRET_NAME_RULE).message(SECRET_NAME_MESSAGE))]
     pub secret_name: String,
     /// Key of the user name.
     #[serde(default = "username")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(SECRET_KEY_RULE).message(
-        "client.user.usernameKey must be a key of the Secret: letters, digits, '-', '_' and '.', and not begin with '..'"))]
+    #[x_kube(validation = Rule::new(SECRET_KEY_RULE).message(SECRET_KEY_MESSAGE))]
     pub username_key: String,
     /// Key of the password.
     #[serde(default = "password")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(SECRET_KEY_RULE).message(
-        "client.user.passwordKey must be a key of the Secret: letters, digits, '-', '_' and '.', and not begin with '..'"))]
+    #[x_kube(validation = Rule::new(SECRET_KEY_RULE).message(SECRET_KEY_MESSAGE))]
     pub password_key: String,
 }
 

@@ -53,7 +53,7 @@ impl MainMode {
         let config = context.config;
         let payloads = Payloads::read_plain(header.next_payload, body)?;
         let answer = payloads.single(PayloadType::SA, "SA payload")?;
-        let chosen = proposal::accept_phase1(&of_one_group(&config.proposals), self.method, answer)
+        let chosen = proposal::accept_phase1(&of_one_group(&config.proposals), self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
         let agreed = Agreed::new(chosen, Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?);
         let public_r = payloads.single(PayloadType::KE, "KE payload")?.to_vec();
@@ -105,8 +105,9 @@ impl MainMode {
 mod tests {
     use super::*;
     use crate::ike::authentication::Credentials;
-    use crate::ike::{Event, Ike, Transmit};
+    use crate::ike::{Event, Ike, Transmit, XauthUser};
     use rand::SeedableRng;
+    use std::sync::Arc;
     use zeroize::Zeroizing;
 
     const KEY: &[u8] = b"a pre-shared key";
@@ -151,8 +152,8 @@ mod tests {
         let (header, body) = Header::read(message_1).unwrap();
         let payloads = Payloads::read_plain(header.next_payload, body).unwrap();
         let sa = payloads.first(PayloadType::SA).unwrap();
-        let (chosen, answer) =
-            proposal::choose_phase1(&gateway.proposals, &[Method::PreSharedKey], sa).unwrap().unwrap();
+        let methods = [AuthenticationMethod::PRE_SHARED_KEY, AuthenticationMethod::XAUTH_INIT_PRE_SHARED];
+        let (chosen, answer) = proposal::choose_phase1(&gateway.proposals, &methods, sa).unwrap().unwrap();
         let agreed = Agreed::new(chosen, Abilities::of(&payloads).unwrap());
         let pair = KeyPair::generate(agreed.proposal.group, &mut StdRng::seed_from_u64(2));
         let public_i = payloads.first(PayloadType::KE).unwrap().to_vec();
@@ -231,6 +232,36 @@ mod tests {
         ike.handle_timeout(now + Duration::from_secs(3));
         let failed = Event::Failed(Error::InvalidHash(ExchangeType::AGGRESSIVE));
         assert!(events(&mut ike).contains(&failed));
+    }
+
+    #[test]
+    fn xauth_follows_it_as_it_follows_main_mode() {
+        let now = Instant::now();
+        let user = XauthUser { name: Zeroizing::new("joe".to_owned()), password: Zeroizing::new("foobar".to_owned()) };
+        let credentials = Credentials { xauth: Some(user), ..Credentials::of_key(Zeroizing::new(KEY.to_vec())) };
+        let config = Config { credentials: Arc::new(credentials), ..config(KEY) };
+        let mut ike = Ike::new(config, StdRng::seed_from_u64(1));
+        ike.connect(now);
+        let message_1 = sent(&mut ike).remove(0).1;
+        let (exchanged, keys, message_2) = answer(&message_1, KEY);
+        ike.handle_message(now, Port::Ike, &message_2);
+        let messages = sent(&mut ike);
+        assert_eq!((messages.len(), ike.is_established()), (1, false), "message 3 alone");
+        let mut question = Chain::new();
+        // REQUEST, identifier 7, USER-NAME and USER-PASSWORD.
+        question.push(PayloadType::ATTRIBUTES, &hex_literal::hex!("01000007 40890000 408a0000"));
+        let hash = keys.hash(&[&99_u32.to_be_bytes(), question.octets()]);
+        let message_3 = &messages[0].1;
+        let mut iv = keys.exchange_iv(&message_3[message_3.len() - 16..], 99);
+        let header = Header::new(exchanged.cookies, ExchangeType::TRANSACTION, 99);
+        let request = keys.seal(header, &question.behind_hash(&hash), &mut iv);
+        ike.handle_message(now, Port::NatT, &request);
+        let reply = sent(&mut ike).remove(0);
+        let (header, body) = Header::read(&reply.1).unwrap();
+        let (plain, _) = keys.open(&iv, body).unwrap();
+        let payloads = Keys::payloads(header.next_payload, &plain).unwrap();
+        let expected = hex_literal::hex!("02000007 40890003 6a6f65 408a0006 666f6f626172");
+        assert_eq!((reply.0, payloads.first(PayloadType::ATTRIBUTES)), (Port::NatT, Some(&expected[..])));
     }
 
     #[test]

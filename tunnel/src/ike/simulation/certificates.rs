@@ -20,7 +20,7 @@ fn issue(authority: &Authority, algorithm: &'static SignatureAlgorithm, name: &s
 }
 
 fn with(certificate: Certificate) -> Arc<Credentials> {
-    Arc::new(Credentials { pre_shared_keys: Vec::new(), certificate: Some(certificate) })
+    Arc::new(Credentials { certificate: Some(certificate), ..Credentials::default() })
 }
 
 /// A client and a server that expect each other's names.
@@ -79,7 +79,7 @@ fn a_server_with_both_proofs_takes_the_one_that_the_client_offers() {
         addresses: Vec::new(),
         remote_id: None,
     };
-    let both = Credentials { pre_shared_keys: vec![psk], certificate: Some(certificate) };
+    let both = Credentials { pre_shared_keys: vec![psk], certificate: Some(certificate), xauth: None };
     server.credentials = Arc::new(both);
     let link = dialled([client, server.clone()], 102);
     assert!(matches!(proof(&link.peers[SERVER]), Some(Authentication::Certificate { .. })));

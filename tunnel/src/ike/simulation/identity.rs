@@ -25,7 +25,7 @@ fn key(name: &str, key: &str) -> PreSharedKey {
 
 /// A server with several keys; the client has the one of [`fast`].
 fn keeper(keys: &[PreSharedKey]) -> Config {
-    let credentials = Credentials { pre_shared_keys: keys.to_vec(), certificate: None };
+    let credentials = Credentials { pre_shared_keys: keys.to_vec(), ..Credentials::default() };
     Config { credentials: Arc::new(credentials), ..mirrored(&fast()) }
 }
 
@@ -104,7 +104,8 @@ fn a_rotation_of_keys_loses_no_packet() {
     link.traffic = Some(Duration::from_millis(500));
     link.connect();
     link.run(seconds(60));
-    let keys = |keys: &[PreSharedKey]| Arc::new(Credentials { pre_shared_keys: keys.to_vec(), certificate: None });
+    let keys =
+        |keys: &[PreSharedKey]| Arc::new(Credentials { pre_shared_keys: keys.to_vec(), ..Credentials::default() });
     let (old, new) = (key("old", "a pre-shared key"), key("new", "another key"));
     link.peers[SERVER].ike.set_credentials(keys(&[new.clone(), old]));
     link.run(seconds(900));

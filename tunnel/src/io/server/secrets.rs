@@ -66,7 +66,7 @@ pub(super) fn read(config: &Config) -> (Secrets, Option<(Reason, String)>) {
     let neglected = (!warnings.is_empty()).then_some(Reason::CredentialsRead);
     let reason = problems.first().map(|problem| problem.reason).or(neglected);
     let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).chain(warnings).collect();
-    let ike = Arc::new(ike::Credentials { pre_shared_keys: keys, certificate });
+    let ike = Arc::new(ike::Credentials { pre_shared_keys: keys, certificate, xauth: None });
     let secrets = Secrets { ike, tunnel, users: Users::new(users), eap_tls };
     (secrets, reason.map(|reason| (reason, messages.join(" "))))
 }
