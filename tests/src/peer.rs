@@ -19,6 +19,7 @@ pub const GUEST_PACKAGES: &[&str] = &[
     "iputils-ping",
     "kmod",
     "libc6-dev",
+    "libcharon-extauth-plugins",
     "libcharon-extra-plugins",
     "libstrongswan-extra-plugins",
     "libstrongswan-standard-plugins",

@@ -58,6 +58,12 @@ impl Tunnel {
             config["credentials"]["tunnelSecret"] = json!({"path": folder.join("tunnelSecret")});
             fs::write(folder.join("tunnelSecret"), secret)?;
         }
+        if let Some((user, password)) = &lns.xauth {
+            let [name, secret] = ["xauthUsername", "xauthPassword"].map(|field| folder.join(field));
+            fs::write(&name, user)?;
+            fs::write(&secret, password)?;
+            config["credentials"]["xauth"] = json!({"username": {"path": name}, "password": {"path": secret}});
+        }
         Self::spawn(host, folder, config, arguments, resolv_conf)
     }
 
@@ -95,7 +101,8 @@ impl Tunnel {
         Ok(fs::rename(new, self.folder.join("config.json"))?)
     }
 
-    /// Replaces a secret by the name of its file: `preSharedKey`, `username` or `password` of a client.
+    /// Replaces a secret by the name of its file: `preSharedKey`, `username`, `password`, `xauthUsername` or
+    /// `xauthPassword` of a client.
     pub fn change_secret(&self, name: &str, value: &str) -> Result<()> {
         Ok(fs::write(self.folder.join(name), value)?)
     }

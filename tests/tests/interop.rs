@@ -13,4 +13,5 @@ mod interop {
     mod softether;
     mod transfer;
     mod world;
+    mod xauth;
 }

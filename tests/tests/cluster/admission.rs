@@ -123,6 +123,11 @@ fn fields_that_cannot_work_together_are_refused_with_field_and_remedy() {
         (with(&gateway(), "key: psk", "key: ../psk"), "client.preSharedKey.key", "a key of the Secret"),
         (with(&gateway(), "secretName: some-vpn", "secretName: -vpn"), "client.user.secretName", "such as oslo-vpn"),
         (
+            with(&gateway(), "    user:", "    xauth: {secretName: -vpn}\n    user:"),
+            "client.xauth.secretName",
+            "such as oslo-vpn",
+        ),
+        (
             with(&gateway(), "    preSharedKey: {name: some-vpn, key: psk}\n", ""),
             "either preSharedKey or",
             "set one of them",

@@ -44,6 +44,8 @@ pub struct Lns {
     pub psk: String,
     /// A certificate in place of the pre-shared key.
     pub certificate: Option<Certificate>,
+    /// The user and the password of XAUTH, which a gateway asks for after phase 1.
+    pub xauth: Option<(String, String)>,
     /// Proposals in strongSwan's notation, comma-separated.
     pub ike: String,
     /// Those of phase 2, likewise.
@@ -79,6 +81,7 @@ impl Default for Lns {
         Self {
             psk: "test-preshared-key".to_owned(),
             certificate: None,
+            xauth: None,
             ike: "aes256-sha256-modp2048".to_owned(),
             esp: "aes256-sha256".to_owned(),
             ike_life: 10_800,
@@ -171,6 +174,7 @@ impl Files {
                   remote {{
                     {others}
                   }}
+                  {xauth}
                   children {{ l2tp {{
                     mode = transport
                     local_ts = {local}
@@ -183,7 +187,7 @@ impl Files {
                 }} }}
                 secrets {{ ike-any {{
                   secret = \"{psk}\"
-                }} }}
+                }} {xauth_secret} }}
 ",
                 peer = server.unwrap_or("%any"),
                 ike = lns.ike,
@@ -196,6 +200,12 @@ impl Files {
                 esp_life = lns.esp_life,
                 esp_rekey = at(lns.esp_life),
                 psk = lns.psk,
+                xauth = if lns.xauth.is_some() { "remote-xauth { auth = xauth }" } else { "" },
+                xauth_secret = lns
+                    .xauth
+                    .as_ref()
+                    .map(|(user, password)| format!("xauth-user {{ id = {user}\nsecret = \"{password}\" }}"))
+                    .unwrap_or_default(),
             ),
         ));
         self.0.push((
@@ -207,7 +217,7 @@ impl Files {
             }
             charon {
               load_modular = no
-              load = random nonce aes rc2 sha1 sha2 md5 hmac gmp openssl gcm ctr x509 pubkey pkcs1 pkcs8 pem constraints revocation kernel-netlink socket-default updown vici
+              load = random nonce aes rc2 sha1 sha2 md5 hmac gmp openssl gcm ctr x509 pubkey pkcs1 pkcs8 pem constraints revocation kernel-netlink socket-default updown vici xauth-generic
               install_routes = no
               filelog { main {
                 path = /mnt/charon.log
