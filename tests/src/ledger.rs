@@ -53,17 +53,22 @@ pub fn write() -> Result<()> {
     fs::write(&path, render(&tool::workspace())?).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn render(root: &Path) -> Result<String> {
+/// The ledgers by the number of the RFC.
+fn ledgers(root: &Path) -> Result<BTreeMap<u32, Ledger>> {
     let mut ledgers = BTreeMap::new();
     for (file, source) in sources(root, MARKED)? {
         read(&mut ledgers, &file, &source).with_context(|| file.clone())?;
     }
+    Ok(ledgers)
+}
+
+fn render(root: &Path) -> Result<String> {
     let mut tests = BTreeSet::new();
     for folder in TESTED {
         sources(root, folder)?.iter().for_each(|(_, source)| tests.extend(tests_of(source)));
     }
     let mut out = INTRODUCTION.to_owned();
-    for (rfc, ledger) in &ledgers {
+    for (rfc, ledger) in &ledgers(root)? {
         ledger.render(*rfc, &tests, &mut out)?;
     }
     Ok(out)
@@ -135,10 +140,15 @@ fn sentence(line: &str) -> Option<(u32, Sentence, &str)> {
 }
 
 impl Sentence {
+    /// The number of its section.
+    fn section(&self) -> String {
+        let section: Vec<&str> = self.section.iter().map(|(_, part)| part.as_str()).collect();
+        section.join(".")
+    }
+
     /// The first cells of its row.
     fn cells(&self) -> String {
-        let section: Vec<&str> = self.section.iter().map(|(_, part)| part.as_str()).collect();
-        format!("| {} | {} ", section.join("."), self.quote.replace('|', "\\|"))
+        format!("| {} | {} ", self.section(), self.quote.replace('|', "\\|"))
     }
 }
 
@@ -172,8 +182,30 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    /// The RFCs that a ledger is kept of.
+    /// The RFCs of which each demand is in the ledger.
     const RFCS: [u32; 13] = [2407, 2408, 2409, 2661, 3193, 3706, 3947, 3948, 4303, 1661, 1332, 1994, 2759];
+    /// The words that make a sentence a demand (RFC 2119 1 and 2). RFC 1332 is older, and writes them small.
+    const DEMANDS: [&str; 4] = ["MUST", "SHALL", "REQUIRED", "must"];
+
+    /// The sentences of an RFC that demand something, each with its section.
+    fn demands(rfc: u32) -> Vec<(String, String)> {
+        let file = tool::workspace().join(format!("tests/demands/rfc{rfc}.txt"));
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let line =
+            |line: &str| line.split_once(' ').map(|(section, text)| (section.to_owned(), text.to_owned())).unwrap();
+        text.lines().map(line).collect()
+    }
+
+    /// Where the words are that demand something, in octets from the start of `text`.
+    fn demanding(rfc: u32, text: &str) -> Vec<usize> {
+        let words = DEMANDS.iter().filter(|word| rfc == 1332 || **word != "must");
+        let is_whole = |(at, word): &(usize, &str)| {
+            let letter = |letter: Option<char>| letter.is_some_and(char::is_alphanumeric);
+            let (before, after) = (text.split_at(*at).0, text.split_at(at + word.len()).1);
+            !letter(before.chars().next_back()) && !letter(after.chars().next())
+        };
+        words.flat_map(|word| text.match_indices(word)).filter(is_whole).map(|(at, _)| at).collect()
+    }
 
     fn ledger_of(source: &str) -> Result<String> {
         let mut ledgers = BTreeMap::new();
@@ -193,12 +225,45 @@ mod tests {
     }
 
     #[test]
-    fn every_rfc_that_is_asked_for_has_a_ledger() {
-        let ledger = render(&tool::workspace()).unwrap();
+    fn each_demand_of_an_rfc_is_kept_or_left_out_with_a_reason() {
+        let ledgers = ledgers(&tool::workspace()).unwrap();
+        let mut open = Vec::new();
         for rfc in RFCS {
-            let part = ledger.split_once(&format!("## RFC {rfc}\n")).map(|(_, rest)| rest.split("\n## ").next());
-            assert!(part.flatten().is_some_and(|part| part.contains("`")), "RFC {rfc}");
+            let ledger = &ledgers[&rfc];
+            let entered: Vec<(String, &str)> = (ledger.kept.iter().map(|(sentence, ..)| sentence))
+                .chain(ledger.left_out.iter().map(|(sentence, _)| sentence))
+                .map(|sentence| (sentence.section(), sentence.quote.as_str()))
+                .collect();
+            for (section, demand) in demands(rfc) {
+                let spans = entered.iter().filter(|(there, _)| *there == section);
+                let spans: Vec<_> = spans.filter_map(|(_, quote)| Some((demand.find(quote)?, quote.len()))).collect();
+                let is_open = |at: &usize| !spans.iter().any(|(start, length)| (*start..start + length).contains(at));
+                if demanding(rfc, &demand).iter().any(is_open) {
+                    open.push(format!("rfc{rfc} {section} {demand:?}"));
+                }
+            }
         }
+        assert!(open.is_empty(), "{} demands without an entry:\n{}", open.len(), open.join("\n"));
+    }
+
+    #[test]
+    fn what_is_quoted_as_a_demand_is_one() {
+        let mut wrong = Vec::new();
+        let ledgers = ledgers(&tool::workspace()).unwrap();
+        for rfc in RFCS {
+            let demands = demands(rfc);
+            let ledger = &ledgers[&rfc];
+            let quoted = ledger.kept.iter().map(|(sentence, ..)| sentence);
+            for sentence in quoted.chain(ledger.left_out.iter().map(|(sentence, _)| sentence)) {
+                let is_it = |(section, demand): &(String, String)| {
+                    *section == sentence.section() && demand.contains(&sentence.quote)
+                };
+                if !demanding(rfc, &sentence.quote).is_empty() && !demands.iter().any(is_it) {
+                    wrong.push(format!("rfc{rfc} {} {:?}", sentence.section(), sentence.quote));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "not in the RFC:\n{}", wrong.join("\n"));
     }
 
     #[test]
