@@ -444,6 +444,9 @@ impl Ppp {
         if !self.lcp.is_opened() {
             return;
         }
+        if self.lcp.is_rejected(Code::ECHO_REQUEST) {
+            return self.echo.stop();
+        }
         //= rfc1661 5.8 "packets MUST only be sent in the LCP Opened state."
         //= test: echoes_are_sent_when_nothing_comes_and_counted_when_they_are_lost, echoes_are_no_matter_before_the_link_is_open
         let Some(request) = self.echo.request(now) else { return };
@@ -453,7 +456,7 @@ impl Ppp {
         //= rfc1661 6.4 "an implementation MUST transmit these packets with the Magic-Number field set to its negotiated Magic-Number."
         //= test: echoes_are_sent_when_nothing_comes_and_counted_when_they_are_lost, our_request_follows_naks_and_rejects
         let data = self.lcp.options.magic().to_be_bytes();
-        self.lcp.send(Packet { code: Code::ECHO_REQUEST.0, id: request.id, data: &data }.frame(Protocol::LCP));
+        self.lcp.send_extended(&Packet { code: Code::ECHO_REQUEST.0, id: request.id, data: &data });
     }
 
     /// A packet of the peer came over the link: it needs no echo for a while.

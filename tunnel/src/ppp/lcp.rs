@@ -184,13 +184,14 @@ impl Lcp {
                 }
             }
             (OptionType::AUTHENTICATION_PROTOCOL, _) => self.judge_authentication(option, nak, reject),
-            (OptionType::MAGIC_NUMBER, data) if data.len() == 4 => {
+            // Who asks for a number has to let the peer have one, whatever it names.
+            (OptionType::MAGIC_NUMBER, data) if data.len() == 4 || self.magic.is_some() => {
                 //= rfc1661 6.4 "To determine this, a Configure-Nak MUST be sent specifying a different Magic-Number value."
                 //= test: a_magic_number_of_zero_or_our_own_is_naked, a_peer_may_ask_for_everything_that_pppd_asks_for
                 //= rfc1661 6.4 "A Magic-Number of zero is illegal and MUST always be Nak'd, if it is not Rejected outright."
                 //= test: a_magic_number_of_zero_or_our_own_is_naked, a_peer_may_ask_for_everything_that_pppd_asks_for
                 // Zero is not allowed, and our own number means a loop (section 6.4).
-                if *data == [0; 4] || self.magic.is_some_and(|magic| magic.to_be_bytes() == *data) {
+                if data.len() != 4 || *data == [0; 4] || self.magic.is_some_and(|magic| magic.to_be_bytes() == *data) {
                     write_option(nak, option.kind, &magic(&mut self.rng).to_be_bytes());
                 }
             }
@@ -249,15 +250,12 @@ impl Negotiate for Lcp {
         } else if nak.is_empty() {
             Judgement::Ack
         } else if last {
-            let kinds: Vec<u8> = super::packet::options(&nak).into_iter().flatten().map(|option| option.kind).collect();
-            Judgement::Reject(
-                options
-                    .iter()
-                    .filter(|option| kinds.contains(&option.kind))
-                    .flat_map(|option| option.whole)
-                    .copied()
-                    .collect(),
-            )
+            let is_kept = |kind: &u8| self.magic.is_some() && OptionType(*kind) == OptionType::MAGIC_NUMBER;
+            let naked = super::packet::options(&nak).into_iter().flatten().map(|option| option.kind);
+            let kinds: Vec<u8> = naked.filter(|kind| !is_kept(kind)).collect();
+            let rejected = options.iter().filter(|option| kinds.contains(&option.kind));
+            let rejected: Vec<u8> = rejected.flat_map(|option| option.whole).copied().collect();
+            if rejected.is_empty() { Judgement::Nak(nak) } else { Judgement::Reject(rejected) }
         } else {
             Judgement::Nak(nak)
         }
@@ -411,6 +409,55 @@ mod tests {
         lcp.handle_reject(1);
         lcp.handle_reject(5);
         assert_eq!((lcp.request(), lcp.magic()), (vec![], 0));
+    }
+
+    #[test]
+    fn a_magic_number_is_never_rejected_by_an_end_that_has_one_itself() {
+        let mut lcp = lcp(&[PppAuth::Pap]);
+        let own = lcp.magic().to_be_bytes();
+        for magic in [&[5, 6, 0, 0, 0, 0][..], &[&[5, 6][..], &own].concat(), &[5, 4, 1, 2], &[5, 2]] {
+            assert!(matches!(lcp.judge(magic, true), Judgement::Nak(_)), "{magic:?}");
+            let with_mru = [&[1, 4, 0, 99][..], magic].concat();
+            assert_eq!(lcp.judge(&with_mru, true), Judgement::Reject(vec![1, 4, 0, 99]), "{magic:?}");
+        }
+        lcp.handle_reject(5);
+        assert_eq!(lcp.judge(&[5, 4, 1, 2], false), Judgement::Reject(vec![5, 4, 1, 2]));
+        assert_eq!(lcp.judge(&[5, 6, 0, 0, 0, 0], true), Judgement::Reject(vec![5, 6, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn a_nak_keeps_the_order_and_says_what_is_acceptable() {
+        let mut lcp = lcp(&[PppAuth::MsChapV2]);
+        let options = [&[1, 4, 0, 99][..], &[5, 6, 0, 0, 0, 0], &[3, 4, 0xc0, 0x23]];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let request: Vec<u8> = order.iter().flat_map(|index| options[*index]).copied().collect();
+            // The good one is filtered out.
+            let Judgement::Nak(nak) = lcp.judge(&[&request[..], &[7, 2]].concat(), false) else { panic!("no Nak") };
+            let kinds: Vec<u8> = super::options(&nak).unwrap().iter().map(|option| option.kind).collect();
+            assert_eq!(kinds, order.map(|index| options[index][0]));
+            assert_eq!(lcp.judge(&nak, false), Judgement::Ack);
+        }
+    }
+
+    #[test]
+    fn the_magic_number_is_chosen_before_it_is_asked_for_and_differs_from_link_to_link() {
+        let numbers: Vec<Vec<u8>> = (0..50)
+            .map(|seed| Lcp::new(&Role::Client(Client::default()), 1400, StdRng::from_seed([seed; 32])).request())
+            .map(|request| options(&request).unwrap().iter().find(|option| option.kind == 5).unwrap().data.to_vec())
+            .collect();
+        assert!(numbers.iter().all(|number| number.len() == 4 && *number != [0; 4]));
+        assert_eq!(numbers.iter().collect::<std::collections::BTreeSet<_>>().len(), 50);
+    }
+
+    #[test]
+    fn a_server_asks_for_one_authentication_protocol_at_a_time() {
+        let mut lcp = server(&[PppAuth::MsChapV2, PppAuth::Chap, PppAuth::Pap]);
+        for left in (0..=3).rev() {
+            let request = lcp.request();
+            let asked = options(&request).unwrap().iter().filter(|option| option.kind == 3).count();
+            assert_eq!(asked, usize::from(left > 0));
+            lcp.handle_nak(3, &[]);
+        }
     }
 
     #[test]

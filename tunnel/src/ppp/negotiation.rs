@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::automaton::{Action, Event, State, transition};
-use super::packet::{CONTROL_HEADER, Code, DEFAULT_MRU, HEADER, Packet, Protocol, options, text};
+use super::packet::{CONTROL_HEADER, Code, ConfigOption, DEFAULT_MRU, HEADER, Packet, Protocol, options, text};
 
 /// The first values of the Restart timer, as divisors of it: gateways start a process for each call, and lose what comes before
 /// it listens.
@@ -109,6 +109,8 @@ pub(super) struct ControlProtocol<N> {
     refused: Vec<u8>,
     /// The longest information field that the peer takes: its MRU.
     peer_mru: u16,
+    /// The codes below 16 that the peer has rejected, a bit for each.
+    rejected: u16,
     restarts: u32,
     deadline: Option<Instant>,
     naks_sent: u32,
@@ -127,6 +129,7 @@ impl<N: Negotiate> ControlProtocol<N> {
             request: (0, Vec::new()),
             refused: Vec::new(),
             peer_mru: DEFAULT_MRU,
+            rejected: 0,
             restarts: 0,
             deadline: None,
             naks_sent: 0,
@@ -164,6 +167,18 @@ impl<N: Negotiate> ControlProtocol<N> {
     /// As much of `data` as the peer takes behind `header` octets (sections 5.6 and 5.7).
     pub(super) fn truncated<'a>(&self, header: usize, data: &'a [u8]) -> &'a [u8] {
         data.get(..usize::from(self.peer_mru).saturating_sub(header)).unwrap_or(data)
+    }
+
+    /// Whether the peer does not know `code`, which it has said by a Code-Reject.
+    pub(super) fn is_rejected(&self, code: Code) -> bool {
+        self.rejected & bit(code.0) != 0
+    }
+
+    /// Queues a packet with one of the codes beyond the seven, unless the peer has rejected the code.
+    pub(super) fn send_extended(&mut self, packet: &Packet<'_>) {
+        if !self.is_rejected(Code(packet.code)) {
+            self.send(packet.frame(N::PROTOCOL));
+        }
     }
 
     /// What the peer asks for although it was told not to.
@@ -235,6 +250,7 @@ impl<N: Negotiate> ControlProtocol<N> {
             Code::CODE_REJECT => {
                 // Without the seven codes there is no negotiation.
                 let is_harmless = packet.data.first().is_none_or(|code| *code > Code::CODE_REJECT.0);
+                self.rejected |= packet.data.first().map_or(0, |code| bit(*code));
                 self.handle_reject(now, is_harmless);
             }
             //= rfc1661 5.6 "This MUST be reported back to the sender of the unknown Code by transmitting a"
@@ -295,6 +311,9 @@ impl<N: Negotiate> ControlProtocol<N> {
 
     fn handle_refusal(&mut self, now: Instant, packet: &Packet<'_>) {
         let Ok(options) = options(packet.data) else { return };
+        if packet.code == Code::CONFIGURE_REJECT.0 && !self.are_of_request(&options) {
+            return;
+        }
         for option in options {
             if packet.code == Code::CONFIGURE_NAK.0 {
                 self.options.handle_nak(option.kind, option.data);
@@ -309,6 +328,12 @@ impl<N: Negotiate> ControlProtocol<N> {
             return;
         }
         self.step(now, Event::NakOrReject, Some(packet));
+    }
+
+    /// Whether our last request has each of these options as it is.
+    fn are_of_request(&self, rejected: &[ConfigOption<'_>]) -> bool {
+        let sent = options(&self.request.1).unwrap_or_default();
+        rejected.iter().all(|option| sent.iter().any(|sent| sent.whole == option.whole))
     }
 
     /// Drives the automaton. `packet` is the reply to a Configure-Request, or else the packet that is the event.
@@ -359,7 +384,10 @@ impl<N: Negotiate> ControlProtocol<N> {
                 self.restart(now);
             }
             Action::SendConfigureAck | Action::SendConfigureNak => {
-                if let Some(packet) = packet {
+                // A peer that asks for more than it could read itself gets no answer.
+                let fits =
+                    |packet: &&Packet<'_>| self.truncated(CONTROL_HEADER, packet.data).len() == packet.data.len();
+                if let Some(packet) = packet.filter(fits) {
                     self.send(packet.frame(N::PROTOCOL));
                 }
             }
@@ -398,4 +426,9 @@ impl<N: Negotiate> ControlProtocol<N> {
             self.out.push_back(frame);
         }
     }
+}
+
+/// The bit of a code in the set of those that are rejected; none for codes that are never sent.
+fn bit(code: u8) -> u16 {
+    1_u16.checked_shl(code.into()).unwrap_or_default()
 }

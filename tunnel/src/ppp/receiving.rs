@@ -60,7 +60,7 @@ impl Ppp {
         //= rfc1661 5.7 "The Identifier field MUST be changed for each Protocol-Reject sent."
         //= test: each_reject_has_an_identifier_of_its_own, each_reject_has_an_identifier_of_its_own
         let id = self.lcp.next_id();
-        self.lcp.send(Packet { code: Code::PROTOCOL_REJECT.0, id, data: &data }.frame(Protocol::LCP));
+        self.lcp.send_extended(&Packet { code: Code::PROTOCOL_REJECT.0, id, data: &data });
     }
 
     fn handle_lcp(&mut self, now: Instant, packet: &Packet<'_>) {
@@ -114,7 +114,7 @@ impl Ppp {
             return;
         }
         let data = [&ours.to_be_bytes()[..], self.lcp.truncated(CONTROL_HEADER + magic.len(), rest)].concat();
-        self.lcp.send(Packet { code: Code::ECHO_REPLY.0, id: packet.id, data: &data }.frame(Protocol::LCP));
+        self.lcp.send_extended(&Packet { code: Code::ECHO_REPLY.0, id: packet.id, data: &data });
     }
 
     fn handle_authentication(&mut self, now: Instant, protocol: Protocol, packet: &Packet<'_>) {
