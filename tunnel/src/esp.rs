@@ -17,6 +17,31 @@
 //= out: rfc4303 2.2.1 "Use of an ESN MUST be negotiated by an SA management protocol." extended sequence numbers are not offered: a pair is renewed long before 2^32 packets
 //= out: rfc4303 2.6 "A transmitter MUST be capable of generating dummy packets marked with this value in the next protocol field" traffic flow confidentiality is not offered
 //= out: rfc4303 3.4.1 "If a packet offered to ESP for processing appears to be an IP fragment, i.e., the OFFSET field is non-zero or the MORE FRAGMENTS flag is set, the receiver MUST discard the packet; this is an auditable event." the kernel reassembles the UDP datagrams that ESP comes in
+//= out: rfc4303 1 "- integrity only (MUST be supported)" a tunnel over the Internet without confidentiality is not offered
+//= out: rfc4303 2 "The (outer) protocol header (IPv4, IPv6, or Extension) that immediately precedes the ESP header SHALL contain the value 50 in its Protocol (IPv4) or Next Header (IPv6, Extension) field (see IANA web page at http://www.iana.org/assignments/protocol-numbers)." ESP travels in UDP (RFC 3948): nothing else passes every NAT, cloud gateway and pod without NET_RAW
+//= out: rfc4303 2 "ESP does not contain a version number, therefore if there are concerns about backward compatibility, they MUST be addressed by using a signaling mechanism between the two IPsec peers to ensure compatible versions of ESP (e.g., Internet Key Exchange (IKEv2) [Kau05]) or an out-of-band configuration mechanism." IKEv1 negotiates algorithms and no version of ESP; nothing that versions differ in is sent unasked
+//= out: rfc4303 2.1 "If an IPsec implementation supports multicast, then it MUST support multicast SAs using the algorithm below for mapping inbound IPsec datagrams to SAs." multicast is left out: an L2TP tunnel has two ends
+//= out: rfc4303 2.1 "A multicast-capable IPsec implementation MUST correctly de-multiplex inbound traffic even in the context of SPI collisions." multicast is left out: an L2TP tunnel has two ends
+//= out: rfc4303 2.1 "The indication of whether source and destination address matching is required to map inbound IPsec traffic to SAs MUST be set either as a side effect of manual SA configuration or via negotiation using an SA management protocol, e.g., IKE or Group Domain of Interpretation (GDOI) [RFC3547]." multicast is left out: an L2TP tunnel has two ends
+//= out: rfc4303 2.3 "Any encryption algorithm that requires such explicit, per-packet synchronization data MUST indicate the length, any structure for such data, and the location of this data as part of an RFC specifying how the algorithm is used with ESP." a demand on those who specify algorithms
+//= out: rfc4303 2.3 "If such synchronization data is implicit, the algorithm for deriving the data MUST be part of the algorithm definition RFC." a demand on those who specify algorithms
+//= out: rfc4303 2.3 "In these cases, the algorithm specification MUST address how alignment of the (real) ciphertext is to be achieved." a demand on those who specify algorithms
+//= out: rfc4303 2.4 "If an encryption or combined mode algorithm imposes constraints on the values of the bytes used for padding, they MUST be specified by the RFC defining how the algorithm is employed with ESP." a demand on those who specify algorithms
+//= out: rfc4303 2.4 "If the algorithm requires checking of the values of the bytes used for padding, this too MUST be specified in that RFC." a demand on those who specify algorithms
+//= out: rfc4303 2.6 "All other ESP header and trailer fields (SPI, Sequence Number, Padding, Pad Length, Next Header, and ICV) MUST be present in dummy packets, but the plaintext portion of the payload, other than this Next Header field, need not be well-formed, e.g., the rest of the Payload Data may consist of only random bytes." no dummy packet is sent
+//= out: rfc4303 2.7 "Accordingly, if TFC padding is added, the field containing the specification of the length of the IP datagram MUST NOT be modified to reflect this padding." no padding of traffic flow confidentiality is added
+//= out: rfc4303 2.7 "However, because receivers may not have been prepared to deal with this padding, the SA management protocol MUST negotiate this service prior to a transmitter employing it, to ensure backward compatibility." no padding of traffic flow confidentiality is added
+//= out: rfc4303 2.8 "The integrity algorithm specification MUST specify the length of the ICV and the comparison rules and processing steps for validation." a demand on those who specify algorithms
+//= out: rfc4303 3.3.2.1 "If the length of ESP packet (as described above) does not match the block size requirements for the algorithm, implicit padding MUST be appended to the end of the ESP packet." HMAC needs no padding of the packet (RFC 2403, 2404 and 4868), and there is no other integrity algorithm
+//= out: rfc4303 3.3.2.1 "The document that defines an integrity algorithm MUST be consulted to determine if implicit padding is required as described above." HMAC needs no padding of the packet (RFC 2403, 2404 and 4868), and there is no other integrity algorithm
+//= out: rfc4303 3.3.2.1 "If padding bytes are needed but the algorithm does not specify the padding contents, then the padding octets MUST have a value of zero." HMAC needs no padding of the packet (RFC 2403, 2404 and 4868), and there is no other integrity algorithm
+//= out: rfc4303 3.3.2.2 "The location of any integrity fields, and the means by which the Sequence Number and SPI are included in the integrity computation, MUST be defined in an RFC that defines the use of the combined mode algorithm with ESP." a demand on those who specify algorithms
+//= out: rfc4303 3.3.3 "If a user chooses to employ anti-replay in conjunction with SAs that are manually keyed, the sequence number counter at the sender MUST be correctly maintained across local reboots, etc., until the key is replaced." no SA is keyed by hand
+//= out: rfc4303 4 "However, if ESP is incorporated into a system that supports auditing, then the ESP implementation MUST also support auditing and MUST allow a system administrator to enable or disable auditing for ESP." there is no audit log to take part in; refused packets are counted by their reasons in the metrics
+//= out: rfc4303 5 "Implementations that claim conformance or compliance with this specification MUST implement the ESP syntax and processing described here for unicast traffic, and MUST comply with all additional packet processing requirements levied by the Security Architecture document [Ken-Arch]." what L2TP needs of both is kept; what is left out of this RFC is listed here, and the policy of RFC 4301 is one rule: UDP for port 1701
+//= out: rfc4303 5 "Additionally, if an implementation claims to support multicast traffic, it MUST comply with the additional requirements specified for support of such traffic." multicast is left out: an L2TP tunnel has two ends
+//= out: rfc4303 5 "If an implementation offers this service, it MUST also support the negotiation of the "NULL" integrity algorithm." the service of confidentiality alone is not offered
+//= out: rfc4303 7 "o Confidentiality-only service -- now a MAY, not a MUST." it says what RFC 2406 demanded and this RFC does not
 mod lifetime;
 mod packet;
 mod replay;
@@ -179,6 +204,10 @@ impl OutboundSa {
         //= test: the_first_packet_has_number_1_and_vectors_never_repeat, sequence_numbers_do_not_cycle
         //= rfc4303 3.3.3 "In other words, the sender MUST NOT send a packet on an SA if doing so would cause the sequence number to cycle."
         //= test: the_first_packet_has_number_1_and_vectors_never_repeat, sequence_numbers_do_not_cycle
+        //= rfc4303 2.2 "Processing of the Sequence Number field is at the discretion of the receiver, but all ESP implementations MUST be capable of performing the processing described in Sections 3.3.3 and 3.4.3."
+        //= test: sequence_numbers_do_not_cycle, the_window_moves_only_for_authentic_packets_and_takes_each_once
+        //= rfc4303 2.2 "Thus, the sender's counter and the receiver's counter MUST be reset (by establishing a new SA and thus a new key) prior to the transmission of the 2^32nd packet on an SA."
+        //= test: a_pair_that_is_used_up_is_left_at_once_for_a_newer_one, sequence_numbers_do_not_cycle
         let Some(sequence_number) = self.sequence_number.checked_add(1) else { return Err(SealError::Exhausted) };
         if self.meter.is_exhausted() {
             return Err(SealError::Exhausted);
@@ -265,6 +294,8 @@ impl InboundSa {
         check_spi(spi)?;
         //= rfc4303 3.4.3 "If the receiver has enabled the anti-replay service for this SA, the receive packet counter for the SA MUST be initialized to zero when the SA is established."
         //= test: the_window_moves_only_for_authentic_packets_and_takes_each_once, sequence_number_zero_is_malformed_though_authentic
+        //= rfc4303 3.4.3 "This service MUST NOT be enabled unless the ESP integrity service also is enabled for the SA, because otherwise the Sequence Number field has not been integrity protected."
+        //= test: what_one_end_seals_the_other_opens_under_every_suite, reserved_spis_and_unfit_keys_are_refused
         let window = ReplayWindow::default();
         Ok(Self { spi, transform: Transform::new(keys)?, truncation: None, window, meter: Meter::new(lifetime) })
     }
@@ -297,6 +328,8 @@ impl InboundSa {
         //= test: what_one_end_seals_the_other_opens_under_every_suite, every_changed_or_missing_octet_is_noticed
         //= rfc4303 3.4.4.2 "If the integrity check performed by the combined mode algorithm fails, the receiver MUST discard the received IP datagram as invalid; this is an auditable event."
         //= test: packets_of_linux_with_aes_gcm_are_opened_and_made, every_changed_or_missing_octet_is_noticed
+        //= rfc4303 3.4.4.1 "If the test fails, then the receiver MUST discard the received IP datagram as invalid; this is an auditable event."
+        //= test: what_one_end_seals_the_other_opens_under_every_suite, every_changed_or_missing_octet_is_noticed
         let plaintext = self.transform.open(packet)?;
         self.truncation = self.transform.truncation();
         self.window.accept(sequence_number);

@@ -74,6 +74,8 @@ const MAX_EVENTS: usize = 16;
 #[error("the network control protocol is not open")]
 pub struct NotOpened;
 
+//= rfc1661 3.2 "The following semantics MUST be followed."
+//= test: every_frame_in_every_phase_of_the_client_does_what_is_written_down, every_frame_in_every_phase_of_the_server_does_what_is_written_down
 /// The phases (RFC 1661 section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -131,6 +133,10 @@ impl Ppp {
     pub fn open(&mut self, now: Instant) {
         if self.state == State::Dead {
             self.state = State::Establish;
+            //= rfc1661 3.1 "In order to establish communications over a point-to-point link, each end of the PPP link MUST first send LCP packets to configure and test the data link."
+            //= test: a_link_with_ms_chap_v2_comes_up_and_carries_packets, nothing_passes_before_the_authentication
+            //= rfc1332 1 "In order to establish communications over a point-to-point link, each end of the PPP link must first send LCP packets to configure and test the data link."
+            //= test: a_link_with_ms_chap_v2_comes_up_and_carries_packets, nothing_passes_before_the_authentication
             self.lcp.open(now);
             self.settle(now);
         }
@@ -231,6 +237,12 @@ impl Ppp {
 
     //= rfc1661 3.5 "the Network-Layer Protocol phase MUST NOT occur until authentication has completed."
     //= test: a_client_with_pap_is_let_in_and_gets_its_address, nothing_passes_before_the_authentication
+    //= rfc1661 3.1 "Then, PPP MUST send NCP packets to choose and configure one or more network-layer protocols."
+    //= test: a_client_with_pap_is_let_in_and_gets_its_address, nothing_passes_before_the_authentication
+    //= rfc1332 1 "After the link has been established and optional facilities have been negotiated as needed by the LCP, PPP must send NCP packets to choose and configure one or more network-layer protocols."
+    //= test: a_client_with_pap_is_let_in_and_gets_its_address, nothing_passes_before_the_authentication
+    //= rfc1661 3.6 "Once PPP has finished the previous phases, each network-layer protocol (such as IP, IPX, or AppleTalk) MUST be separately configured by the appropriate Network Control Protocol (NCP)."
+    //= test: ipv6_packets_pass_once_both_identifiers_are_known, a_peer_without_ipv6_keeps_its_link_however_it_says_so
     fn enter_network(&mut self, now: Instant) {
         self.state = State::Network;
         self.echo.start(now);
@@ -377,6 +389,7 @@ impl Ppp {
         }
         match signal {
             Signal::Up | Signal::Down => {}
+            //= out: rfc1661 3.7 "The receiver of a Terminate-Request SHOULD wait for the peer to disconnect, and MUST NOT disconnect until at least one Restart time has passed after sending a Terminate-Ack." the owner goes at once behind the Terminate-Ack, by a CDN that the peer acknowledges: a lost Ack cuts nobody off, and the time would hold up the address of the user or the next dial
             Signal::Terminated(message) if self.state == State::Network => {
                 self.state = State::Terminated;
                 self.emit(Event::Down { text: message });

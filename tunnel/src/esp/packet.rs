@@ -41,6 +41,8 @@ pub(super) fn write_header(out: &mut Vec<u8>, spi: u32, sequence_number: u32) {
     out.extend_from_slice(&spi.to_be_bytes());
     //= rfc4303 2.2 "The field is mandatory and MUST always be present even if the receiver does not elect to enable the anti-replay service for a specific SA."
     //= test: the_first_packet_has_number_1_and_vectors_never_repeat, sequence_number_zero_does_not_exist
+    //= rfc4303 2.2 "Thus, the sender MUST always transmit this field, but the receiver need not act upon it (see the discussion of Sequence Number Verification in the "Inbound Packet Processing" section (3.4.3) below)."
+    //= test: the_first_packet_has_number_1_and_vectors_never_repeat, sequence_number_zero_does_not_exist
     out.extend_from_slice(&sequence_number.to_be_bytes());
 }
 
@@ -66,6 +68,8 @@ pub(super) fn read_trailer(plaintext: &[u8]) -> Result<(u8, usize), OpenError> {
     // Before anything else: the rest of a dummy packet "need not be well-formed" (RFC 4303 section 2.6).
     //= rfc4303 2.6 "a receiver MUST be prepared to discard such packets, without indicating an error."
     //= test: dummies_are_dropped_by_a_name_of_their_own, a_dummy_is_a_dummy_whatever_else_it_holds
+    //= rfc4303 2.6 "To facilitate the rapid generation and discarding of the padding traffic in support of traffic flow confidentiality (see Section 2.4), the protocol value 59 (which means "no next header") MUST be used to designate a "dummy" packet."
+    //= test: a_dummy_is_a_dummy_whatever_else_it_holds, dummies_are_dropped_by_a_name_of_their_own
     if *next_header == NEXT_HEADER_NONE {
         return Err(OpenError::Dummy);
     }
@@ -117,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_dummy_is_a_dummy_whatever_else_it_holds() {
-        assert_eq!(read_trailer(&[0xAA, 0xBB, 200, NEXT_HEADER_NONE]), Err(OpenError::Dummy));
+        assert_eq!(read_trailer(&[0xAA, 0xBB, 200, 59]), Err(OpenError::Dummy));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
+    //= rfc4303 2.3 "Note that the beginning of the next layer protocol header MUST be aligned relative to the beginning of the ESP header as follows."
+    //= test: the_payload_begins_at_a_multiple_of_eight_octets_and_ends_at_one_of_four, every_changed_or_missing_octet_is_noticed
     fn of(proposal: &EspProposal) -> Self {
         let icv = proposal.integrity.map_or(0, icv_size);
         match proposal.cipher {
@@ -128,6 +130,12 @@ impl Icv {
 
 impl Transform {
     pub(super) fn new(keys: &Keys) -> Result<Self, InvalidKey> {
+        //= rfc4303 1 "- confidentiality and integrity (MUST be supported)"
+        //= test: what_one_end_seals_the_other_opens_under_every_suite, reserved_spis_and_unfit_keys_are_refused
+        //= rfc4303 3.2 "Note that although both confidentiality and integrity are optional, at least one of these services MUST be selected, hence both algorithms MUST NOT be simultaneously NULL."
+        //= test: what_one_end_seals_the_other_opens_under_every_suite, reserved_spis_and_unfit_keys_are_refused
+        //= rfc4303 5 "NOTE that although integrity and encryption may each be "NULL" under the circumstances noted above, they MUST NOT both be "NULL"."
+        //= test: what_one_end_seals_the_other_opens_under_every_suite, reserved_spis_and_unfit_keys_are_refused
         let proposal = &keys.proposal;
         if (keys.encryption.len(), keys.integrity.len()) != proposal.key_sizes() {
             return Err(InvalidKey);
@@ -260,6 +268,16 @@ mod tests {
                 assert_eq!(inner, ipv4, "{suite}");
                 assert_eq!(inner_udp_payload(1500, true, &proposal) - INNER_HEADERS, ipv6, "{suite}");
             }
+        }
+    }
+
+    #[test]
+    fn the_payload_begins_at_a_multiple_of_eight_octets_and_ends_at_one_of_four() {
+        for &cipher in Cipher::ALL {
+            let integrity = (!cipher.is_aead()).then_some(Hash::Sha1);
+            let proposal = EspProposal { cipher, integrity, group: None };
+            let Sizes { iv, block, icv: _ } = Sizes::of(&proposal);
+            assert_eq!(((HEADER + iv) % 8, block % 4), (0, 0), "{proposal}");
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Datagram<'a> {
     Short,
 }
 
+//= out: rfc3948 2.1 "o receivers MUST NOT depend on the UDP checksum being a zero value." the UDP of the kernel sees the checksum, takes it with any right value, and hands it to nobody
+//= out: rfc3948 2.3 "o receivers MUST NOT depend upon the UDP checksum being a zero value." the UDP of the kernel sees the checksum, takes it with any right value, and hands it to nobody
 /// Tells what a datagram of port 4500 holds.
 pub fn classify(datagram: &[u8]) -> Datagram<'_> {
     //= rfc3948 2.1 "The SPI field in the ESP header MUST NOT be a zero value."

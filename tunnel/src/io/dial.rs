@@ -204,6 +204,8 @@ pub(super) fn read_secret(file: &SecretFile) -> Result<Zeroizing<Vec<u8>>, Unusa
     if secret.last() == Some(&b'\n') {
         secret.pop();
     }
+    //= rfc1994 2.3 "The CHAP algorithm requires that the length of the secret MUST be at least 1 octet."
+    //= test: one_line_feed_is_no_part_of_a_secret, every_secret_that_cannot_be_used_is_told
     match secret.len() {
         0 => Err(invalid(file, "is empty: put the secret into it.")),
         1..=MAX_SECRET => Ok(secret),

@@ -27,6 +27,10 @@ fn verify(message: MessageType, secret: &[u8], challenge: &[u8], received: &[u8]
 
 /// Whether `message` answers our `challenge`, which is sent where there is a secret.
 pub(super) fn check(message: &Message, secret: Option<&[u8]>, challenge: &[u8]) -> Result<(), Error> {
+    //= rfc2661 5.1.1 "To participate in tunnel authentication, a single shared secret MUST exist between the LAC and LNS."
+    //= test: tunnel_authentication_proves_both_ends, a_wrong_or_missing_response_ends_the_tunnel_without_a_word_about_why
+    //= rfc2661 9.1 "For authentication to occur, the LAC and LNS MUST share a single secret."
+    //= test: tunnel_authentication_proves_both_ends, a_wrong_or_missing_response_ends_the_tunnel_without_a_word_about_why
     let Some(secret) = secret else { return Ok(()) };
     let response = message.value(Attribute::CHALLENGE_RESPONSE);
     let response = response.ok_or(Error::TunnelAuthenticationFailed(Authentication::ResponseMissing))?;
@@ -46,6 +50,8 @@ pub(super) fn answer(
     secret: Option<&[u8]>,
 ) -> Result<Option<[u8; RESPONSE]>, Error> {
     //= rfc2661 4.4.3 "This AVP MUST be present in an SCCRP or SCCCN if a challenge was received in the preceding SCCRQ or SCCRP."
+    //= test: tunnel_authentication_proves_both_ends, a_challenge_that_cannot_be_answered_is_refused
+    //= rfc2661 5.1.1 "If a Challenge AVP is received in an SCCRQ or SCCRP, a Challenge Response AVP MUST be sent in the following SCCRP or SCCCN, respectively."
     //= test: tunnel_authentication_proves_both_ends, a_challenge_that_cannot_be_answered_is_refused
     let Some(challenge) = message.value(Attribute::CHALLENGE) else { return Ok(None) };
     let secret = secret.ok_or(Error::TunnelAuthenticationFailed(Authentication::SecretMissing))?;

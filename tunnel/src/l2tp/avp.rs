@@ -59,6 +59,30 @@ pub struct Rules {
 }
 
 impl Attribute {
+    //= rfc2661 4.4.1 "The M-bit for this AVP MUST be set to 1."
+    //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, messages_are_written_as_xl2tpd_writes_them
+    //= rfc2661 4.4.2 "The M-bit for this AVP MUST be set to 1."
+    //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, messages_are_written_as_xl2tpd_writes_them
+    //= rfc2661 4.4.3 "The M-bit for this AVP MUST be set to 1."
+    //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, messages_are_written_as_xl2tpd_writes_them
+    //= rfc2661 4.4.3 "The M-bit for this AVP MUST be set to 0."
+    //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, messages_are_written_as_xl2tpd_writes_them
+    //= rfc2661 4.4.4 "The M-bit for this AVP MUST be set to 1."
+    //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, messages_are_written_as_xl2tpd_writes_them
+    //= rfc2661 4.4.4 "The M-bit for this AVP MUST be set to 0."
+    //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, messages_are_written_as_xl2tpd_writes_them
+    //= rfc2661 4.4.5 "The M-bit for this AVP MUST be set to 0."
+    //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, messages_are_written_as_xl2tpd_writes_them
+    //= rfc2661 4.4.6 "The M-bit for this AVP MUST be set to 1."
+    //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, messages_are_written_as_xl2tpd_writes_them
+    //= rfc2661 4.4.1 "This AVP MUST NOT be hidden (the H-bit MUST be 0)."
+    //= test: values_that_must_not_be_hidden_are_never_hidden, a_hidden_value_that_must_not_be_hidden_is_not_used
+    //= rfc2661 4.4.2 "This AVP MUST NOT be hidden (the H-bit MUST be 0)."
+    //= test: values_that_must_not_be_hidden_are_never_hidden, a_hidden_value_that_must_not_be_hidden_is_not_used
+    //= rfc2661 4.4.3 "This AVP MUST NOT be hidden (the H-bit MUST be 0)."
+    //= test: values_that_must_not_be_hidden_are_never_hidden, a_hidden_value_that_must_not_be_hidden_is_not_used
+    //= rfc2661 4.4.4 "This AVP MUST NOT be hidden (the H-bit MUST be 0)."
+    //= test: values_that_must_not_be_hidden_are_never_hidden, a_hidden_value_that_must_not_be_hidden_is_not_used
     /// The rules of the attribute, if it is known.
     pub fn rules(self) -> Option<Rules> {
         let (mandatory, may_hide, length) = match self {
@@ -227,6 +251,10 @@ fn encode_with(out: &mut Vec<u8>, attribute: Attribute, value: &[u8], hidden: u1
     let value = value.get(..MAX_VALUE).unwrap_or(value);
     let mandatory = if attribute.rules().is_some_and(|rules| rules.mandatory) { MANDATORY } else { 0 };
     let length = u16::try_from(HEADER + value.len()).expect("MAX_VALUE keeps the Length within 10 bits");
+    //= rfc2661 4.1 "Reserved bits MUST be set to 0."
+    //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, the_m_bit_decides_about_what_cannot_be_used
+    //= rfc2661 7.1 "This MUST NOT be considered a license to send malformed AVPs, but simply a guide towards how to handle an improperly formatted message if one is received."
+    //= test: messages_are_written_as_xl2tpd_writes_them, a_value_that_is_too_long_is_cut
     for field in [mandatory | hidden | length, 0, attribute.0] {
         out.extend_from_slice(&field.to_be_bytes());
     }
@@ -284,7 +312,9 @@ fn xor(block: &mut [u8], mask: &[u8; BLOCK]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::l2tp::message::{Body, Hiding, MessageType};
     use hex_literal::hex;
+    use zeroize::Zeroizing;
 
     // Computed from the formulas of section 4.3 with another implementation of MD5; the second value has five octets of padding.
     const SECRET: &[u8] = b"tunnel secret";
@@ -293,6 +323,17 @@ mod tests {
     const CHALLENGE: &[u8] = b"a challenge of more than two blocks, 43 oct";
     const HIDDEN_CHALLENGE: [u8; 50] =
         hex!("34dca2a258fce7a8a1dbeb5689d15be6d968944871279f42354d837fb6de469e78a55bd7ecc231ee2c28127b676f8f7cfddb");
+
+    /// The attributes as sections 4.4.1 to 4.4.6 have them: which are sent with the M bit, and which values must not be hidden.
+    const MANDATORY_ONES: [u16; 23] =
+        [0, 1, 2, 3, 4, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23, 24, 34, 35];
+    const MORE_MANDATORY_ONES: [u16; 2] = [36, 39];
+    const NEVER_HIDDEN: [u16; 9] = [0, 1, 2, 5, 7, 10, 12, 36, 39];
+
+    /// Every attribute with a value of the least length that it may have.
+    fn all() -> impl Iterator<Item = (Attribute, Vec<u8>)> {
+        (0..=39).map(Attribute).filter_map(|attribute| Some((attribute, vec![0; *attribute.rules()?.length.start()])))
+    }
 
     fn read(body: &[u8], secret: Option<&[u8]>) -> Result<Avps, ReadError> {
         read_all(body, secret, Strictness::Refuse)
@@ -325,6 +366,43 @@ mod tests {
         let unopened = Err(ReadError::Mandatory { vendor: 0, attribute, fault: Fault::Unopened });
         assert_eq!(read(&[&hidden[..], &vector].concat(), Some(SECRET)), unopened);
         assert_eq!(read(&[&vector[..], &hidden].concat(), None), unopened);
+    }
+
+    #[test]
+    fn the_m_bit_of_each_attribute_is_that_of_the_rfc() {
+        assert_eq!(all().count(), 39);
+        for (attribute, value) in all() {
+            let mut out = Vec::new();
+            encode(&mut out, attribute, &value);
+            let mandatory = [&MANDATORY_ONES[..], &MORE_MANDATORY_ONES].concat().contains(&attribute.0);
+            // The reserved bits are zero.
+            assert_eq!(out[0] & 0xfc, if mandatory { 0x80 } else { 0 }, "{attribute}");
+        }
+    }
+
+    #[test]
+    fn values_that_must_not_be_hidden_are_never_hidden() {
+        let hiding = Hiding { secret: Zeroizing::new(SECRET.to_vec()), random_vector: RANDOM_VECTOR };
+        let before = Body::new(MessageType::SCCRQ).hide(Some(hiding.clone())).into_octets();
+        // Message Type and Random Vector come first and in the clear.
+        assert_eq!((&before[..2], &before[8..10]), (&hex!("8008")[..], &hex!("8016")[..]));
+        for (attribute, value) in all() {
+            let body = Body::new(MessageType::SCCRQ).hide(Some(hiding.clone())).bytes(attribute, &value);
+            let is_hidden = body.into_octets()[before.len()] & 0x40 != 0;
+            assert_eq!(is_hidden, !NEVER_HIDDEN.contains(&attribute.0), "{attribute}");
+        }
+    }
+
+    #[test]
+    fn a_hidden_value_that_must_not_be_hidden_is_not_used() {
+        for (attribute, value) in all() {
+            let mut body = Vec::new();
+            encode(&mut body, Attribute::RANDOM_VECTOR, &RANDOM_VECTOR);
+            encode_hidden(&mut body, attribute, &value, SECRET, &RANDOM_VECTOR);
+            let read = read_all(&body, Some(SECRET), Strictness::Tolerate).unwrap();
+            let used = read.list.iter().any(|avp| avp.attribute == attribute);
+            assert_eq!(used, !NEVER_HIDDEN.contains(&attribute.0), "{attribute}");
+        }
     }
 
     #[test]

@@ -112,6 +112,10 @@ impl Channel {
             receive_window: receive_window.clamp(1, MAX_RECEIVE_WINDOW),
             //= rfc2661 4.4.3 "messages MUST be sent to that peer with a Tunnel ID value of 0 in the header of all control messages."
             //= test: a_session_is_established_in_the_order_of_the_rfc, an_sccrq_that_names_no_tunnel_is_refused_at_tunnel_0
+            //= rfc2661 4.4.3 "The L2TP peer MUST place this value in the Tunnel ID header field of all control and data messages that it subsequently transmits over the associated tunnel."
+            //= test: a_session_is_established_in_the_order_of_the_rfc, two_tunnels_with_sessions_of_the_same_name_are_kept_apart
+            //= rfc2661 5.3 "Similarly, for cases where the Tunnel ID has not yet been assigned from the peer, the Tunnel ID MUST be sent as 0 and Assigned Tunnel ID AVP used to identify the tunnel."
+            //= test: a_session_is_established_in_the_order_of_the_rfc, close_while_the_sccrp_is_awaited_stops_the_tunnel_by_its_name
             tunnel_id: TunnelId::default(),
             peer_window: DEFAULT_WINDOW,
             queue: VecDeque::new(),

@@ -32,6 +32,8 @@ impl Introduction {
         let missing = |attribute| move || invalid(attribute);
         let version = message.u16(Attribute::PROTOCOL_VERSION).ok_or_else(missing(Attribute::PROTOCOL_VERSION))?;
         let [version, _revision] = version.to_be_bytes();
+        //= rfc2661 7.2.1 "If the version is earlier and not supported, a StopCCN MUST be sent to the peer and the originator cleans up and terminates the tunnel."
+        //= test: a_control_connection_is_accepted_in_the_order_of_the_rfc, another_protocol_version_is_refused_with_ours
         if u16::from_be_bytes([version, 0]) != PROTOCOL_VERSION {
             return Err(Error::UnsupportedVersion { version });
         }

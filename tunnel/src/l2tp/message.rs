@@ -90,6 +90,14 @@ impl ControlHeader {
         //= test: messages_are_written_as_xl2tpd_writes_them, headers_that_are_not_of_l2tpv2_are_refused
         //= rfc2661 3.1 "The P bit MUST be set to 0 for all control messages."
         //= test: messages_are_written_as_xl2tpd_writes_them, android_gets_its_call_with_a_window_of_one_and_bare_acknowledgments
+        //= rfc2661 3.1 "This bit MUST be set to 1 for control messages."
+        //= test: messages_are_written_as_xl2tpd_writes_them, headers_that_are_not_of_l2tpv2_are_refused
+        //= rfc2661 3.1 "All reserved bits MUST be set to 0 on outgoing messages and ignored on incoming messages."
+        //= test: reserved_bits_of_a_header_are_ignored_and_never_set, android_gets_its_call_with_a_window_of_one_and_bare_acknowledgments
+        //= rfc2661 3.1 "Ver MUST be 2, indicating the version of the L2TP data message header described in this document."
+        //= test: messages_are_written_as_xl2tpd_writes_them, headers_that_are_not_of_l2tpv2_are_refused
+        //= rfc2661 6.0 "Any "reserved" or "empty" fields MUST be sent as 0 values to allow for protocol extensibility."
+        //= test: messages_are_written_as_xl2tpd_writes_them, reserved_bits_of_a_header_are_ignored_and_never_set
         for field in [TYPE | LENGTH | SEQUENCE | VERSION, 0, self.tunnel_id.0, self.session_id.0, self.ns, self.nr] {
             out.extend_from_slice(&field.to_be_bytes());
         }
@@ -149,6 +157,8 @@ impl<'a> Packet<'a> {
         let flags = reader.u16("L2TP header")?;
         //= rfc2661 3.1 "Packets received with an unknown Ver field MUST be discarded."
         //= test: every_form_of_the_data_header_is_read, headers_that_are_not_of_l2tpv2_are_refused
+        //= rfc2661 8.1 "An L2TP implementation running on a system which does not support L2F MUST silently discard all L2F packets."
+        //= test: every_form_of_the_data_header_is_read, an_l2f_packet_gets_no_answer
         if flags & VERSION_MASK != VERSION {
             return Err(Malformed::Invalid("L2TP version"));
         }
@@ -317,6 +327,14 @@ impl Body {
     /// Starts a message with its Message Type.
     pub fn new(message_type: MessageType) -> Self {
         let mut octets = Vec::new();
+        //= rfc2661 4.4.1 "The M-bit MUST be set to 1 for all message types defined in this document."
+        //= test: the_m_bit_of_each_attribute_is_that_of_the_rfc, android_gets_its_call_with_a_window_of_one_and_bare_acknowledgments
+        //= rfc2661 4.4.1 "This AVP may not be hidden (the H-bit MUST be 0)."
+        //= test: values_that_must_not_be_hidden_are_never_hidden, message_type_must_come_first_in_the_clear
+        //= rfc2661 6.3 "The following AVP MUST be present in the SCCCN:"
+        //= test: a_session_is_established_in_the_order_of_the_rfc, message_type_must_come_first_in_the_clear
+        //= rfc2661 6.5 "The Following AVP MUST be present in the HELLO message:"
+        //= test: a_probe_sends_one_hello_at_once, message_type_must_come_first_in_the_clear
         avp::encode(&mut octets, Attribute::MESSAGE_TYPE, &message_type.0.to_be_bytes());
         Self { message_type, octets, hiding: None }
     }
@@ -327,6 +345,8 @@ impl Body {
         if let Some(hiding) = &hiding {
             //= rfc2661 4.3 "MUST precede the first AVP having an H bit of 1."
             //= test: values_are_hidden_from_a_lac_that_hides_its_own, the_m_bit_decides_about_what_cannot_be_used
+            //= rfc2661 4.4.1 "This AVP MUST precede the first AVP with the H bit set."
+            //= test: values_that_must_not_be_hidden_are_never_hidden, a_hidden_avp_uses_the_random_vector_before_it
             avp::encode(&mut self.octets, Attribute::RANDOM_VECTOR, &hiding.random_vector);
         }
         self.hiding = hiding;
@@ -454,6 +474,20 @@ mod tests {
         data(None).encode(&mut out, 2);
         data(Some(5)).encode(&mut out, 2);
         assert_eq!(out, hex!("4002 000a 0102 0304 4802 000e 0102 0304 0005 0000"));
+    }
+
+    #[test]
+    fn reserved_bits_of_a_header_are_ignored_and_never_set() {
+        // All of those that are reserved, and P.
+        assert_eq!(Packet::read(&hex!("fdf2000cea9a000000020003")), Packet::read(&ZLB));
+        let plain = hex!("4802 000e 0102 0304 0005 0000 aabb");
+        assert_eq!(Packet::read(&[&hex!("7df2")[..], &plain[2..]].concat()), Packet::read(&plain));
+        for id in [0, u16::MAX] {
+            assert_eq!(control(id, id, id, id).encode(&[0xff; 9])[..2], hex!("c802"));
+            let mut out = Vec::new();
+            DataHeader { tunnel_id: TunnelId(id), session_id: SessionId(id), ns: Some(id) }.encode(&mut out, 9);
+            assert_eq!(out[..2], hex!("4802"));
+        }
     }
 
     #[test]

@@ -121,6 +121,8 @@ impl Outcome {
         let error = self.error.or_else(|| (!self.text.is_empty()).then_some(ErrorCode::NONE));
         if let Some(error) = error {
             out.extend_from_slice(&error.0.to_be_bytes());
+            //= rfc2661 4.4.2 "Human readable text in all error messages MUST be provided in the UTF-8 charset using the Default Language [RFC2277]."
+            //= test: the_lns_is_told_why, text_is_shown_only_as_far_as_it_is_printable
             out.extend(self.text.chars().take(MAX_TEXT).collect::<String>().bytes());
         }
         out

@@ -102,6 +102,8 @@ impl Challenger {
 
     /// What the peer is told, and told again.
     pub(super) fn reply(&self) -> Option<Vec<u8>> {
+        //= rfc1994 4.1 "Based on this comparison, the authenticator MUST send a Success or Failure packet (described below)."
+        //= test: a_challenge_with_md5_is_asked_about_with_all_that_proves_it, a_refusal_comes_late_is_repeated_and_ends_the_link
         let (code, message) = self.answer.as_ref()?;
         //= rfc1994 4.2 "The Identifier field MUST be copied from the Identifier field of the Response which caused this reply."
         //= test: a_response_with_ms_chap_v2_is_asked_about_and_answered_with_the_proof_of_the_server, a_refusal_comes_late_is_repeated_and_ends_the_link

@@ -110,6 +110,8 @@ impl Chap {
         let is_answer = self.answered.as_ref().is_some_and(|answered| answered.id == packet.id);
         //= rfc1994 4.1 "Whenever a Challenge packet is received, the peer MUST transmit a CHAP packet with the Code field set to 2 (Response)."
         //= test: the_md5_response_is_that_of_another_implementation, the_same_challenge_gets_the_same_response_and_another_gets_another
+        //= rfc1994 1.1 "An implementation which does not include this option MUST be prepared to interoperate with another implementation which does include the option."
+        //= test: a_link_with_ms_chap_v2_comes_up_and_carries_packets, the_same_challenge_gets_the_same_response_and_another_gets_another
         match ChapCode(packet.code) {
             ChapCode::CHALLENGE => self.handle_challenge(packet).unwrap_or(Outcome::Ignored),
             ChapCode::SUCCESS if is_answer => self.handle_success(packet.data),
@@ -151,6 +153,8 @@ impl Chap {
 
     fn handle_success(&self, message: &[u8]) -> Outcome {
         match self.answered.as_ref().and_then(|answered| answered.expected.as_deref()) {
+            //= rfc1994 4.2 "It is intended to be human readable, and MUST NOT affect operation of the protocol."
+            //= test: success_counts_only_as_the_answer_to_a_challenge, failures_are_taken_apart
             None => Outcome::Accepted,
             //= rfc2759 5 "The authenticating peer MUST verify the authenticator response when a Success packet is received."
             //= test: an_authenticator_that_does_not_know_the_password_is_found_out, an_authenticator_without_the_password_gets_no_link

@@ -64,6 +64,8 @@ impl Echo {
             self.lost = self.lost.saturating_add(1);
             lost = Some(self.lost);
         }
+        //= rfc1661 5.8 "On transmission, the Identifier field MUST be changed whenever the content of the Data field changes, and whenever a valid reply has been received for a previous request."
+        //= test: each_terminate_request_and_each_echo_has_an_identifier_of_its_own, echoes_are_sent_when_nothing_comes_and_counted_when_they_are_lost
         self.id = self.id.wrapping_add(1);
         self.pending = Some((self.id, now));
         self.next = Some(now + self.interval.min(REPLY_WAIT));

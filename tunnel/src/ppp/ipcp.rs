@@ -152,6 +152,9 @@ fn judge_by(assignment: &Assignment, options: &[ConfigOption<'_>], last: bool, o
             OptionType::PRIMARY_DNS => assignment.dns.first().copied(),
             OptionType::SECONDARY_DNS => assignment.dns.get(1).copied(),
             //= out: rfc1332 4.1 "All compressed TCP packets must set the C bit in every change mask, and must include the slot identifier." Van Jacobson compression is rejected
+            //= out: rfc1332 4 "Each end of the link must separately request this option if bi-directional compression is desired." Van Jacobson compression is rejected
+            //= out: rfc1332 4.1 "0 The slot identifier must not be compressed." Van Jacobson compression is rejected
+            //= out: rfc1332 4.1 "The slot identifier must not be compressed if there is no ability for the PPP link level to indicate an error in reception to the decompression module." Van Jacobson compression is rejected
             // Van Jacobson headers do not survive loss and reordering, and there are no NetBIOS name servers.
             _ => None,
         };
@@ -165,6 +168,8 @@ fn judge_by(assignment: &Assignment, options: &[ConfigOption<'_>], last: bool, o
     //= test: a_peer_that_asks_for_no_address_is_told_it_once_and_then_left_alone, a_server_naks_another_address_and_name_server_with_the_assigned_ones
     //= rfc1332 3.3 "If negotiation about the remote IP-address is required, and the peer did not provide the option in its Configure-Request, the option SHOULD be appended to a Configure-Nak."
     //= test: a_peer_that_asks_for_no_address_is_told_it_once_and_then_left_alone, a_client_that_has_no_ipcp_gets_no_link_and_one_without_options_does
+    //= rfc1661 5.3 "Any value fields for the option MUST indicate values acceptable to the Configure-Nak sender."
+    //= test: a_peer_that_asks_for_no_address_is_told_it_once_and_then_left_alone, a_server_naks_another_address_and_name_server_with_the_assigned_ones
     if !asks && offers && !last {
         write_option(&mut nak, OptionType::IP_ADDRESS.0, &assignment.peer.octets());
     }

@@ -102,6 +102,8 @@ impl Lcp {
             Role::Client(client) => Side::Peer { auth: client.auth.clone(), wanted: None, refused: None, proposed: 0 },
             Role::Server(server) => Side::Authenticator { left: server.auth.clone(), declined: false },
         };
+        //= rfc1661 6.4 "Before this Configuration Option is requested, an implementation MUST choose its Magic-Number."
+        //= test: the_magic_number_is_chosen_before_it_is_asked_for_and_differs_from_link_to_link, our_request_follows_naks_and_rejects
         Self { side, mru: Some(mru), magic: Some(magic(&mut rng)), rng, peer_mru: DEFAULT_MRU }
     }
 
@@ -168,6 +170,8 @@ impl Lcp {
         }
     }
 
+    //= rfc1661 5.8 "Until the Magic-Number Configuration Option has been successfully negotiated, the Magic-Number MUST be transmitted as zero."
+    //= test: without_a_magic_number_echoes_carry_zero, echoes_are_sent_when_nothing_comes_and_counted_when_they_are_lost
     /// What our echoes carry: the magic number, or zero without one (RFC 1661 section 5.8).
     pub(super) fn magic(&self) -> u32 {
         self.magic.unwrap_or_default()
@@ -184,6 +188,10 @@ impl Lcp {
                 }
             }
             (OptionType::AUTHENTICATION_PROTOCOL, _) => self.judge_authentication(option, nak, reject),
+            //= rfc1661 6.4 "If an implementation does transmit a Configure-Request with a Magic-Number Configuration Option, then it MUST NOT respond with a Configure-Reject when it receives a Configure-Request with a Magic-Number Configuration Option."
+            //= test: a_peer_may_ask_for_everything_that_pppd_asks_for, a_magic_number_is_never_rejected_by_an_end_that_has_one_itself
+            //= rfc1661 6.4 "That is, if an implementation desires to use Magic Numbers, then it MUST also allow its peer to do so."
+            //= test: a_peer_may_ask_for_everything_that_pppd_asks_for, a_magic_number_is_never_rejected_by_an_end_that_has_one_itself
             // Who asks for a number has to let the peer have one, whatever it names.
             (OptionType::MAGIC_NUMBER, data) if data.len() == 4 || self.magic.is_some() => {
                 //= rfc1661 6.4 "To determine this, a Configure-Nak MUST be sent specifying a different Magic-Number value."
@@ -195,10 +203,14 @@ impl Lcp {
                     write_option(nak, option.kind, &magic(&mut self.rng).to_be_bytes());
                 }
             }
+            //= rfc1661 5.3 "Options which have no value fields (boolean options) MUST use the Configure-Reject reply instead."
+            //= test: a_peer_may_ask_for_everything_that_pppd_asks_for, what_is_not_wanted_is_rejected_in_order_and_before_anything_is_naked
             // They say what the peer can take. We send neither escapes nor compressed fields, which it takes as well.
             (OptionType::ASYNC_CONTROL_CHARACTER_MAP, &[_, _, _, _])
             | (OptionType::PROTOCOL_FIELD_COMPRESSION | OptionType::ADDRESS_AND_CONTROL_FIELD_COMPRESSION, &[]) => {}
             // Callback, multilink, link quality and whatever else there is, or a length that the type does not have.
+            //= rfc1661 1.1 "An implementation which does not include this option MUST be prepared to interoperate with another implementation which does include the option."
+            //= test: windows, a_peer_that_insists_is_given_up_and_told_by_what
             _ => reject.extend(option.whole),
         }
     }
@@ -214,6 +226,8 @@ impl Negotiate for Lcp {
     fn request(&self) -> Vec<u8> {
         let mut out = Vec::new();
         if let Some(mru) = self.mru {
+            //= rfc1661 6.1 "If smaller packets are requested, an implementation MUST still be able to receive the full 1500 octet information field in case link synchronization is lost."
+            //= test: a_packet_of_1500_octets_is_taken_although_a_smaller_mru_is_asked_for, packets_survive_a_round_and_padding_is_cut_off
             write_option(&mut out, OptionType::MAXIMUM_RECEIVE_UNIT.0, &mru.to_be_bytes());
         }
         if let Side::Authenticator { left, .. } = &self.side
@@ -221,10 +235,10 @@ impl Negotiate for Lcp {
         {
             //= rfc1661 3.5 "then it MUST request the use of that authentication protocol during Link Establishment phase."
             //= test: the_client_may_choose_among_what_is_configured, a_client_that_refuses_every_authentication_gets_no_link
-            //= rfc1661 6.2 "Configuration Options in its Configure-Request packets."
-            //= test: a_server_follows_a_nak_to_a_protocol_that_it_has_and_else_demands_the_next, router_os_that_may_use_pap_alone
             //= rfc1994 1 "If authentication of the link is desired, an implementation MUST specify the Authentication-Protocol Configuration Option"
             //= test: the_client_may_choose_among_what_is_configured, a_client_that_refuses_every_authentication_gets_no_link
+            //= rfc1661 6.2 "An implementation MUST NOT include multiple Authentication-Protocol Configuration Options in its Configure-Request packets."
+            //= test: a_server_asks_for_one_authentication_protocol_at_a_time, a_server_follows_a_nak_to_a_protocol_that_it_has_and_else_demands_the_next
             write_option(&mut out, OptionType::AUTHENTICATION_PROTOCOL.0, &authentication_data(*auth));
         }
         if let Some(magic) = self.magic {
@@ -261,6 +275,8 @@ impl Negotiate for Lcp {
         }
     }
 
+    //= rfc1661 5.3 "Since the Nak'd Option has been modified by the peer, the implementation MUST be able to handle an Option length which is different from the original Configure-Request."
+    //= test: a_server_follows_a_nak_to_a_protocol_that_it_has_and_else_demands_the_next, addresses_come_by_nak_and_go_by_reject
     fn handle_nak(&mut self, kind: u8, value: &[u8]) {
         match (OptionType(kind), value) {
             (OptionType::MAXIMUM_RECEIVE_UNIT, &[high, low]) => {

@@ -1,5 +1,6 @@
 //! The computations of MS-CHAPv2 (RFC 2759 section 8).
 
+//= out: rfc2759 0 "In this document, the key words "MAY", "MUST, "MUST NOT", "optional", "recommended", "SHOULD", and "SHOULD NOT" are to be interpreted as described in [3]." it says how words are to be read and demands nothing
 //= out: rfc2759 7 "Reserved 8 octets, must be zero." a password is not changed over the link: its owner does that where it is kept
 use std::fmt::Write as _;
 

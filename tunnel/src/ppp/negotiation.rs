@@ -250,6 +250,8 @@ impl<N: Negotiate> ControlProtocol<N> {
             Code::CODE_REJECT => {
                 // Without the seven codes there is no negotiation.
                 let is_harmless = packet.data.first().is_none_or(|code| *code > Code::CODE_REJECT.0);
+                //= rfc1661 4.3 "The implementation MUST stop sending the offending packet type."
+                //= test: a_code_that_was_rejected_is_not_sent_again, a_rejected_ipv6cp_is_asked_for_no_more
                 self.rejected |= packet.data.first().map_or(0, |code| bit(*code));
                 self.handle_reject(now, is_harmless);
             }
@@ -274,6 +276,8 @@ impl<N: Negotiate> ControlProtocol<N> {
         next != self.state || !actions.is_empty()
     }
 
+    //= rfc1661 5.1 "Upon reception of a Configure-Request, an appropriate reply MUST be transmitted."
+    //= test: the_options_of_a_request_are_acknowledged_as_they_are, what_is_not_wanted_is_rejected_in_order_and_before_anything_is_naked
     fn handle_request(&mut self, now: Instant, packet: &Packet<'_>) {
         if matches!(self.state, State::Initial | State::Starting) {
             return;
@@ -295,6 +299,11 @@ impl<N: Negotiate> ControlProtocol<N> {
             Judgement::Nak(options) => {
                 //= rfc1661 5.3 "then the implementation MUST transmit a Configure-Nak."
                 //= test: a_magic_number_of_zero_or_our_own_is_naked, a_peer_may_ask_for_everything_that_pppd_asks_for
+                //= rfc1661 5.3 "All acceptable Configuration Options are filtered out of the Configure-Nak, but otherwise the Configuration Options from the Configure-Request MUST NOT be reordered."
+                //= test: a_nak_keeps_the_order_and_says_what_is_acceptable, a_server_naks_another_address_and_name_server_with_the_assigned_ones
+                //= rfc1661 5.3 "Each Configuration Option which is allowed only a single instance MUST be modified to a value acceptable to the Configure-Nak sender."
+                //= test: a_nak_keeps_the_order_and_says_what_is_acceptable, a_magic_number_of_zero_or_our_own_is_naked
+                //= out: rfc1661 5.3 "When a particular type of Configuration Option can be listed more than once with different values, the Configure-Nak MUST include a list of all values for that option which are acceptable to the Configure-Nak sender." no option that is negotiated here can be listed more than once
                 self.naks_sent = self.naks_sent.saturating_add(1);
                 (Code::CONFIGURE_NAK, options.as_slice())
             }
@@ -311,6 +320,8 @@ impl<N: Negotiate> ControlProtocol<N> {
 
     fn handle_refusal(&mut self, now: Instant, packet: &Packet<'_>) {
         let Ok(options) = options(packet.data) else { return };
+        //= rfc1661 5.4 "Additionally, the Configuration Options in a Configure-Reject MUST be a proper subset of those in the last transmitted Configure-Request."
+        //= test: our_request_follows_naks_and_rejects, a_reject_counts_only_with_options_of_the_last_request
         if packet.code == Code::CONFIGURE_REJECT.0 && !self.are_of_request(&options) {
             return;
         }
@@ -361,10 +372,14 @@ impl<N: Negotiate> ControlProtocol<N> {
             // The owner opened the lower layer before, and ends by the signals of what happened.
             Action::ThisLayerStarted | Action::ThisLayerFinished => {}
             Action::InitializeRestartCount => {
+                //= rfc1661 4.4 "In addition to setting the Restart counter, the implementation MUST set the timeout period to the initial value when Restart timer backoff is used."
+                //= test: the_restart_timer_is_short_again_whenever_the_counter_begins_anew, a_silent_peer_gets_ten_requests_and_no_more
                 let Counters { max_terminate, max_configure, .. } = self.counters;
                 self.restarts = if self.is_terminating() { max_terminate } else { max_configure };
             }
             Action::ZeroRestartCount => {
+                //= rfc1661 4.4 "In addition to zeroing the Restart counter, the implementation MUST set the timeout period to an appropriate value."
+                //= test: whoever_is_told_to_terminate_pauses_for_a_restart_time_and_then_ends, a_terminate_request_is_acknowledged_whenever_it_comes
                 self.restarts = 0;
                 self.deadline = Some(now + self.counters.restart);
             }
@@ -378,12 +393,16 @@ impl<N: Negotiate> ControlProtocol<N> {
                 self.request = (id, data);
                 self.restart(now);
             }
+            //= rfc1661 5.5 "On transmission, the Identifier field MUST be changed whenever the content of the Data field changes, and whenever a valid reply has been received for a previous request."
+            //= test: each_terminate_request_and_each_echo_has_an_identifier_of_its_own, a_close_asks_the_peer_to_terminate_and_waits_for_its_answer
             Action::SendTerminateRequest => {
                 let id = self.next_id();
                 self.send(Packet { code: Code::TERMINATE_REQUEST.0, id, data: &[] }.frame(N::PROTOCOL));
                 self.restart(now);
             }
             Action::SendConfigureAck | Action::SendConfigureNak => {
+                //= rfc1661 5 "The Length MUST NOT exceed the MRU of the link."
+                //= test: an_answer_that_the_peer_could_not_read_is_not_sent, rejects_are_cut_to_the_mru_of_the_peer
                 // A peer that asks for more than it could read itself gets no answer.
                 let fits =
                     |packet: &&Packet<'_>| self.truncated(CONTROL_HEADER, packet.data).len() == packet.data.len();

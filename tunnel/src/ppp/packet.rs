@@ -7,6 +7,8 @@ use crate::wire::{Malformed, Reader};
 /// All-Stations and Unnumbered Information (RFC 1662 section 3.1): the address and the control field of every frame.
 const ADDRESS_AND_CONTROL: [u8; 2] = [0xff, 0x03];
 
+//= out: rfc1661 2 "Also, all Protocols MUST be assigned such that the least significant bit of the most significant octet equals "0"." a demand on those who assign numbers; a field that begins with an odd octet is read as a compressed one
+//= out: rfc1661 2 "Developers of new protocols MUST obtain a number from the Internet Assigned Numbers Authority (IANA), at IANA@isi.edu." no protocol is developed here
 registry! {
     /// The Protocol field (RFC 1661 section 2, and the Assigned Numbers).
     pub struct Protocol(u16) {
@@ -50,8 +52,12 @@ registry! {
 pub fn split(frame: &[u8]) -> Result<(Protocol, &[u8]), Malformed> {
     let mut reader = Reader::new(frame.strip_prefix(&ADDRESS_AND_CONTROL).unwrap_or(frame));
     let first = reader.u8("protocol field")?;
-    //= rfc1661 2 "All Protocols MUST be odd"
-    //= test: frames_are_read_with_every_kind_of_header, frames_are_read_with_every_kind_of_header
+    //= rfc1661 2 "All Protocols MUST be odd; the least significant bit of the least significant octet MUST equal "1"."
+    //= test: frames_are_read_with_every_kind_of_header, protocols_that_are_even_or_begin_oddly_are_rejected_as_unknown
+    //= rfc1661 2 "Frames received which don't comply with these rules MUST be treated as having an unrecognized Protocol."
+    //= test: frames_are_read_with_every_kind_of_header, protocols_that_are_even_or_begin_oddly_are_rejected_as_unknown
+    //= rfc1661 6.5 "When negotiated, PPP implementations MUST accept PPP packets with either double-octet or single-octet Protocol fields, and MUST NOT distinguish between them."
+    //= test: frames_are_read_with_every_kind_of_header, protocols_that_are_even_or_begin_oddly_are_rejected_as_unknown
     // Protocol numbers end in an odd octet and begin with an even one.
     let protocol =
         if first & 1 == 1 { u16::from(first) } else { u16::from_be_bytes([first, reader.u8("protocol field")?]) };
@@ -64,6 +70,10 @@ pub fn write_header(out: &mut Vec<u8>, protocol: Protocol) {
     //= test: every_packet_has_whole_address_control_and_protocol_fields_whatever_the_peer_takes, frames_are_read_with_every_kind_of_header
     //= rfc1661 6.6 "The Address and Control fields MUST NOT be compressed when sending any LCP packet."
     //= test: every_packet_has_whole_address_control_and_protocol_fields_whatever_the_peer_takes, every_packet_has_whole_address_control_and_protocol_fields_whatever_the_peer_takes
+    //= rfc1661 6.5 "Compressed Protocol fields MUST NOT be transmitted unless this Configuration Option has been negotiated."
+    //= test: every_packet_has_whole_address_control_and_protocol_fields_whatever_the_peer_takes, frames_are_read_with_every_kind_of_header
+    //= rfc1661 6.6 "By default, all implementations MUST transmit frames with Address and Control fields appropriate to the link framing."
+    //= test: every_packet_has_whole_address_control_and_protocol_fields_whatever_the_peer_takes, frames_are_read_with_every_kind_of_header
     out.extend(ADDRESS_AND_CONTROL);
     out.extend(protocol.0.to_be_bytes());
 }

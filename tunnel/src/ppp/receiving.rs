@@ -18,6 +18,8 @@ impl Ppp {
             //= test: every_frame_in_every_phase_of_the_client_does_what_is_written_down, every_frame_in_every_phase_of_the_server_does_what_is_written_down
             //= rfc1661 3.5 "All other packets received during this phase MUST be silently discarded."
             //= test: a_link_with_ms_chap_v2_comes_up_and_carries_packets, nothing_passes_before_the_authentication
+            //= rfc1661 3.5 "An implementation MUST NOT allow the exchange of link quality determination packets to delay authentication indefinitely."
+            //= test: link_quality_reports_do_not_hold_the_authentication_up, every_frame_in_every_phase_of_the_client_does_what_is_written_down
             // RFC 1661 section 3.5: until it is their turn, packets of other protocols are silently discarded.
             (Protocol::PAP | Protocol::CHAP | Protocol::EAP, Ok(packet)) if self.lcp.is_opened() => {
                 self.handle_authentication(now, protocol, &packet);
@@ -69,6 +71,7 @@ impl Ppp {
             Code::PROTOCOL_REJECT if !self.lcp.is_opened() => {}
             Code::PROTOCOL_REJECT => self.handle_protocol_reject(now, packet.data),
             Code::ECHO_REQUEST => self.handle_echo_request(packet),
+            //= out: rfc1661 6.4 "All received Magic-Number fields MUST be equal to either zero or the peer's unique Magic-Number, depending on whether or not the peer negotiated a Magic-Number." a demand on the peer: a reply with any number shows that it lives, and a request with our own, which is a loop, gets no answer
             Code::ECHO_REPLY => {
                 if let Some(round_trip) = self.echo.handle_reply(now, packet.id) {
                     self.emit(Event::EchoReply { round_trip });
@@ -76,6 +79,9 @@ impl Ppp {
             }
             //= rfc1661 5.9 "On reception, the receiver MUST silently discard"
             //= test: discard_requests_get_no_answer, every_frame_in_every_phase_of_the_client_does_what_is_written_down
+            //= out: rfc1661 5.9 "Discard-Request packets MUST only be sent in the LCP Opened state." no Discard-Request is sent
+            //= out: rfc1661 5.9 "The Identifier field MUST be changed for each Discard-Request sent." no Discard-Request is sent
+            //= out: rfc1661 5.9 "Until the Magic-Number Configuration Option has been successfully negotiated, the Magic-Number MUST be transmitted as zero." no Discard-Request is sent
             // They ask for nothing (RFC 1661 section 5.9, RFC 1570 section 2).
             Code::DISCARD_REQUEST | Code::IDENTIFICATION | Code::TIME_REMAINING => {}
             _ => self.lcp.handle(now, packet),

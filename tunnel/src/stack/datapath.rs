@@ -6,6 +6,18 @@
 //= out: rfc3193 2.1 "All the IPsec-mandated ciphersuites (described in RFC 2406 [4] and RFC 2402 [3]), including NULL encryption MUST be supported." DES is broken and a tunnel without confidentiality is not offered
 //= out: rfc3193 4 "The initiator MUST parse the result and error code information and send a new SCCRQ" a redirection to another address is shown as the failure of the attempt; it would lead to a gateway that nobody configured
 //= out: rfc3193 4 "To allow for this behavior when using L2TP and IPsec, when the responder chooses a new IP address it MUST send a StopCCN to the initiator, with the Result and Error Code AVP present." the server never chooses another address
+//= out: rfc3193 1.2 "In this document, the key words "MAY", "MUST, "MUST NOT", "OPTIONAL", "RECOMMENDED", "SHOULD", and "SHOULD NOT", are to be interpreted as described in [2]." it says how words are to be read and demands nothing
+//= out: rfc3193 2.1 "Note that although an implementation MUST support all IPsec ciphersuites, it is an operator choice which ones will be used." DES is broken and a tunnel without confidentiality is not offered
+//= out: rfc3193 4 "The Result Code MUST be set to 2 (General Error) and the Error Code SHOULD be set to 7 (Try Another)." the server never chooses another address
+//= out: rfc3193 4 "If the Error Code is set to 7, then the optional error message MUST be present and the contents MUST contain the IP address (ASCII encoded) that the Responder desires to use for subsequent communications." the server never chooses another address
+//= out: rfc3193 4.2.3 "The new address the responder chooses to use MUST be reflected in the result and error code AVP of a STOPCCN message." the server never chooses another address
+//= out: rfc3193 4.2.3 "The Result Code MUST be set to 2 (General Error) and the Error Code MUST be set to 7 (Try Another)." the server never chooses another address
+//= out: rfc3193 4.2.3 "The optional error message MUST be present and the contents MUST contain the IP address (ASCII encoded) the Responder desires to use for subsequent communications." the server never chooses another address
+//= out: rfc3193 4.2.3 "The STOPCCN Message MUST be sent using the same address and UDP port information which the initiator used to send the SCCRQ." the server never chooses another address
+//= out: rfc3193 4.2.3 "Upon receiving the STOPCCN, the initiator MUST parse the IP address from the Result and Error Code AVP and perform the necessary sanity checks to verify this is a correctly formatted address." a redirection to another address is shown as the failure of the attempt; it would lead to a gateway that nobody configured
+//= out: rfc3193 4.2.4 "This decision MUST be made before sending the SCCRP." the server never chooses another port
+//= out: rfc3193 4.2.5 "The initial filter set at both sides MUST include the following filter:" an end has one role: the client is not called, and the server does not call
+//= out: rfc3193 5.1.1 "In order to provide segregation of traffic between users when user authentication is used, the client MUST ensure that only traffic from that particular user is sent down the L2TP tunnel." IKE authenticates a machine or a pod and no user; what a pod sends into its tunnel is the business of its owner
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -79,6 +91,12 @@ impl Datapath {
         Self { pairs: Vec::new(), current: None, count: 0, limits, truncation: None, peer_port: L2TP_PORT, rng }
     }
 
+    //= rfc3193 2 "An L2TP security protocol MUST also provide a scalable approach to key management."
+    //= test: each_kind_of_key_establishes_with_each_hash_and_names_the_subjects, a_client_whose_certificate_cannot_be_believed_is_told_and_refused
+    //= rfc3193 2.1 "An L2TP security protocol MUST also provide a scalable approach to key management."
+    //= test: each_kind_of_key_establishes_with_each_hash_and_names_the_subjects, a_client_whose_certificate_cannot_be_believed_is_told_and_refused
+    //= rfc3193 2.1 "L2TP security MUST meet the key management requirements of the IPsec protocol suite."
+    //= test: both_phases_are_renewed_for_hours_without_a_new_session, a_wrong_password_and_a_wrong_key_are_refused_and_counted
     /// Opens an inbound SA.
     pub(super) fn install_inbound(&mut self, sa: &ike::Sa) -> Result<(), esp::InvalidSa> {
         let inbound = InboundSa::new(sa.spi, &keys(sa), self.lifetime(sa))?;
@@ -180,7 +198,13 @@ impl Datapath {
         let outbound = self.pairs.iter_mut().find(|pair| Some(pair.spi) == current);
         //= rfc3193 4.2.2 "If the SA cannot be setup for some reason, the packet MUST be dropped."
         //= test: packets_move_to_a_new_pair_when_the_peer_uses_it_or_after_a_while, without_an_sa_nothing_is_sent
+        //= rfc3193 4.2.2 "In either case, this filter MUST be present before the L2TP tunnel setup messages start to flow."
+        //= test: packets_move_to_a_new_pair_when_the_peer_uses_it_or_after_a_while, without_an_sa_nothing_is_sent
         let outbound = outbound.and_then(|pair| pair.outbound.as_mut()).ok_or(esp::SealError::Exhausted)?;
+        //= rfc2661 8.1 "Once the source and destination ports and addresses are established, they MUST remain static for the life of the tunnel."
+        //= test: the_port_that_the_peer_answers_from_is_the_one_that_it_is_sent_to, only_udp_for_port_1701_is_taken
+        //= rfc2661 8.2 "When operating in IP environments, L2TP MUST offer the UDP encapsulation described in 8.1 as its default configuration for IP operation."
+        //= test: the_port_that_the_peer_answers_from_is_the_one_that_it_is_sent_to, only_udp_for_port_1701_is_taken
         let header = udp_header(path, peer_port, parts);
         let [first, second] = parts;
         //= rfc3193 2.1 "To meet the above requirements, all L2TP security compliant implementations MUST implement IPsec ESP for securing both L2TP control and data packets."
@@ -194,6 +218,8 @@ impl Datapath {
         //= test: many_clients_behind_one_nat_with_one_inner_address_are_all_served, an_spi_names_its_slot
         //= rfc4303 3.4.2 "If no valid Security Association exists for this packet, the receiver MUST discard the packet; this is an auditable event."
         //= test: a_packet_of_an_unknown_sa_is_dropped, the_newest_pair_that_is_left_takes_over
+        //= rfc4303 2.1 "In practice, an implementation MAY choose any method to accelerate this search, although its externally visible behavior MUST be functionally equivalent to having searched the SAD in the above order."
+        //= test: many_clients_behind_one_nat_with_one_inner_address_are_all_served, a_packet_of_an_unknown_sa_is_dropped
         let pair = self.pairs.iter_mut().find(|pair| pair.spi == spi).ok_or(Refused::UnknownSpi)?;
         //= rfc3193 2.1 "The L2TP security protocol MUST provide authentication, integrity and replay protection for control packets."
         //= test: a_client_dials_in_and_packets_go_both_ways, every_changed_or_missing_octet_is_noticed
@@ -201,6 +227,10 @@ impl Datapath {
         //= test: what_one_end_seals_the_other_opens_under_every_suite, every_changed_or_missing_octet_is_noticed
         //= rfc3193 2.1 "The implementations MUST implement replay protection mechanisms of IPsec."
         //= test: the_window_moves_only_for_authentic_packets_and_takes_each_once, each_number_is_taken_once
+        //= rfc3193 2 "To address these threats, the L2TP security protocol MUST be able to provide authentication, integrity and replay protection for control packets."
+        //= test: a_client_dials_in_and_packets_go_both_ways, every_changed_or_missing_octet_is_noticed
+        //= rfc3193 2 "It MUST be able to provide integrity and replay protection of data packets, and MAY be able to protect confidentiality of data packets."
+        //= test: the_window_moves_only_for_authentic_packets_and_takes_each_once, every_changed_or_missing_octet_is_noticed
         let opened = pair.inbound.open(packet).map_err(Refused::Esp)?;
         if let Some(truncation) = pair.inbound.truncation()
             && let Some(outbound) = &mut pair.outbound
@@ -213,6 +243,8 @@ impl Datapath {
         if pair.outbound.as_ref().is_some_and(|outbound| outbound.ready_at.is_some()) {
             self.switch_to(spi);
         }
+        //= rfc3948 1 "L2TP/IPsec clients MUST support the modes as defined in [RFC3193]."
+        //= test: a_client_dials_in_and_packets_go_both_ways, only_udp_for_port_1701_is_taken
         if opened.next_header != PROTOCOL_UDP {
             return Err(Refused::NotL2tp);
         }
@@ -273,6 +305,7 @@ fn keys(sa: &ike::Sa) -> esp::Keys {
     esp::Keys { proposal: sa.proposal, encryption: sa.encryption_key.clone(), integrity: sa.integrity_key.clone() }
 }
 
+//= out: rfc2661 8.1 "The default for any L2TP implementation is that UDP checksums MUST be enabled for both control and data messages." over IPv4 none is sent to any peer: ESP protects the same octets, and behind a NAT the checksum would be wrong; a peer that demands one drops everything, and none is known
 /// The UDP header in front of an L2TP message. Over IPv4 the checksum is zero, "none" (RFC 768): ESP protects the octets, and
 /// the receiver could not verify it behind a NAT. Over IPv6 it must not be zero (RFC 8200 section 8.1).
 fn udp_header(path: (IpAddr, IpAddr), peer_port: u16, parts: [&[u8]; 2]) -> [u8; UDP_HEADER] {

@@ -280,6 +280,9 @@ impl Server {
     //= test: many_clients_behind_one_nat_with_one_inner_address_are_all_served, nobody_sends_in_the_name_of_another_or_to_where_nothing_is_forwarded
     //= out: rfc3948 1 "IPsec tunnel mode clients MUST support tunnel mode." L2TP travels in transport mode (RFC 3193 section 2.1)
     //= out: rfc3948 3.1.1 "Depending on local policy, one of the following MUST be done:" L2TP travels in transport mode (RFC 3193 section 2.1)
+    //= out: rfc3948 3.1.2 "Tunnel mode TCP checksums MUST be verified." L2TP travels in transport mode (RFC 3193 section 2.1)
+    //= rfc3948 Appendix.A "Sections 5.1 and 5.2 say that you MUST avoid this problem."
+    //= test: many_clients_behind_one_nat_with_one_inner_address_are_all_served, nobody_sends_in_the_name_of_another_or_to_where_nothing_is_forwarded
     fn handle_esp(&mut self, now: Instant, spi: u32, remote: SocketAddr, packet: &mut [u8]) {
         let slot = slots::of_spi(spi);
         let (slots, mut context) = self.parts(now);

@@ -72,6 +72,10 @@ impl Lac {
         self.send(SessionId::default(), body);
     }
 
+    //= rfc2661 4.4.4 "Before the Assigned Session ID AVP is received from a peer, messages MUST be sent to that peer with a Session ID of 0 in the header of all control messages."
+    //= test: a_session_is_established_in_the_order_of_the_rfc, a_call_that_the_lns_has_not_named_is_ended_at_session_0_by_our_name_of_it
+    //= rfc2661 5.3 "For the cases where a Session ID has not yet been assigned by the peer (i.e., during establishment of a new session or tunnel), the Session ID field MUST be sent as 0, and the Assigned Session ID AVP within the message MUST be used to identify the session."
+    //= test: a_session_is_established_in_the_order_of_the_rfc, a_call_that_the_lns_has_not_named_is_ended_at_session_0_by_our_name_of_it
     pub(super) fn send_icrq(&mut self) {
         let body = self
             .body(MessageType::ICRQ)

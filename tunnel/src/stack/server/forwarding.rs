@@ -84,6 +84,8 @@ impl Server {
         }
         if packet::is_whole_only(packet) {
             self.counters.drop_packet("mtu");
+            //= rfc4303 3.3.4 "In any case, an ESP implementation MUST support generation of ICMP PMTU messages (or equivalent internal signaling for native host implementations) to minimize the likelihood of fragmentation."
+            //= test: a_packet_that_does_not_fit_is_cut_or_its_sender_hears_what_fits, errors_and_later_pieces_are_never_answered
             let answer = self.may_complain(now, slot, session);
             let answer = answer.then(|| packet::too_big(packet, mtu, self.config.addresses.local)).flatten();
             match (answer, from) {
@@ -94,6 +96,8 @@ impl Server {
             }
             return;
         }
+        //= rfc1332 2.1 "Larger IP datagrams must be fragmented as necessary."
+        //= test: a_packet_that_does_not_fit_is_cut_or_its_sender_hears_what_fits, a_packet_is_cut_at_multiples_of_eight_and_put_together_again
         let pieces = packet::fragments(packet, mtu);
         if pieces.is_empty() {
             self.counters.drop_packet("mtu");

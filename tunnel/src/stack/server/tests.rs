@@ -3,6 +3,7 @@
 mod flood;
 mod ipv6;
 mod outside;
+mod ports;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -60,6 +61,8 @@ struct Town {
     outside: Outside,
     /// Whether clients that dial speak IPv6 inside.
     ipv6: bool,
+    /// Whether clients that dial ask the server for nothing by themselves for five minutes.
+    quiet: bool,
     server: Server,
     clients: Vec<Client>,
     events: Vec<Event>,
@@ -118,7 +121,8 @@ impl Town {
         let secrets = secrets(&config);
         let server = Server::new(config, secrets, seed(7), now, 1_700_000_000);
         let (clients, events, device) = (Vec::new(), Vec::new(), Vec::new());
-        Self { now, outside, ipv6: false, server, clients, events, device, open: true, first: None, largest: [0; 2] }
+        let (ipv6, quiet, open, first, largest) = (false, false, true, None, [0; 2]);
+        Self { now, outside, ipv6, quiet, server, clients, events, device, open, first, largest }
     }
 
     fn apply(&mut self, change: impl FnOnce(&mut serde_json::Value)) {
@@ -135,7 +139,7 @@ impl Town {
 
     fn dial_with(&mut self, user: &'static str, password: &'static str, psk: &'static [u8]) -> usize {
         let number = u8::try_from(self.clients.len()).unwrap();
-        let text = serde_json::json!({
+        let mut text = serde_json::json!({
             "peers": [{"address": self.outside.server}],
             "network": {"ipv6": self.ipv6},
             "credentials":
@@ -143,6 +147,12 @@ impl Town {
             "ike": {"proposals": ["aes128-sha1-ecp256"]},
             "esp": {"proposals": ["aes128-sha256"]},
         });
+        if self.quiet {
+            text["ike"]["dpd"] = serde_json::json!({"intervalSeconds": 3_600, "timeoutSeconds": 7_200});
+            text["l2tp"] = serde_json::json!({"helloSeconds": 3_600});
+            text["ppp"] = serde_json::json!({"echoSeconds": 3_600});
+            text["healthCheck"] = serde_json::json!({"intervalSeconds": 300});
+        }
         let tunnel = Tunnel::new(&config::parse(&text.to_string()).unwrap(), seed(100 + number));
         let base = 20_000 + 10 * u16::from(number);
         let ports = [base, base + 1];

@@ -55,6 +55,19 @@ fn close_sends_cdn_then_stop_ccn_and_waits_for_both() {
 }
 
 #[test]
+fn a_call_that_the_lns_has_not_named_is_ended_at_session_0_by_our_name_of_it() {
+    let script = Script { acknowledges_only: vec![MessageType::ICRQ], ..Script::default() };
+    let mut pair = Pair::new(config(), script);
+    pair.connect();
+    pair.run(SECOND);
+    pair.lac.close(pair.now, CloseReason::Administrative);
+    pair.run(SECOND);
+    assert!(pair.words().iter().any(|line| line.contains("CDN to tunnel")), "{:?}", pair.words());
+    let cdn = pair.lns.received.iter().find(|message| message.message_type == MessageType::CDN).unwrap();
+    assert_eq!(cdn.u16(Attribute::ASSIGNED_SESSION_ID), Some(pair.lac.session_id.0));
+}
+
+#[test]
 fn the_lns_is_told_why() {
     let plain = |result| Outcome { result, error: None, text: String::new() };
     let text = "é".repeat(200);

@@ -171,15 +171,18 @@ fn an_icrp_without_a_session_id_is_refused() {
 
 #[test]
 fn another_protocol_version_is_refused_with_ours() {
-    let version = hex!("8008 0000 0002 0200");
-    let start = Instant::now();
-    let mut lac = Lac::new(config(), StdRng::seed_from_u64(4));
-    lac.connect(start);
-    let sccrp = Body::new(MessageType::SCCRP).raw(&version).u16(Attribute::ASSIGNED_TUNNEL_ID, 5);
-    let header = ControlHeader { tunnel_id: lac.tunnel_id, session_id: SessionId(0), ns: 0, nr: 1 };
-    lac.handle_message(start, &header.encode(&sccrp.into_octets()));
-    assert_eq!(lac.poll_event(), Some(Event::Failed(Error::UnsupportedVersion { version: 2 })));
-    let stop = std::iter::from_fn(|| lac.poll_transmit()).last().unwrap();
-    let Packet::Control(_, body) = Packet::read(&stop).unwrap() else { panic!() };
-    assert_eq!(Message::read(body, None).unwrap().value(Attribute::RESULT_CODE), Some(&hex!("0005 0100")[..]));
+    for version in [0, 2] {
+        let start = Instant::now();
+        let mut lac = Lac::new(config(), StdRng::seed_from_u64(4));
+        lac.connect(start);
+        let sccrp = Body::new(MessageType::SCCRP)
+            .u16(Attribute::PROTOCOL_VERSION, u16::from_be_bytes([version, 0]))
+            .u16(Attribute::ASSIGNED_TUNNEL_ID, 5);
+        let header = ControlHeader { tunnel_id: lac.tunnel_id, session_id: SessionId(0), ns: 0, nr: 1 };
+        lac.handle_message(start, &header.encode(&sccrp.into_octets()));
+        assert_eq!(lac.poll_event(), Some(Event::Failed(Error::UnsupportedVersion { version })));
+        let stop = std::iter::from_fn(|| lac.poll_transmit()).last().unwrap();
+        let Packet::Control(_, body) = Packet::read(&stop).unwrap() else { panic!() };
+        assert_eq!(Message::read(body, None).unwrap().value(Attribute::RESULT_CODE), Some(&hex!("0005 0100")[..]));
+    }
 }

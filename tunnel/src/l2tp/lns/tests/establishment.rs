@@ -70,6 +70,21 @@ fn an_sccrq_that_names_no_tunnel_is_refused_at_tunnel_0() {
 }
 
 #[test]
+fn an_l2f_packet_gets_no_answer() {
+    let (mut bench, call) = Bench::established(config());
+    for version in [0, 1, 3] {
+        let control = ControlHeader { tunnel_id: TunnelId(0), session_id: SessionId(0), ns: 0, nr: 0 };
+        let (mut sccrq, mut frame) = (control.encode(&sccrq(9).into_octets()), data(call, None, b"frame"));
+        (sccrq[1], frame[1]) = (version, version);
+        for message in [sccrq, frame] {
+            assert_eq!(bench.lns.handle_message(bench.now, &message), None);
+            assert_eq!((bench.lns.poll_transmit(), bench.lns.poll_event()), (None, None));
+        }
+    }
+    assert!(bench.lns.handle_message(bench.now, &data(call, None, b"frame")).is_some());
+}
+
+#[test]
 fn an_sccrq_that_is_not_the_first_message_is_ignored() {
     let mut bench = Bench::new(config());
     let header = ControlHeader { tunnel_id: TunnelId(0), session_id: SessionId(0), ns: 1, nr: 0 };

@@ -302,6 +302,8 @@ fn accept_iccn(session: &mut Session, iccn: &Message) -> Result<(), Error> {
     if iccn.value(Attribute::SEQUENCING_REQUIRED).is_some() {
         //= rfc2661 5.4 "If this AVP is present during session setup, sequence numbers MUST be present at all times."
         //= test: data_flows_both_ways_and_its_numbers_are_those_of_the_lac_only_where_required, sequencing_that_the_lns_requires_stays_on
+        //= rfc2661 4.4.4 "The Sequencing Required AVP, Attribute Type 39, indicates to the LNS that Sequence Numbers MUST always be present on the data channel."
+        //= test: data_flows_both_ways_and_its_numbers_are_those_of_the_lac_only_where_required, sequencing_that_the_lns_requires_stays_on
         session.sequence.require();
     }
     Ok(())

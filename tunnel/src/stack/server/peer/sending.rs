@@ -44,6 +44,10 @@ impl Peer {
         self.scratch = header;
     }
 
+    //= rfc3948 2.1 "o the Source Port and Destination Port MUST be the same as that used by IKE traffic,"
+    //= test: a_client_dials_in_and_packets_go_both_ways, esp_and_keepalives_leave_from_the_port_of_ike_and_esp_counts_on_no_other
+    //= rfc3948 2.3 "o the Source Port and Destination Port MUST be the same as used by UDP-ESP encapsulation of Section 2.1,"
+    //= test: a_client_dials_in_and_packets_go_both_ways, esp_and_keepalives_leave_from_the_port_of_ike_and_esp_counts_on_no_other
     fn send_esp(&mut self, parts: [&[u8]; 2], transmits: &mut DatagramBatch, counters: &mut Counters) {
         let Some(way) = self.way(Port::NatT) else { return counters.drop_packet("not_up") };
         let path: (IpAddr, IpAddr) = (self.local.ip(), way.remote.ip());
