@@ -23,7 +23,8 @@ pub struct Nat {
     pub remote: bool,
 }
 
-/// Whether this end traverses NATs, and with it how ESP travels: in UDP with each peer that does the same, else as IP protocol 50.
+/// Whether this end traverses NATs, and with it how ESP travels: in UDP with each peer that does too, else as IP protocol
+/// 50.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum NatTraversal {
     /// It does, and so must the peer.
