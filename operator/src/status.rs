@@ -211,6 +211,7 @@ fn negotiated(report: &Report) -> Option<Negotiated> {
     report.negotiated.as_ref().map(|negotiated| Negotiated {
         ike: negotiated.ike.to_string(),
         esp: negotiated.esp.map(|esp| esp.to_string()),
+        encapsulation: negotiated.encapsulation.map(|encapsulation| format!("{encapsulation:?}")),
         ppp_auth: negotiated.ppp_auth.map(|auth| auth.to_string()),
         nat: format!("{:?}", negotiated.nat),
         mtu: negotiated.mtu,

@@ -49,6 +49,20 @@ impl Tunnel {
         arguments: &[&str],
         resolv_conf: Option<&Path>,
     ) -> Result<Self> {
+        let folder = Self::credentials(host, &mut config, lns)?;
+        Self::spawn(host, folder, config, arguments, resolv_conf)
+    }
+
+    /// The same as [`Self::start`] without a capability, such as `net_raw`.
+    pub fn start_without(host: &Namespace, mut config: Value, lns: &Lns, capability: &str) -> Result<Self> {
+        let folder = Self::credentials(host, &mut config, lns)?;
+        let mut command = host.exec("setpriv");
+        command.args(["--bounding-set", &format!("-{capability}")]).arg(product::binary("towline-tunnel"));
+        Self::run(command, folder, config, &[])
+    }
+
+    /// Writes the secrets of `lns` into files; returns their folder.
+    fn credentials(host: &Namespace, config: &mut Value, lns: &Lns) -> Result<PathBuf> {
         let folder = new_folder(host)?;
         for (field, value) in [("preSharedKey", &lns.psk), ("username", &lns.user), ("password", &lns.password)] {
             config["credentials"][field] = json!({"path": folder.join(field)});
@@ -64,21 +78,18 @@ impl Tunnel {
             fs::write(&secret, password)?;
             config["credentials"]["xauth"] = json!({"username": {"path": name}, "password": {"path": secret}});
         }
-        Self::spawn(host, folder, config, arguments, resolv_conf)
+        Ok(folder)
     }
 
     /// Starts the process with its files in `folder`.
     pub(crate) fn spawn(
         host: &Namespace,
         folder: PathBuf,
-        mut config: Value,
+        config: Value,
         arguments: &[&str],
         resolv_conf: Option<&Path>,
     ) -> Result<Self> {
-        config["admin"]["socket"] = json!(folder.join("control.sock"));
-        let file = folder.join("config.json");
-        fs::write(&file, config.to_string())?;
-        let mut command = match resolv_conf {
+        let command = match resolv_conf {
             None => host.exec(product::binary("towline-tunnel")),
             Some(resolv_conf) => {
                 let mut command = host.exec("unshare");
@@ -88,6 +99,13 @@ impl Tunnel {
                 command
             }
         };
+        Self::run(command, folder, config, arguments)
+    }
+
+    fn run(mut command: Command, folder: PathBuf, mut config: Value, arguments: &[&str]) -> Result<Self> {
+        config["admin"]["socket"] = json!(folder.join("control.sock"));
+        let file = folder.join("config.json");
+        fs::write(&file, config.to_string())?;
         command.args(["run", "--config"]).arg(&file).args(arguments);
         let process = Process::spawn(command, folder.join("tunnel.log"))?;
         Ok(Self { process, folder, config })

@@ -5,6 +5,7 @@
 mod interop {
     mod agreement;
     mod capture;
+    mod encapsulation;
     mod failure;
     mod lifetime;
     mod radius;

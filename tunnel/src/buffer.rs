@@ -71,6 +71,31 @@ pub enum Port {
     NatT,
 }
 
+/// What carries a datagram of a client to its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Carrier {
+    /// UDP.
+    Udp(Port),
+    /// IP itself, as protocol 50: ESP alone (RFC 4303 section 2).
+    Esp,
+}
+
+impl Carrier {
+    /// The port of UDP.
+    pub fn port(self) -> Option<Port> {
+        match self {
+            Self::Udp(port) => Some(port),
+            Self::Esp => None,
+        }
+    }
+}
+
+impl From<Port> for Carrier {
+    fn from(port: Port) -> Self {
+        Self::Udp(port)
+    }
+}
+
 /// Between which addresses a datagram goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Way {
@@ -86,19 +111,25 @@ impl From<SocketAddr> for Way {
     }
 }
 
-/// UDP datagrams to be sent.
-#[derive(Debug, Default)]
-pub struct DatagramBatch {
+/// Datagrams to be sent, each by one of the sockets of its owner: `S` tells them apart.
+#[derive(Debug)]
+pub struct DatagramBatch<S = Port> {
     octets: Vec<u8>,
     ends: Vec<usize>,
-    paths: Vec<(Port, Way)>,
+    paths: Vec<(S, Way)>,
+}
+
+impl<S> Default for DatagramBatch<S> {
+    fn default() -> Self {
+        Self { octets: Vec::new(), ends: Vec::new(), paths: Vec::new() }
+    }
 }
 
 /// Datagrams of one size (the last may be shorter) that go one way, back to back.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Run<'a> {
+pub struct Run<'a, S = Port> {
     /// The socket to send from.
-    pub port: Port,
+    pub socket: S,
     /// From where to where.
     pub way: Way,
     /// The length of each datagram but the last.
@@ -107,7 +138,7 @@ pub struct Run<'a> {
     pub octets: &'a [u8],
 }
 
-impl DatagramBatch {
+impl<S: Copy + PartialEq> DatagramBatch<S> {
     /// An empty batch.
     pub fn new() -> Self {
         Self::default()
@@ -117,7 +148,7 @@ impl DatagramBatch {
     /// written nothing, or when the batch is full.
     pub fn push_with<E>(
         &mut self,
-        port: Port,
+        socket: S,
         way: impl Into<Way>,
         fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<bool, E> {
@@ -132,13 +163,13 @@ impl DatagramBatch {
             return filled.map(|()| false);
         }
         self.ends.push(self.octets.len());
-        self.paths.push((port, way.into()));
+        self.paths.push((socket, way.into()));
         Ok(true)
     }
 
     /// Appends a copy of `datagram`; returns false when the batch is full or the datagram empty or too long.
-    pub fn push(&mut self, port: Port, way: impl Into<Way>, datagram: &[u8]) -> bool {
-        let pushed: Result<bool, std::convert::Infallible> = self.push_with(port, way, |octets| {
+    pub fn push(&mut self, socket: S, way: impl Into<Way>, datagram: &[u8]) -> bool {
+        let pushed: Result<bool, std::convert::Infallible> = self.push_with(socket, way, |octets| {
             octets.extend_from_slice(datagram);
             Ok(())
         });
@@ -146,14 +177,14 @@ impl DatagramBatch {
     }
 
     /// The datagrams in order, grouped into runs that one send with segmentation offload can carry.
-    pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+    pub fn runs(&self) -> impl Iterator<Item = Run<'_, S>> {
         let mut next = 0;
         std::iter::from_fn(move || {
-            let (first, &(port, way)) = (self.range(next)?, self.paths.get(next)?);
+            let (first, &(socket, way)) = (self.range(next)?, self.paths.get(next)?);
             let (segment, start, mut end) = (first.len(), first.start, first.end);
             next += 1;
             while let (Some(range), Some(path)) = (self.range(next), self.paths.get(next)) {
-                if *path != (port, way) || range.len() > segment {
+                if *path != (socket, way) || range.len() > segment {
                     break;
                 }
                 end = range.end;
@@ -162,7 +193,7 @@ impl DatagramBatch {
                     break;
                 }
             }
-            Some(Run { port, way, segment, octets: self.octets.get(start..end)? })
+            Some(Run { socket, way, segment, octets: self.octets.get(start..end)? })
         })
     }
 

@@ -226,6 +226,29 @@ impl Default for Dpd {
     }
 }
 
+/// How ESP travels: the encapsulation modes of Quick Mode (RFC 2407 section 4.5, RFC 3947 section 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Encapsulation {
+    /// In UDP (RFC 3948); a peer without NAT traversal is refused.
+    #[default]
+    Udp,
+    /// In UDP if the peer traverses NATs, else as IP protocol 50, for which the process needs the capability `NET_RAW`.
+    Auto,
+    /// As IP protocol 50: NAT traversal is not offered. Needs the capability `NET_RAW`, and a path without a NAT.
+    None,
+}
+
+impl Encapsulation {
+    /// Whether the process must be able to send and receive IP protocol 50.
+    pub fn needs_raw_socket(self) -> bool {
+        self != Self::Udp
+    }
+
+    fn is_udp(&self) -> bool {
+        *self == Self::Udp
+    }
+}
+
 /// ESP (RFC 4303).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -233,6 +256,9 @@ pub struct Esp {
     /// Proposals in order of preference instead of those of `ike.security`. All or none name a group, and the same.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub proposals: Vec<EspProposal>,
+    /// How ESP travels. A server knows no other than `Udp`.
+    #[serde(skip_serializing_if = "Encapsulation::is_udp")]
+    pub encapsulation: Encapsulation,
     /// Lifetime of a pair of SAs in seconds, 20 to 86400.
     pub lifetime_seconds: u32,
     /// Octets after which a pair is replaced.
@@ -245,7 +271,13 @@ pub struct Esp {
 
 impl Default for Esp {
     fn default() -> Self {
-        Self { proposals: Vec::new(), lifetime_seconds: 3_600, lifetime_bytes: None, lifetime_packets: None }
+        Self {
+            proposals: Vec::new(),
+            encapsulation: Encapsulation::default(),
+            lifetime_seconds: 3_600,
+            lifetime_bytes: None,
+            lifetime_packets: None,
+        }
     }
 }
 

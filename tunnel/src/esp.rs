@@ -1,7 +1,8 @@
 //! The IP Encapsulating Security Payload (RFC 4303): one security association (SA) for each direction, in transport mode.
 //!
-//! An [`OutboundSa`] turns the payload of an IP packet into an ESP packet, an [`InboundSa`] turns it back, in place. Both know
-//! neither addresses nor ports: the packet travels in UDP (RFC 3948, [`classify`]), and SAs are found by their SPI alone.
+//! An [`OutboundSa`] turns the payload of an IP packet into an ESP packet, an [`InboundSa`] turns it back, in place. Both
+//! know neither addresses nor ports: the packet travels in UDP (RFC 3948, [`classify`]) or as an IP protocol, and SAs are
+//! found by their SPI alone.
 //!
 //! | RFC | what is kept of it |
 //! |---|---|
@@ -16,9 +17,8 @@
 //= out: rfc4303 1 "Integrity-only ESP MUST be offered as a service selection option, e.g., it must be negotiable in SA management protocols and MUST be configurable via management interfaces." a tunnel over the Internet without confidentiality is not offered
 //= out: rfc4303 2.2.1 "Use of an ESN MUST be negotiated by an SA management protocol." extended sequence numbers are not offered: a pair is renewed long before 2^32 packets
 //= out: rfc4303 2.6 "A transmitter MUST be capable of generating dummy packets marked with this value in the next protocol field" traffic flow confidentiality is not offered
-//= out: rfc4303 3.4.1 "If a packet offered to ESP for processing appears to be an IP fragment, i.e., the OFFSET field is non-zero or the MORE FRAGMENTS flag is set, the receiver MUST discard the packet; this is an auditable event." the kernel reassembles the UDP datagrams that ESP comes in
+//= out: rfc4303 3.4.1 "If a packet offered to ESP for processing appears to be an IP fragment, i.e., the OFFSET field is non-zero or the MORE FRAGMENTS flag is set, the receiver MUST discard the packet; this is an auditable event." the kernel reassembles the packets of IP that ESP comes in
 //= out: rfc4303 1 "- integrity only (MUST be supported)" a tunnel over the Internet without confidentiality is not offered
-//= out: rfc4303 2 "The (outer) protocol header (IPv4, IPv6, or Extension) that immediately precedes the ESP header SHALL contain the value 50 in its Protocol (IPv4) or Next Header (IPv6, Extension) field (see IANA web page at http://www.iana.org/assignments/protocol-numbers)." ESP travels in UDP (RFC 3948): nothing else passes every NAT, cloud gateway and pod without NET_RAW
 //= out: rfc4303 2 "ESP does not contain a version number, therefore if there are concerns about backward compatibility, they MUST be addressed by using a signaling mechanism between the two IPsec peers to ensure compatible versions of ESP (e.g., Internet Key Exchange (IKEv2) [Kau05]) or an out-of-band configuration mechanism." IKEv1 negotiates algorithms and no version of ESP; nothing that versions differ in is sent unasked
 //= out: rfc4303 2.1 "If an IPsec implementation supports multicast, then it MUST support multicast SAs using the algorithm below for mapping inbound IPsec datagrams to SAs." multicast is left out: an L2TP tunnel has two ends
 //= out: rfc4303 2.1 "A multicast-capable IPsec implementation MUST correctly de-multiplex inbound traffic even in the context of SPI collisions." multicast is left out: an L2TP tunnel has two ends

@@ -77,7 +77,7 @@ pub use authentication::{Authentication, Credentials, PreSharedKey};
 pub use certificate::{Certificate, Clock, File as CertificateFile, Pem, Problem as CertificateProblem, Unusable};
 pub use config::{Config, Dpd, Lifetime};
 pub use error::Error;
-pub use nat::Nat;
+pub use nat::{Nat, NatTraversal};
 pub use pairs::MAX_PAIRS;
 pub use payload::Identity;
 pub use relation::{SpiSpace, cookies};
@@ -124,6 +124,8 @@ pub struct Sa {
     pub pair: u32,
     /// Whether this end began the Quick Mode, and so leads its renewal.
     pub initiator: bool,
+    /// Whether its packets travel in UDP (RFC 3948), else as IP protocol 50.
+    pub encapsulated: bool,
 }
 
 impl fmt::Debug for Sa {
@@ -134,6 +136,7 @@ impl fmt::Debug for Sa {
             .field("lifetime", &self.lifetime)
             .field("pair", &format_args!("{:08x}", self.pair))
             .field("initiator", &self.initiator)
+            .field("encapsulated", &self.encapsulated)
             .finish_non_exhaustive()
     }
 }

@@ -120,7 +120,8 @@ fn check(path: &Path) -> anyhow::Result<()> {
             dial::read_credentials(&config.credentials, None).map_err(|error| match error {
                 PathError::Credentials { message, .. }
                 | PathError::Unresolvable(message)
-                | PathError::Unreachable(message) => anyhow::Error::msg(message),
+                | PathError::Unreachable(message)
+                | PathError::RawSocketFailed(message) => anyhow::Error::msg(message),
             })?;
         }
         Configuration::Server(config) => {

@@ -162,6 +162,8 @@ reasons! {
     InvalidIdentity,
     /// The peer does not support NAT traversal.
     NatTraversalUnsupported,
+    /// The socket for ESP without UDP cannot be opened: the process has not the capability NET_RAW.
+    RawSocketFailed,
     /// The peer stopped answering during phase 1, or gives no verdict on the user of XAUTH.
     IkeTimeout,
     /// The peer refused phase 1 with another notification, or broke a rule.
@@ -250,6 +252,15 @@ pub enum Nat {
     Both,
 }
 
+/// How ESP travels (RFC 2407 section 4.5, RFC 3947 section 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Encapsulation {
+    /// In UDP (RFC 3948): UDP-Encapsulated-Transport.
+    Udp,
+    /// As IP protocol 50: Transport.
+    None,
+}
+
 /// What both ends agreed on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -259,10 +270,13 @@ pub struct Negotiated {
     /// ESP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub esp: Option<EspProposal>,
+    /// How ESP travels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encapsulation: Option<Encapsulation>,
     /// The PPP authentication protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ppp_auth: Option<crate::config::PppAuth>,
-    /// Where NATs are.
+    /// Where NATs are, as far as both ends look for them: a peer without NAT traversal does not.
     pub nat: Nat,
     /// The MTU of the TUN device in octets.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -506,6 +520,7 @@ mod tests {
         report.negotiated = Some(Negotiated {
             ike: "aes256-sha256-modp2048".parse().unwrap(),
             esp: Some("aes256gcm16".parse().unwrap()),
+            encapsulation: Some(Encapsulation::None),
             ppp_auth: Some(crate::config::PppAuth::MsChapV2),
             nat: Nat::Local,
             mtu: Some(1354),

@@ -34,11 +34,11 @@ pub use counters::Counters;
 pub use keys::KeyRow;
 pub use path::{Credentials, Path, PathError};
 
-use crate::buffer::{DatagramBatch, PacketBatch, Port};
+use crate::buffer::{Carrier, DatagramBatch, PacketBatch};
 use crate::config::{Config, ProbeKind};
 use crate::ike;
 use crate::l2tp::CloseReason;
-use crate::report::{Layer, Negotiated, Reason, RejectedRevision, Report, State as LayerState};
+use crate::report::{Encapsulation, Layer, Negotiated, Reason, RejectedRevision, Report, State as LayerState};
 use crate::suite::Group;
 use connection::{Connection, Step};
 use outage::Outage;
@@ -125,7 +125,7 @@ pub struct Tunnel {
     export_keys: bool,
     up: bool,
     probe: Probe,
-    transmits: DatagramBatch,
+    transmits: DatagramBatch<Carrier>,
     packets: PacketBatch,
     events: VecDeque<Event>,
     report: Report,
@@ -214,11 +214,17 @@ impl Tunnel {
         }
     }
 
-    /// Takes a datagram that came to the socket of `port` from `remote`; ESP is opened in place.
-    pub fn handle_datagram(&mut self, now: Instant, port: Port, remote: SocketAddr, datagram: &mut [u8]) {
+    /// Takes a datagram that `carrier` brought from `remote`, whose port is of no account; ESP is opened in place.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        carrier: impl Into<Carrier>,
+        remote: SocketAddr,
+        datagram: &mut [u8],
+    ) {
         match &mut self.state {
             State::Connected(connection) | State::Closing(connection, ..) if connection.remote() == remote.ip() => {
-                connection.handle_datagram(now, port, datagram, &mut self.packets, &mut self.counters);
+                connection.handle_datagram(now, carrier.into(), datagram, &mut self.packets, &mut self.counters);
                 self.advance(now);
             }
             State::Connected(_)
@@ -357,7 +363,7 @@ impl Tunnel {
     }
 
     /// Datagrams to send. Send them, clear the batch, and call again until it is empty.
-    pub fn transmits(&mut self) -> &mut DatagramBatch {
+    pub fn transmits(&mut self) -> &mut DatagramBatch<Carrier> {
         if let State::Connected(connection) | State::Closing(connection, ..) = &mut self.state {
             connection.fill(&mut self.transmits, &mut self.counters);
         }
@@ -449,7 +455,15 @@ impl Tunnel {
                 if rekey {
                     self.counters.phase1_rekeys = self.counters.phase1_rekeys.saturating_add(1);
                 }
-                let blank = Negotiated { ike: proposal, esp: None, ppp_auth: None, nat, mtu: None, weakness: None };
+                let blank = Negotiated {
+                    ike: proposal,
+                    esp: None,
+                    encapsulation: None,
+                    ppp_auth: None,
+                    nat,
+                    mtu: None,
+                    weakness: None,
+                };
                 let old = self.report.negotiated.take().filter(|_| rekey).unwrap_or(blank);
                 self.report.negotiated = Some(Negotiated { ike: proposal, nat, ..old });
                 self.judge_negotiated();
@@ -459,14 +473,20 @@ impl Tunnel {
                     self.progress(Layer::Ipsec, Reason::Negotiating, "Quick Mode is under way.");
                 }
             }
-            Step::Ipsec { proposal, rekey } => {
+            Step::Ipsec { proposal, encapsulation, rekey } => {
                 if rekey {
                     self.counters.phase2_rekeys = self.counters.phase2_rekeys.saturating_add(1);
                 } else {
                     self.remember_pfs(proposal.group);
                 }
-                self.negotiated(|negotiated| negotiated.esp = Some(proposal));
-                self.layer_up(Layer::Ipsec, Reason::QuickModeDone, format!("ESP with {proposal}."));
+                self.negotiated(|negotiated| {
+                    (negotiated.esp, negotiated.encapsulation) = (Some(proposal), Some(encapsulation));
+                });
+                let way = match encapsulation {
+                    Encapsulation::Udp => "in UDP",
+                    Encapsulation::None => "as IP protocol 50",
+                };
+                self.layer_up(Layer::Ipsec, Reason::QuickModeDone, format!("ESP with {proposal} {way}."));
                 if !rekey {
                     self.progress(Layer::L2tp, Reason::Negotiating, "L2TP is under way.");
                 }

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use towline_tunnel::config::server::{OnLimit, SourceNat};
-use towline_tunnel::config::{IdentityKind, LogFormat, LogLevel, MAX_PROPOSALS, PppAuth, Protocol};
+use towline_tunnel::config::{Encapsulation, IdentityKind, LogFormat, LogLevel, MAX_PROPOSALS, PppAuth, Protocol};
 use towline_tunnel::suite::{Cipher, Group, Hash, Security};
 
 /// The longest text of a proposal: twice the longest proposal, so that a mistyped one meets the rule with the better words.
@@ -22,6 +22,10 @@ pub(crate) fn security(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn identity_kind(_: &mut SchemaGenerator) -> Schema {
     one_of(&[IdentityKind::Address, IdentityKind::Fqdn, IdentityKind::UserFqdn, IdentityKind::KeyId])
+}
+
+pub(crate) fn encapsulation(_: &mut SchemaGenerator) -> Schema {
+    one_of(&[Encapsulation::Udp, Encapsulation::Auto, Encapsulation::None])
 }
 
 pub(crate) fn protocol(_: &mut SchemaGenerator) -> Schema {

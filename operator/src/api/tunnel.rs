@@ -40,6 +40,7 @@ const SERVER_EXPORT_HOST_RULE: &str =
     "self.mode != 'Server' || !has(self.exports) || self.exports.all(e, isIP(e.host) && ip(e.host).family() == 4)";
 const CLIENT_RULE: &str = "self.mode != 'Client' || (has(self.client) && !has(self.server))";
 const SERVER_RULE: &str = "self.mode != 'Server' || (has(self.server) && !has(self.client))";
+const SERVER_ENCAPSULATION_RULE: &str = "self.mode != 'Server' || self.esp.encapsulation == 'Udp'";
 const SERVER_ATTACHMENT_RULE: &str = "self.mode != 'Server' || self.attachment == 'Gateway'";
 const IMPORTS_RULE: &str = "!has(self.imports) || size(self.imports) == 0 || self.attachment == 'Gateway'";
 const IMPORT_PORTS_RULE: &str = "!has(self.imports) || self.imports.all(i, self.imports.exists_one(j, \
@@ -103,6 +104,8 @@ const SIDECAR_RULE: &str = "self.attachment != 'Sidecar' || \
         "mode Server needs server, with the pools and the credentials, and takes no client"),
     validation = Rule::new(SERVER_ATTACHMENT_RULE).message(
         "mode Server needs attachment Gateway; a sidecar can only dial"),
+    validation = Rule::new(SERVER_ENCAPSULATION_RULE).message(
+        "esp.encapsulation goes with mode Client; a Service carries no ESP outside of UDP, remove esp.encapsulation"),
     validation = Rule::new(REMOTE_CIDRS_RULE).message(
         "network.remoteCIDRs goes with mode Client; in mode Server the networks of a site are those of its VpnUser"),
     validation = Rule::new(HEALTH_CHECK_RULE).message(

@@ -134,6 +134,7 @@ fn ike(spec: &VpnTunnelSpec) -> Result<Ike, InvalidSpec> {
 fn esp(esp: &tunnel::Esp) -> Result<Esp, InvalidSpec> {
     Ok(Esp {
         proposals: fields("esp.proposals", &esp.proposals)?,
+        encapsulation: esp.encapsulation,
         lifetime_seconds: esp.lifetime_seconds,
         lifetime_bytes: esp.lifetime_bytes,
         lifetime_packets: esp.lifetime_packets,

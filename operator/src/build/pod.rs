@@ -154,7 +154,7 @@ pub fn tunnel_container(tunnel: &VpnTunnel, settings: &Settings, usage: Usage<'_
         // A sidecar has none: an application that can do without its remote network for a while stays in service.
         readiness_probe: (!is_sidecar).then(|| Probe { failure_threshold: Some(1), ..probe(in_service(tunnel), 2) }),
         resources: Some(resources(tunnel)),
-        security_context: Some(security_context()),
+        security_context: Some(security_context(tunnel)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
         ..Container::default()
@@ -185,7 +185,10 @@ fn ports(tunnel: &VpnTunnel) -> Vec<ContainerPort> {
     std::iter::once(admin).chain(listeners(tunnel).into_iter().map(listener)).collect()
 }
 
-fn security_context() -> SecurityContext {
+fn security_context(tunnel: &VpnTunnel) -> SecurityContext {
+    // The second one for ESP without UDP alone.
+    let raw = tunnel.spec.mode == Mode::Client && tunnel.spec.esp.encapsulation.needs_raw_socket();
+    let capabilities = ["NET_ADMIN"].into_iter().chain(raw.then_some("NET_RAW"));
     SecurityContext {
         // The capability is of no use to another user without a file capability, and an image from scratch has none.
         run_as_user: Some(0),
@@ -194,7 +197,7 @@ fn security_context() -> SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
         capabilities: Some(Capabilities {
-            add: Some(vec!["NET_ADMIN".to_owned()]),
+            add: Some(capabilities.map(str::to_owned).collect()),
             drop: Some(vec!["ALL".to_owned()]),
         }),
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
@@ -310,6 +313,7 @@ pub fn tunnel_volumes(tunnel: &VpnTunnel, usage: Usage<'_>) -> Vec<Volume> {
 #[cfg(test)]
 pub(crate) mod tests {
     use serde_json::Value;
+    use towline_tunnel::config::Encapsulation;
 
     use super::*;
     use crate::api::tunnel::PodSettings;
@@ -342,6 +346,23 @@ pub(crate) mod tests {
         assert!(gateway.startup_probe.is_none() && gateway.restart_policy.is_none());
         let server = tunnel_container(&server(), &settings(), GATEWAY);
         assert_eq!(server.readiness_probe.unwrap().http_get.unwrap().path.as_deref(), Some("/startupz"));
+    }
+
+    #[test]
+    fn the_second_capability_is_only_for_clients_whose_esp_may_travel_without_udp() {
+        let added = |mut tunnel: VpnTunnel, encapsulation| {
+            tunnel.spec.esp.encapsulation = encapsulation;
+            let container = tunnel_container(&tunnel, &settings(), GATEWAY);
+            let capabilities = container.security_context.and_then(|context| context.capabilities).unwrap();
+            assert_eq!(capabilities.drop, Some(vec!["ALL".to_owned()]));
+            capabilities.add.unwrap()
+        };
+        for attachment in ["Gateway", "Sidecar"] {
+            assert_eq!(added(tunnel(attachment), Encapsulation::Udp), ["NET_ADMIN"]);
+            assert_eq!(added(tunnel(attachment), Encapsulation::Auto), ["NET_ADMIN", "NET_RAW"]);
+            assert_eq!(added(tunnel(attachment), Encapsulation::None), ["NET_ADMIN", "NET_RAW"]);
+        }
+        assert_eq!(added(server(), Encapsulation::Auto), ["NET_ADMIN"]);
     }
 
     #[test]
@@ -423,6 +444,7 @@ pub(crate) mod tests {
                 Some(PodSettings { resources: Some(Resources::default()), ..PodSettings::default() })),
             before
         );
+        assert_ne!(with(|tunnel, _| tunnel.spec.esp.encapsulation = Encapsulation::Auto), before);
         assert_ne!(with(|_, settings| settings.image = "other".to_owned()), before);
     }
 }

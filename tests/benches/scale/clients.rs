@@ -169,8 +169,9 @@ impl Clients {
         client.tunnel.packets().clear();
         while !client.tunnel.transmits().is_empty() {
             for run in client.tunnel.transmits().runs() {
+                let Some(port) = run.socket.port() else { continue };
                 let datagrams = run.octets.chunks(run.segment);
-                let datagram = |octets: &[u8]| Datagram { client: number, port: run.port, octets: octets.to_vec() };
+                let datagram = |octets: &[u8]| Datagram { client: number, port, octets: octets.to_vec() };
                 self.sent.extend(datagrams.map(datagram));
             }
             client.tunnel.transmits().clear();

@@ -122,7 +122,7 @@ impl Host {
                 let IpAddr::V4(address) = run.way.remote.ip() else { continue };
                 let client = address.to_bits().wrapping_sub(0x1000_0001);
                 let datagrams = run.octets.chunks(run.segment);
-                sent.extend(datagrams.map(|octets| Datagram { client, port: run.port, octets: octets.to_vec() }));
+                sent.extend(datagrams.map(|octets| Datagram { client, port: run.socket, octets: octets.to_vec() }));
             }
             self.server.transmits().clear();
         }

@@ -174,6 +174,7 @@ fn a_role_takes_its_own_fields_only_and_cannot_be_changed() {
         (format!("{client}{server}"), "mode Client needs client", "takes no server"),
         (server_with("attachment: Sidecar"), "mode Server needs attachment Gateway", "a sidecar can only dial"),
         (server_with("network: {remoteCIDRs: [10.20.0.0/16]}"), "network.remoteCIDRs", "those of its VpnUser"),
+        (server_with("esp: {encapsulation: Auto}"), "esp.encapsulation", "remove esp.encapsulation"),
         (server_with("healthCheck: {type: Icmp, host: 10.20.4.10}"), "healthCheck", "remove healthCheck"),
         (server_with("exports: [{name: web, host: web, port: 80}]"), "exports[].host", "behind a VpnUser"),
         (format!("{}  {imports}\n", sidecar()), "imports needs attachment Gateway", "remove imports"),

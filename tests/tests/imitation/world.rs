@@ -178,7 +178,7 @@ impl World {
         while !self.server.transmits().is_empty() {
             for run in self.server.transmits().runs() {
                 for octets in run.octets.chunks(run.segment) {
-                    datagrams.push_back((run.port, run.way.remote, octets.to_vec()));
+                    datagrams.push_back((run.socket, run.way.remote, octets.to_vec()));
                 }
             }
             self.server.transmits().clear();

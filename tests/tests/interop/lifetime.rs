@@ -17,11 +17,11 @@ fn rekeys(world: &World) -> (u64, u64) {
     (of("ike"), of("ipsec"))
 }
 
-fn dials(world: &World) -> u64 {
+pub(super) fn dials(world: &World) -> u64 {
     metric(&world.host, "vpn_tunnel_dials_total").unwrap()
 }
 
-fn wait_for_rekeys(world: &World, tunnel: &mut Tunnel, ike: u64, ipsec: u64) {
+pub(super) fn wait_for_rekeys(world: &World, tunnel: &mut Tunnel, ike: u64, ipsec: u64) {
     let done = |_: &Report| {
         let counted = rekeys(world);
         counted.0 >= ike && counted.1 >= ipsec

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use towline_tunnel::buffer::Port;
+use towline_tunnel::buffer::{Carrier, Port};
 use towline_tunnel::esp::{self, InboundSa, OutboundSa};
 use towline_tunnel::ike::{self, Ike};
 use towline_tunnel::l2tp::avp::Attribute;
@@ -55,6 +55,8 @@ pub(crate) struct Seen {
     /// The SPI that the last ping came in under.
     pub(crate) ping_spi: Option<u32>,
     pub(crate) keepalives: u32,
+    /// ESP packets in UDP, and as an IP protocol.
+    pub(crate) esp: [u32; 2],
 }
 
 pub(crate) struct Gateway {
@@ -62,6 +64,8 @@ pub(crate) struct Gateway {
     ike: Ike,
     inbound: Vec<(u32, InboundSa)>,
     outbound: Vec<(u32, u32, OutboundSa)>,
+    /// What carries ESP to the client.
+    carrier: Carrier,
     channel: Channel,
     peer_session: SessionId,
     /// Whether a call is up.
@@ -70,7 +74,7 @@ pub(crate) struct Gateway {
     client_ports: Option<u16>,
     pub(crate) lns: Lns,
     pub(crate) ppp: Server,
-    out: VecDeque<(Port, Vec<u8>)>,
+    out: VecDeque<(Carrier, Vec<u8>)>,
     rng: StdRng,
     pub(crate) seen: Seen,
 }
@@ -83,6 +87,7 @@ impl Gateway {
             config,
             inbound: Vec::new(),
             outbound: Vec::new(),
+            carrier: Carrier::Udp(Port::NatT),
             channel: Channel::new(Retransmission::default(), 4),
             peer_session: SessionId(0),
             session: false,
@@ -107,8 +112,9 @@ impl Gateway {
 
     /// Takes a datagram from the client's port `client_port`: a first message from another one begins another relation, and what
     /// comes late from the one before is nobody's.
-    pub(crate) fn handle_datagram(&mut self, now: Instant, port: Port, client_port: u16, mut datagram: Vec<u8>) {
-        if port == Port::Ike && self.client_ports != Some(client_port) {
+    pub(crate) fn handle_datagram(&mut self, now: Instant, carrier: Carrier, client_port: u16, mut datagram: Vec<u8>) {
+        let port = carrier.port();
+        if port == Some(Port::Ike) && self.client_ports != Some(client_port) {
             if datagram.get(8..16) != Some(&[0; 8]) {
                 return;
             }
@@ -117,15 +123,18 @@ impl Gateway {
             self.config.remote_port_nat_t = nat_t_port_of(client_port);
             self.forget();
         }
-        if port == Port::NatT && self.client_ports.map(nat_t_port_of) != Some(client_port) {
+        if port == Some(Port::NatT) && self.client_ports.map(nat_t_port_of) != Some(client_port) {
             return;
         }
         match (port, esp::classify(&datagram)) {
-            (Port::Ike, _) => self.ike.handle_message(now, port, &datagram),
-            (Port::NatT, esp::Datagram::Isakmp(message)) => self.ike.handle_message(now, port, message),
-            (Port::NatT, esp::Datagram::Esp { spi }) => self.handle_esp(now, spi, &mut datagram),
-            (Port::NatT, esp::Datagram::Keepalive) => self.seen.keepalives += 1,
-            (Port::NatT, esp::Datagram::Short) => {}
+            (Some(port @ Port::Ike), _) => self.ike.handle_message(now, port, &datagram),
+            (Some(port @ Port::NatT), esp::Datagram::Isakmp(message)) => self.ike.handle_message(now, port, message),
+            (port, esp::Datagram::Esp { spi }) => {
+                self.seen.esp[usize::from(port.is_none())] += 1;
+                self.handle_esp(now, spi, &mut datagram);
+            }
+            (Some(Port::NatT), esp::Datagram::Keepalive) => self.seen.keepalives += 1,
+            (_, esp::Datagram::Isakmp(_) | esp::Datagram::Keepalive | esp::Datagram::Short) => {}
         }
         self.pump();
     }
@@ -162,14 +171,13 @@ impl Gateway {
         [self.ike.poll_timeout(), self.channel.poll_timeout(), self.ppp.poll_timeout()].into_iter().flatten().min()
     }
 
-    pub(crate) fn poll_transmit(&mut self) -> Option<(Port, Vec<u8>)> {
+    pub(crate) fn poll_transmit(&mut self) -> Option<(Carrier, Vec<u8>)> {
         self.out.pop_front()
     }
 
     /// The client's port that what leaves goes to.
-    pub(crate) fn client_port(&self, port: Port) -> u16 {
-        let ike = self.client_ports.unwrap_or_default();
-        if port == Port::Ike { ike } else { nat_t_port_of(ike) }
+    pub(crate) fn client_port(&self, carrier: Carrier) -> u16 {
+        port_of(carrier, self.client_ports.unwrap_or_default())
     }
 
     fn handle_esp(&mut self, now: Instant, spi: u32, packet: &mut [u8]) {
@@ -280,6 +288,7 @@ impl Gateway {
                 }
                 ike::Event::InstallOutbound(sa) => {
                     self.seen.phase2 += 1;
+                    self.carrier = if sa.encapsulated { Carrier::Udp(Port::NatT) } else { Carrier::Esp };
                     let rng = split(&mut self.rng);
                     let outbound = OutboundSa::new(sa.spi, &keys(&sa), esp::Lifetime::default(), rng)
                         .expect("keys of Quick Mode fit");
@@ -313,11 +322,11 @@ impl Gateway {
         }
         while let Some(transmit) = self.ike.poll_transmit() {
             match transmit {
-                ike::Transmit::Message { port: Port::Ike, message } => self.out.push_back((Port::Ike, message)),
+                ike::Transmit::Message { port: Port::Ike, message } => self.out.push_back((Port::Ike.into(), message)),
                 ike::Transmit::Message { port: Port::NatT, message } => {
-                    self.out.push_back((Port::NatT, [&[0; 4][..], &message].concat()));
+                    self.out.push_back((Port::NatT.into(), [&[0; 4][..], &message].concat()));
                 }
-                ike::Transmit::Keepalive => self.out.push_back((Port::NatT, vec![0xff])),
+                ike::Transmit::Keepalive => self.out.push_back((Port::NatT.into(), vec![0xff])),
             }
         }
     }
@@ -335,13 +344,22 @@ impl Gateway {
         let length = u16::try_from(8 + message.len()).expect("simulated packets are short").to_be_bytes();
         let mut packet = Vec::new();
         sa.seal(&mut packet, 17, &[&L2TP_PORTS, &length, &[0, 0], message]).expect("a simulated SA is never exhausted");
-        self.out.push_back((Port::NatT, packet));
+        self.out.push_back((self.carrier, packet));
     }
 }
 
 /// The client's port towards 4500, by the one towards 500: the world keeps them that far apart.
 pub(crate) fn nat_t_port_of(ike_port: u16) -> u16 {
     ike_port + 4_000
+}
+
+/// The client's port of what a carrier brings, by the one towards 500; without UDP there is none.
+pub(crate) fn port_of(carrier: Carrier, ike_port: u16) -> u16 {
+    match carrier {
+        Carrier::Udp(Port::Ike) => ike_port,
+        Carrier::Udp(Port::NatT) => nat_t_port_of(ike_port),
+        Carrier::Esp => 0,
+    }
 }
 
 fn split(rng: &mut StdRng) -> StdRng {

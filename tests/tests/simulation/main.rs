@@ -1,5 +1,6 @@
 //! The whole stack on a simulated network with virtual time: hours of rekeys and every kind of bad weather in seconds.
 
+mod encapsulation;
 mod ending;
 mod failure;
 mod gateway;

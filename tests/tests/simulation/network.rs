@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use towline_tunnel::buffer::Port;
+use towline_tunnel::buffer::{Carrier, Port};
 
 /// How bad the network is. Probabilities are between 0 and 1, each for one datagram in one direction.
 #[derive(Debug, Clone, Copy)]
@@ -44,16 +44,17 @@ pub(crate) enum Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Datagram {
     pub(crate) to: Side,
-    /// Which of the gateway's ports it belongs to.
-    pub(crate) port: Port,
-    /// The client's own port.
+    /// What carries it: UDP of one of the gateway's ports, or IP.
+    pub(crate) carrier: Carrier,
+    /// The client's own port; of no account without UDP.
     pub(crate) client_port: u16,
     pub(crate) octets: Vec<u8>,
 }
 
 impl Datagram {
     pub(crate) fn is_isakmp(&self) -> bool {
-        self.port == Port::Ike || self.octets.starts_with(&[0; 4])
+        let port = self.carrier.port();
+        port == Some(Port::Ike) || (port == Some(Port::NatT) && self.octets.starts_with(&[0; 4]))
     }
 }
 

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use towline_tunnel::buffer::{PacketBatch, Port};
+use towline_tunnel::buffer::PacketBatch;
 use towline_tunnel::config::{self, Config};
 use towline_tunnel::ike;
 use towline_tunnel::report::{Layer, Negotiated, Reason, State};
 use towline_tunnel::stack::{Credentials, Event, Path, Tunnel};
 use zeroize::Zeroizing;
 
-use crate::gateway::{Gateway, ike_config, nat_t_port_of};
+use crate::gateway::{Gateway, ike_config, nat_t_port_of, port_of};
 use crate::network::{Datagram, Network, Side, Weather};
 
 const CLIENT: [u8; 4] = [198, 51, 100, 60];
@@ -30,6 +30,7 @@ pub(crate) struct Setting {
     pub(crate) gateway_psk: &'static str,
     pub(crate) gateway_proposals: &'static [&'static str],
     pub(crate) gateway_esp: &'static [&'static str],
+    pub(crate) gateway_nat_traversal: ike::NatTraversal,
     /// What else the client's configuration says, by JSON pointer.
     pub(crate) config: &'static [(&'static str, &'static str)],
 }
@@ -44,6 +45,7 @@ impl Default for Setting {
             gateway_psk: PSK,
             gateway_proposals: &["aes128-sha1-ecp256"],
             gateway_esp: &["aes128-sha256"],
+            gateway_nat_traversal: ike::NatTraversal::Required,
             config: &[],
         }
     }
@@ -78,7 +80,7 @@ impl Setting {
             self.gateway_lives,
             (IpAddr::from(GATEWAY), IpAddr::from(CLIENT)),
         );
-        Gateway::new(ike, seed)
+        Gateway::new(ike::Config { nat_traversal: self.gateway_nat_traversal, ..ike }, seed)
     }
 }
 
@@ -163,20 +165,20 @@ impl World {
             quiet &= transmits.is_empty();
             let mut sent = Vec::new();
             for run in transmits.runs() {
-                let client_port = if run.port == Port::Ike { client_port } else { nat_t_port_of(client_port) };
+                let client_port = port_of(run.socket, client_port);
                 let octets = run.octets.chunks(run.segment);
                 sent.extend(octets.map(|octets| Datagram {
                     to: Side::Gateway,
-                    port: run.port,
+                    carrier: run.socket,
                     client_port,
                     octets: octets.to_vec(),
                 }));
             }
             transmits.clear();
             while let Some(gateway) = &mut self.gateway
-                && let Some((port, octets)) = gateway.poll_transmit()
+                && let Some((carrier, octets)) = gateway.poll_transmit()
             {
-                sent.push(Datagram { to: Side::Client, port, client_port: gateway.client_port(port), octets });
+                sent.push(Datagram { to: Side::Client, carrier, client_port: gateway.client_port(carrier), octets });
             }
             quiet &= sent.is_empty();
             sent.iter().for_each(|datagram| self.network.send(self.now, datagram));
@@ -227,18 +229,17 @@ impl World {
         let next = [self.client.poll_timeout(), gateway, self.network.next(), Some(limit)].into_iter().flatten().min();
         self.now = next.unwrap_or(limit).max(self.now);
         while let Some(datagram) = self.network.receive(self.now) {
-            let Datagram { to, port, client_port, mut octets } = datagram;
+            let Datagram { to, carrier, client_port, mut octets } = datagram;
             match to {
                 Side::Client => {
-                    let open = if port == Port::Ike { self.client_port } else { nat_t_port_of(self.client_port) };
-                    if open == client_port {
-                        let remote = SocketAddr::new(GATEWAY.into(), if port == Port::Ike { 500 } else { 4500 });
-                        self.client.handle_datagram(self.now, port, remote, &mut octets);
+                    if port_of(carrier, self.client_port) == client_port {
+                        let remote = SocketAddr::new(GATEWAY.into(), 500);
+                        self.client.handle_datagram(self.now, carrier, remote, &mut octets);
                     }
                 }
                 Side::Gateway => {
                     if let Some(gateway) = &mut self.gateway {
-                        gateway.handle_datagram(self.now, port, client_port, octets);
+                        gateway.handle_datagram(self.now, carrier, client_port, octets);
                     }
                 }
             }

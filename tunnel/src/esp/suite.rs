@@ -62,12 +62,13 @@ pub fn packet_size(proposal: &EspProposal, payload: usize) -> usize {
     Sizes::of(proposal).packet(payload)
 }
 
-/// The longest ESP payload (a UDP header and what follows it) whose packet fits, in UDP over IP without options, into `outer_mtu`;
-/// 0 if none fits.
-pub fn inner_udp_payload(outer_mtu: usize, ipv6: bool, proposal: &EspProposal) -> usize {
+/// The longest ESP payload (a UDP header and what follows it) whose packet fits into `outer_mtu`, over IP without options
+/// and in UDP if it is `encapsulated` (RFC 3948); 0 if none fits.
+pub fn inner_udp_payload(outer_mtu: usize, ipv6: bool, encapsulated: bool, proposal: &EspProposal) -> usize {
     let Sizes { iv, block, icv } = Sizes::of(proposal);
     let ip_header = if ipv6 { IPV6_HEADER } else { IPV4_HEADER };
-    let plaintext = outer_mtu.saturating_sub(ip_header + UDP_HEADER + HEADER + iv + icv);
+    let udp_header = if encapsulated { UDP_HEADER } else { 0 };
+    let plaintext = outer_mtu.saturating_sub(ip_header + udp_header + HEADER + iv + icv);
     (plaintext / block * block).saturating_sub(TRAILER)
 }
 
@@ -253,20 +254,22 @@ mod tests {
     /// - trailer - inner headers.
     #[test]
     fn the_longest_inner_packets_are_those_of_the_table() {
-        let table: [(&[&str], [usize; 5], usize); 5] = [
-            (&["aes256-sha1", "aes128-md5", "aes192-sha256"], [1402, 1402, 1354, 1322, 1306], 1386),
-            (&["aes256-sha384"], [1402, 1386, 1338, 1322, 1290], 1370),
-            (&["aes128-sha512"], [1386, 1386, 1338, 1306, 1290], 1370),
-            (&["3des-sha1", "3des-md5"], [1418, 1410, 1370, 1338, 1322], 1402),
-            (&["aes128gcm16", "aes256gcm16"], [1418, 1410, 1366, 1338, 1318], 1398),
+        // The last column but one is ESP without UDP.
+        let table: [(&[&str], [usize; 5], usize, usize); 5] = [
+            (&["aes256-sha1", "aes128-md5", "aes192-sha256"], [1402, 1402, 1354, 1322, 1306], 1418, 1386),
+            (&["aes256-sha384"], [1402, 1386, 1338, 1322, 1290], 1402, 1370),
+            (&["aes128-sha512"], [1386, 1386, 1338, 1306, 1290], 1402, 1370),
+            (&["3des-sha1", "3des-md5"], [1418, 1410, 1370, 1338, 1322], 1426, 1402),
+            (&["aes128gcm16", "aes256gcm16"], [1418, 1410, 1366, 1338, 1318], 1426, 1398),
         ];
-        for (suites, ipv4, ipv6) in table {
+        for (suites, ipv4, plain, ipv6) in table {
             for suite in suites {
                 let proposal = suite.parse().unwrap();
-                let inner =
-                    [1500, 1492, 1450, 1420, 1400].map(|mtu| inner_udp_payload(mtu, false, &proposal) - INNER_HEADERS);
+                let fits =
+                    |mtu, ipv6, encapsulated| inner_udp_payload(mtu, ipv6, encapsulated, &proposal) - INNER_HEADERS;
+                let inner = [1500, 1492, 1450, 1420, 1400].map(|mtu| fits(mtu, false, true));
                 assert_eq!(inner, ipv4, "{suite}");
-                assert_eq!(inner_udp_payload(1500, true, &proposal) - INNER_HEADERS, ipv6, "{suite}");
+                assert_eq!((fits(1500, false, false), fits(1500, true, true)), (plain, ipv6), "{suite}");
             }
         }
     }
@@ -285,13 +288,14 @@ mod tests {
     fn the_longest_payload_fits_and_one_octet_more_does_not() {
         for suite in ["aes256-sha256", "aes256-sha384", "3des-sha1", "aes128gcm16"] {
             let proposal = suite.parse().unwrap();
-            for mtu in 576..1501 {
-                let payload = inner_udp_payload(mtu, true, &proposal);
-                assert!(packet_size(&proposal, payload) + IPV6_HEADER + UDP_HEADER <= mtu, "{suite} {mtu}");
-                assert!(packet_size(&proposal, payload + 1) + IPV6_HEADER + UDP_HEADER > mtu, "{suite} {mtu}");
+            for (mtu, (encapsulated, udp_header)) in (576..1501).flat_map(|mtu| [(mtu, (true, 8)), (mtu, (false, 0))]) {
+                let payload = inner_udp_payload(mtu, true, encapsulated, &proposal);
+                let fits = |payload| packet_size(&proposal, payload) + IPV6_HEADER + udp_header <= mtu;
+                assert!(fits(payload) && !fits(payload + 1), "{suite} {mtu} {encapsulated}");
             }
-            for mtu in 0..60 {
-                assert_eq!(inner_udp_payload(mtu, false, &proposal), 0, "{suite} {mtu}");
+            for mtu in 0..52 {
+                assert_eq!(inner_udp_payload(mtu, false, false, &proposal), 0, "{suite} {mtu}");
+                assert_eq!(inner_udp_payload(mtu + 8, false, true, &proposal), 0, "{suite} {mtu}");
             }
         }
     }

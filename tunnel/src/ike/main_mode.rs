@@ -263,7 +263,7 @@ impl MainMode {
         } else {
             (ExchangeType::IDENTITY_PROTECTION, State::Sa)
         };
-        Abilities::announce(&mut chain, xauth.is_some());
+        Abilities::announce(&mut chain, config.nat_traversal, xauth.is_some());
         let message = Header::new(cookies, exchange, 0).write_plain(&chain);
         let retransmission = Some(Retransmission::new(now, port, message.clone(), context.rng));
         let begun = Self {
@@ -302,7 +302,7 @@ impl MainMode {
         let payloads = Payloads::read_plain(header.next_payload, body)?;
         let sa = payloads.single(PayloadType::SA, "SA payload")?;
         let choice = Choice::of(context.config, sa)?;
-        let abilities = Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?;
+        let abilities = Abilities::of(&payloads, context.config.nat_traversal)?;
         let cookies = Cookies { initiator: header.cookies.initiator, responder: context.cookie() };
         let response = choice.message_2(cookies, abilities, message.len());
         let mut begun = Self::admit(now, id, port, cookies, sa, &choice, abilities);
@@ -455,7 +455,7 @@ impl MainMode {
         let answer = payloads.single(PayloadType::SA, "SA payload")?;
         let chosen = proposal::accept_phase1(&context.config.proposals, self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
-        let abilities = Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?;
+        let abilities = Abilities::of(&payloads, context.config.nat_traversal)?;
         let agreed = Agreed::new(chosen, abilities);
         self.cookies.responder = header.cookies.responder;
         let pair = Box::new(KeyPair::generate(agreed.proposal.group, context.rng));
@@ -476,15 +476,22 @@ impl MainMode {
         let mut chain = Chain::new();
         chain.push(PayloadType::KE, public);
         chain.push(PayloadType::NONCE, nonce);
-        for body in nat_d {
-            chain.push(agreed.abilities.flavour.nat_d(), body);
-        }
+        agreed.abilities.write_nat_d(nat_d, &mut chain);
         chain
+    }
+
+    /// Moves on to port 4500, unless one of the ends does not traverse NATs.
+    fn float(&mut self, abilities: Abilities) {
+        if abilities.flavour.is_some() {
+            self.port = Port::NatT;
+        }
     }
 
     fn verdict(config: &Config, agreed: &Agreed, cookies: &Cookies, port: Port, payloads: &Payloads<'_>) -> Nat {
         let (local, remote) = (config.local_end(port), config.remote_end(port));
-        nat::verdict(agreed.abilities.flavour, agreed.proposal.hash, cookies, local, remote, payloads)
+        // Without NAT-D nobody can tell.
+        let Some(flavour) = agreed.abilities.flavour else { return Nat::default() };
+        nat::verdict(flavour, agreed.proposal.hash, cookies, local, remote, payloads)
     }
 
     fn message_4(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
@@ -532,7 +539,7 @@ impl MainMode {
         //= test: message_5_and_everything_after_it_goes_to_port_4500, messages_on_port_500_are_old_once_the_port_has_changed
         //= rfc3947 4 "The initiator MUST set both UDP source and destination ports to 4500."
         //= test: message_5_and_everything_after_it_goes_to_port_4500, a_message_6_on_port_500_is_old
-        self.port = Port::NatT;
+        self.float(agreed.abilities);
         self.state = State::Id { exchanged, keys, iv, key: key.map(Known::from) };
         Ok(Step::Send(message))
     }

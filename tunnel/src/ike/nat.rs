@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::message::{Cookies, Payloads};
+use super::error::Error;
+use super::message::{Chain, Cookies, Payloads};
 use super::payload::address_octets;
 use super::registry::{EncapsulationMode, IdType, PayloadType};
 use super::vendor::Abilities;
@@ -20,6 +21,30 @@ pub struct Nat {
     pub local: bool,
     /// The peer is, or says so to force UDP encapsulation.
     pub remote: bool,
+}
+
+/// Whether this end traverses NATs, and with it how ESP travels: in UDP with each peer that does too, else as IP protocol
+/// 50.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum NatTraversal {
+    /// It does, and so must the peer.
+    #[default]
+    Required,
+    /// It does if the peer does.
+    Offered,
+    /// It says nothing of it.
+    Off,
+}
+
+impl NatTraversal {
+    /// What both ends do when the peer names `flavour`.
+    pub(super) fn agree(self, flavour: Option<Flavour>) -> Result<Option<Flavour>, Error> {
+        match self {
+            Self::Required => flavour.map(Some).ok_or(Error::NoNatTraversal),
+            Self::Offered => Ok(flavour),
+            Self::Off => Ok(None),
+        }
+    }
 }
 
 /// The form of NAT traversal that both ends speak, the preferred first.
@@ -59,9 +84,19 @@ impl Flavour {
         if self == Self::Rfc3947 { PayloadType::NAT_OA } else { PayloadType::NAT_OA_DRAFT }
     }
 
-    pub(super) fn udp_transport(self) -> EncapsulationMode {
+    fn udp_transport(self) -> EncapsulationMode {
         if self == Self::Rfc3947 { EncapsulationMode::UDP_TRANSPORT } else { EncapsulationMode::UDP_TRANSPORT_DRAFT }
     }
+}
+
+/// The encapsulation mode that this end offers: transport, in UDP between ends that traverse NATs.
+pub(super) fn offered_mode(flavour: Option<Flavour>) -> EncapsulationMode {
+    flavour.map_or(EncapsulationMode::TRANSPORT, Flavour::udp_transport)
+}
+
+/// The encapsulation modes that this end accepts.
+pub(super) fn accepted_modes(flavour: Option<Flavour>) -> &'static [EncapsulationMode] {
+    if flavour.is_some() { &EncapsulationMode::IN_UDP } else { &[EncapsulationMode::TRANSPORT] }
 }
 
 /// One end as its owner sees it.
@@ -89,9 +124,9 @@ fn nat_d(hash: Hash, cookies: &Cookies, end: Endpoint) -> Vec<u8> {
 /// The bodies of our two NAT-D payloads, the peer's end first.
 ///
 /// Our own end is a random value: the peer then sees a NAT always and agrees to UDP encapsulation, which is the only one that
-/// passes Services, cloud gateways and pods without `NET_RAW`.
+/// passes Services, cloud gateways and pods without `NET_RAW`. Nobody who can have that goes without.
 pub(super) fn nat_d_bodies(hash: Hash, cookies: &Cookies, remote: Endpoint, rng: &mut StdRng) -> [Vec<u8>; 2] {
-    //= out: rfc3947 5.1 "Thus, UDP-Encapsulation SHOULD NOT be used." UDP is always used: nothing else passes Services, cloud gateways and pods without NET_RAW
+    //= out: rfc3947 5.1 "Thus, UDP-Encapsulation SHOULD NOT be used." UDP is used with every peer that traverses NATs: nothing else passes Services, cloud gateways and pods without NET_RAW
     let mut own = vec![0; hash::output_size(hash)];
     rng.fill_bytes(&mut own);
     [nat_d(hash, cookies, remote), own]
@@ -115,7 +150,7 @@ pub(super) fn parroted(
     payloads: &Payloads<'_>,
     rng: &mut StdRng,
 ) -> Option<[Vec<u8>; 2]> {
-    let named = payloads.all(peer.flavour.nat_d()).next().filter(|_| peer.windows)?;
+    let named = payloads.all(peer.flavour?.nat_d()).next().filter(|_| peer.windows)?;
     let mut theirs = vec![0; hash::output_size(hash)];
     rng.fill_bytes(&mut theirs);
     Some([theirs, named.to_vec()])
@@ -135,8 +170,15 @@ pub(super) fn verdict(
     Nat { local: !says(local), remote: !says(remote) }
 }
 
+/// Appends the original addresses of the initiator and of the responder (RFC 3947 section 5.2), if both ends traverse NATs.
+pub(super) fn write_nat_oa(flavour: Option<Flavour>, addresses: [IpAddr; 2], chain: &mut Chain) {
+    if let Some(flavour) = flavour {
+        addresses.into_iter().for_each(|address| chain.push(flavour.nat_oa(), &nat_oa_body(address)));
+    }
+}
+
 /// The body of a NAT-OA payload (RFC 3947 section 5.2).
-pub(super) fn nat_oa_body(address: IpAddr) -> Vec<u8> {
+fn nat_oa_body(address: IpAddr) -> Vec<u8> {
     let kind = if address.is_ipv4() { IdType::IPV4_ADDR } else { IdType::IPV6_ADDR };
     let mut body = vec![kind.0, 0, 0, 0];
     body.extend_from_slice(&address_octets(address));

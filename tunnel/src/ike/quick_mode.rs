@@ -22,7 +22,7 @@ use super::message::{Chain, Header, Payloads};
 use super::nat;
 use super::payload::Notification;
 use super::proposal::{self, ChosenEsp, StatedLife};
-use super::registry::{EncapsulationMode, ExchangeType, NotifyType, PayloadType, ProtocolId};
+use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
 use super::retransmission::{Answered, Retransmission};
 use super::sa::IsakmpSa;
 use super::selector;
@@ -104,7 +104,7 @@ impl QuickMode {
         terms: Option<&Terms>,
     ) -> (Self, Vec<u8>) {
         let config = context.config;
-        let mode = sa.abilities.flavour.udp_transport();
+        let mode = nat::offered_mode(sa.abilities.flavour);
         let offered = terms.map_or_else(|| config.esp_proposals.clone(), |terms| vec![terms.proposal]);
         let offer = proposal::offer_phase2(&offered, config.esp_lifetime, mode, spi);
         let nonce = context.nonce();
@@ -124,8 +124,7 @@ impl QuickMode {
         }
         //= rfc3947 5.2 "In the case of transport mode, both ends MUST send both original Initiator and Responder addresses to the other end."
         //= test: quick_mode_names_l2tp_and_the_original_addresses_on_the_wire, nat_oa_payloads_may_be_many_or_missing
-        chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.local));
-        chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
+        nat::write_nat_oa(sa.abilities.flavour, [config.local, config.remote], &mut chain);
         let hash = sa.keys.hash(&[&message_id.to_be_bytes(), chain.octets()]);
         let mut iv = sa.keys.exchange_iv(&sa.last_block, message_id);
         let header = Header::new(sa.cookies, ExchangeType::QUICK_MODE, message_id);
@@ -162,7 +161,7 @@ impl QuickMode {
         let response = sa.keys.seal(response_header, &chain.behind_hash(&hash), &mut iv);
         let lifetime = chosen.life.shorten(config.esp_lifetime);
         let nonces = [nonce_i.to_vec(), nonce_r];
-        let mut pair = new_pair(&sa.keys, secret.as_ref(), spi, &chosen, lifetime, &nonces, false);
+        let mut pair = new_pair(sa, secret.as_ref(), spi, &chosen, lifetime, &nonces, false);
         let selectors = payloads.all(PayloadType::ID).map(<[u8]>::to_vec).collect();
         pair.terms = Some(Terms { proposal: chosen.proposal, selectors });
         let state = State::Confirmation {
@@ -181,7 +180,8 @@ impl QuickMode {
     fn answer(context: &mut Context<'_>, sa: &IsakmpSa, request: &Payloads<'_>, spi: u32) -> Result<Answer, Error> {
         let config = context.config;
         let offer = request.single(PayloadType::SA, "SA payload")?;
-        let (chosen, answer) = proposal::choose_phase2(&config.esp_proposals, &EncapsulationMode::IN_UDP, offer, spi)?
+        let modes = nat::accepted_modes(sa.abilities.flavour);
+        let (chosen, answer) = proposal::choose_phase2(&config.esp_proposals, modes, offer, spi)?
             .ok_or(Error::NoProposalChosen { phase: 2, notification: None })?;
         selector::judge(request, Role::Responder)?;
         let nonce = context.nonce();
@@ -199,8 +199,7 @@ impl QuickMode {
             chain.push(PayloadType::ID, id);
         }
         // RFC 3947 section 5.2: for the responder the initiator is at the address that it sees.
-        chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.remote));
-        chain.push(sa.abilities.flavour.nat_oa(), &nat::nat_oa_body(config.local));
+        nat::write_nat_oa(sa.abilities.flavour, [config.remote, config.local], &mut chain);
         Ok(Answer { chain, nonce, chosen, secret })
     }
 
@@ -277,7 +276,7 @@ impl QuickMode {
         let (chosen, lifetime) = accept(offered, context.config.esp_lifetime, sa, &payloads)?;
         let secret = pair.as_ref().map(|pair| fresh_secret(pair, &payloads)).transpose()?;
         let nonces = [nonce.clone(), payloads.nonce()?.to_vec()];
-        let mut pair = new_pair(&sa.keys, secret.as_ref(), *spi, &chosen, lifetime, &nonces, true);
+        let mut pair = new_pair(sa, secret.as_ref(), *spi, &chosen, lifetime, &nonces, true);
         pair.terms = terms.clone();
         let mut chain = Chain::new();
         chain.push(PayloadType::HASH, &sa.keys.hash(&[&[0], &id, &nonces[0], &nonces[1]]));
@@ -339,7 +338,7 @@ fn accept(
     payloads: &Payloads<'_>,
 ) -> Result<(ChosenEsp, Lifetime), Error> {
     let answer = payloads.single(PayloadType::SA, "SA payload")?;
-    let chosen = proposal::accept_phase2(offered, sa.abilities.flavour.udp_transport(), answer)
+    let chosen = proposal::accept_phase2(offered, nat::offered_mode(sa.abilities.flavour), answer)
         .map_err(|reason| Error::NotOffered { phase: 2, reason })?;
     selector::judge(payloads, Role::Initiator)?;
     let mut lifetime = chosen.life.shorten(ours);
@@ -365,7 +364,7 @@ fn fresh_secret(pair: &KeyPair, payloads: &Payloads<'_>) -> Result<Zeroizing<Vec
 }
 
 fn new_pair(
-    keys: &Keys,
+    isakmp: &IsakmpSa,
     secret: Option<&Zeroizing<Vec<u8>>>,
     own_spi: u32,
     chosen: &ChosenEsp,
@@ -373,7 +372,7 @@ fn new_pair(
     nonces: &[Vec<u8>; 2],
     initiator: bool,
 ) -> NewPair {
-    let make = |spi, pair| sa(keys, secret, [spi, pair], chosen.proposal, lifetime, nonces, initiator);
+    let make = |spi, pair| sa(isakmp, secret, [spi, pair], chosen.proposal, lifetime, nonces, initiator);
     let [nonce_i, nonce_r] = nonces;
     NewPair {
         inbound: make(own_spi, chosen.spi),
@@ -386,7 +385,7 @@ fn new_pair(
 /// The keys of one direction: the cipher's come first in KEYMAT, then those of the integrity algorithm (RFC 2407 is silent; RFC
 /// 4301 section 4.5.2 has the order).
 fn sa(
-    keys: &Keys,
+    isakmp: &IsakmpSa,
     secret: Option<&Zeroizing<Vec<u8>>>,
     [spi, pair]: [u32; 2],
     proposal: EspProposal,
@@ -396,7 +395,7 @@ fn sa(
 ) -> Sa {
     let (encryption, integrity) = proposal.key_sizes();
     let secret = secret.map(|secret| secret.as_slice());
-    let keymat = keys.keymat(secret, spi, [nonce_i, nonce_r], encryption.saturating_add(integrity));
+    let keymat = isakmp.keys.keymat(secret, spi, [nonce_i, nonce_r], encryption.saturating_add(integrity));
     let (encryption_key, integrity_key) = keymat.split_at(encryption.min(keymat.len()));
     Sa {
         spi,
@@ -406,5 +405,6 @@ fn sa(
         lifetime,
         pair,
         initiator,
+        encapsulated: isakmp.abilities.flavour.is_some(),
     }
 }

@@ -254,7 +254,8 @@ impl Responder {
         }
         let initiator = header.cookies.initiator;
         let digest = Offers::digest(self.configuration, sa);
-        let (Some(abilities), Some(number)) = (Abilities::of(&payloads), self.number(digest, sa)?) else {
+        let abilities = Abilities::of(&payloads, self.config.ike.nat_traversal);
+        let (Ok(abilities), Some(number)) = (abilities, self.number(digest, sa)?) else {
             return self.refuse(arrival.now, initiator, length);
         };
         let claim = Claim { number, abilities };

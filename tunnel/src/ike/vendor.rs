@@ -1,7 +1,8 @@
 //! Vendor IDs: what a peer says that it can do, and what it is (RFC 2408 section 3.16).
 
+use super::error::Error;
 use super::message::{Chain, Payloads};
-use super::nat::Flavour;
+use super::nat::{Flavour, NatTraversal};
 use super::registry::PayloadType;
 
 /// Dead peer detection, version 1.0 (RFC 3706 section 5.1).
@@ -20,8 +21,8 @@ const XAUTH: [u8; 8] = 0x0900_2689_dfd6_b712_u64.to_be_bytes();
 /// What the Vendor IDs of a peer say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Abilities {
-    /// The form of NAT traversal that both ends speak.
-    pub(super) flavour: Flavour,
+    /// The form of NAT traversal that both ends speak; none if one of them speaks none.
+    pub(super) flavour: Option<Flavour>,
     /// It takes part in dead peer detection.
     pub(super) dpd: bool,
     /// It is Windows, which sends no ESP to a server that is behind a NAT.
@@ -34,16 +35,18 @@ impl Abilities {
     /// How many bits [`Self::bits`] has.
     pub(super) const BITS: u32 = 6;
 
-    /// Reads them; none for a peer without NAT traversal.
-    pub(super) fn of(payloads: &Payloads<'_>) -> Option<Self> {
+    /// Reads them, and refuses a peer without NAT traversal where that is required.
+    pub(super) fn of(payloads: &Payloads<'_>, nat_traversal: NatTraversal) -> Result<Self, Error> {
         let has = |wanted: &[u8]| payloads.all(PayloadType::VID).any(|id| id.starts_with(wanted));
         let (dpd, windows, fragmentation) = (has(&DPD), has(&WINDOWS), has(&FRAGMENTATION));
-        Some(Self { flavour: Flavour::of(payloads)?, dpd, windows, fragmentation })
+        Ok(Self { flavour: nat_traversal.agree(Flavour::of(payloads))?, dpd, windows, fragmentation })
     }
 
     /// They in few bits.
     pub(super) fn bits(self) -> u64 {
-        let flavour = Flavour::ALL.iter().position(|flavour| *flavour == self.flavour).unwrap_or_default();
+        // The number behind the last one is that of none.
+        let flavour = Flavour::ALL.iter().position(|flavour| Some(*flavour) == self.flavour);
+        let flavour = flavour.unwrap_or(Flavour::ALL.len());
         let flags = [self.dpd, self.windows, self.fragmentation];
         let flags = (3..).zip(flags).fold(0, |sum, (bit, flag)| sum | u64::from(flag) << bit);
         u64::try_from(flavour).unwrap_or_default() | flags
@@ -51,15 +54,24 @@ impl Abilities {
 
     /// The reverse of [`Self::bits`]; none for bits that it never gives.
     pub(super) fn from_bits(bits: u64) -> Option<Self> {
-        let flavour = usize::try_from(bits & 0b111).ok().and_then(|index| Flavour::ALL.get(index))?;
+        let index = usize::try_from(bits & 0b111).ok().filter(|index| *index <= Flavour::ALL.len())?;
+        let flavour = Flavour::ALL.get(index).copied();
         let [dpd, windows, fragmentation] = [3, 4, 5].map(|bit| bits >> bit & 1 == 1);
-        Some(Self { flavour: *flavour, dpd, windows, fragmentation })
+        Some(Self { flavour, dpd, windows, fragmentation })
     }
 
     /// The Vendor IDs of the answer, the most important first: those that both ends know.
     pub(super) fn vendor_ids(self) -> impl Iterator<Item = Vec<u8>> {
         let fragmentation = self.fragmentation.then(|| [&FRAGMENTATION[..], &FRAGMENTATION_BITS].concat());
-        [Some(self.flavour.vendor_id().to_vec()), self.dpd.then(|| DPD.to_vec()), fragmentation].into_iter().flatten()
+        let flavour = self.flavour.map(|flavour| flavour.vendor_id().to_vec());
+        [flavour, self.dpd.then(|| DPD.to_vec()), fragmentation].into_iter().flatten()
+    }
+
+    /// Appends the NAT-D payloads with these bodies, if both ends traverse NATs.
+    pub(super) fn write_nat_d(self, bodies: &[Vec<u8>; 2], chain: &mut Chain) {
+        if let Some(flavour) = self.flavour {
+            bodies.iter().for_each(|body| chain.push(flavour.nat_d(), body));
+        }
     }
 
     //= rfc2408 3.16 "If a Vendor ID payload is sent, it MUST be sent during the Phase 1 negotiation."
@@ -69,9 +81,9 @@ impl Abilities {
     //= rfc3947 3.1 "In the first two messages of Phase 1, the vendor id payload for this specification MUST be sent if supported (and it MUST be received by both sides) for the NAT-Traversal probe to continue."
     //= test: the_drafts_of_nat_traversal_are_spoken_with_peers_that_know_no_other, a_peer_without_nat_traversal_is_named
     /// All that this end knows, for the first message of an initiator that offers XAUTH or does not.
-    pub(super) fn announce(chain: &mut Chain, xauth: bool) {
-        for flavour in Flavour::ALL {
-            chain.push(PayloadType::VID, &flavour.vendor_id());
+    pub(super) fn announce(chain: &mut Chain, nat_traversal: NatTraversal, xauth: bool) {
+        if nat_traversal != NatTraversal::Off {
+            Flavour::ALL.iter().for_each(|flavour| chain.push(PayloadType::VID, &flavour.vendor_id()));
         }
         chain.push(PayloadType::VID, &DPD);
         if xauth {
@@ -87,7 +99,7 @@ mod tests {
 
     #[test]
     fn abilities_survive_their_bits() {
-        for flavour in Flavour::ALL {
+        for flavour in Flavour::ALL.map(Some).into_iter().chain([None]) {
             for flags in 0..8 {
                 let [dpd, windows, fragmentation] = [1, 2, 4].map(|flag| flags & flag != 0);
                 let abilities = Abilities { flavour, dpd, windows, fragmentation };
@@ -103,8 +115,9 @@ mod tests {
         let mut chain = Chain::new();
         chain.push(PayloadType::VID, &Flavour::Draft02LineFeed.vendor_id());
         chain.push(PayloadType::VID, &[&WINDOWS[..], &[0, 0, 0, 9]].concat());
-        let abilities = Abilities::of(&Payloads::read(chain.first(), chain.octets()).unwrap()).unwrap();
-        let (flavour, dpd, fragmentation) = (Flavour::Draft02LineFeed, false, false);
+        let payloads = Payloads::read(chain.first(), chain.octets()).unwrap();
+        let abilities = Abilities::of(&payloads, NatTraversal::Required).unwrap();
+        let (flavour, dpd, fragmentation) = (Some(Flavour::Draft02LineFeed), false, false);
         assert_eq!(abilities, Abilities { flavour, dpd, windows: true, fragmentation });
     }
 }

@@ -43,6 +43,8 @@ pub struct Request {
     pub turn: usize,
     /// Whether other source ports than the well-known ones are asked for.
     pub fresh_ports: bool,
+    /// Whether ESP may travel without UDP.
+    pub esp: bool,
     /// The files with the secrets.
     pub credentials: config::Credentials,
     /// The name that the peer's certificate must have, where the configuration of the certificate has no other.
@@ -95,7 +97,10 @@ async fn find(request: Request) -> Result<Dialled, PathError> {
     let credentials = tokio::task::spawn_blocking(move || read_credentials(&files, Some(name)));
     let credentials = credentials.await.map_err(|error| PathError::Unreachable(error.to_string()))??;
     let addresses = resolve(&request.peer).await.map_err(PathError::Unresolvable)?;
-    let (remote, sockets) = open(&addresses, request.turn, request.fresh_ports)?;
+    let (remote, mut sockets) = open(&addresses, request.turn, request.fresh_ports)?;
+    if request.esp {
+        sockets.open_esp().map_err(|error| PathError::RawSocketFailed(error.to_string()))?;
+    }
     let mtu = sockets.get(Port::NatT).path_mtu();
     let [ike, nat_t] = [Port::Ike, Port::NatT].map(|port| sockets.get(port).local());
     let path =

@@ -1,5 +1,6 @@
-//! A UDP socket of this process: datagrams of equal size leave with generic segmentation offload (`UDP_SEGMENT`) and arrive with
-//! generic receive offload (`UDP_GRO`) where the kernel has them; without, each is a send of its own.
+//! A UDP socket of this process: datagrams of equal size leave with generic segmentation offload (`UDP_SEGMENT`) and arrive
+//! with generic receive offload (`UDP_GRO`) where the kernel has them; without, each is a send of its own. So it is on a raw
+//! socket for ESP without UDP, which has neither.
 //!
 //! None is ever fragmented: one that is longer than the path takes is refused with `EMSGSIZE`, and [`Endpoint::path_mtu`] tells what fits.
 //! [`super::udp`] connects such sockets to one peer, [`super::listener`] hears all.
@@ -13,7 +14,7 @@ use std::slice::ChunksMut;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, sendmsg, setsockopt, sockopt,
 };
-use socket2::{Domain, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -41,6 +42,7 @@ pub struct Sent {
 /// A socket that is ready for use.
 #[derive(Debug)]
 pub(super) struct Endpoint {
+    /// What polls it and gives its descriptor: nothing of this is peculiar to UDP, and tokio has no raw sockets.
     socket: UdpSocket,
     local: SocketAddr,
     /// Whether each datagram names where it goes, and from which of this host's addresses.
@@ -48,12 +50,27 @@ pub(super) struct Endpoint {
     segmentation: Cell<bool>,
 }
 
-/// A socket that is neither bound nor connected. Its packets stay out of the tunnel, and whole.
+/// A UDP socket that is neither bound nor connected. Its packets stay out of the tunnel, and whole.
 ///
 /// # Errors
 /// What the system says.
 pub(super) fn prepare(domain: Domain) -> io::Result<RawSocket> {
-    let socket = RawSocket::new(domain, Type::DGRAM.nonblocking().cloexec(), None)?;
+    open(domain, Type::DGRAM, None)
+}
+
+/// The same for ESP as an IP protocol. Packets leave without and, over IPv4 alone, arrive with the header of IP. While it is
+/// open the kernel tells nobody that it does not know the protocol.
+///
+/// # Errors
+/// What the system says: `EPERM` without `CAP_NET_RAW`.
+pub(super) fn prepare_esp(domain: Domain) -> io::Result<RawSocket> {
+    //= rfc4303 2 "The (outer) protocol header (IPv4, IPv6, or Extension) that immediately precedes the ESP header SHALL contain the value 50 in its Protocol (IPv4) or Next Header (IPv6, Extension) field (see IANA web page at http://www.iana.org/assignments/protocol-numbers)."
+    //= test: a_gateway_that_hears_nothing_of_nat_traversal_gets_esp_as_protocol_50_and_rekeys_lose_no_packet, a_gateway_with_nat_traversal_gets_esp_in_udp_even_where_it_could_go_without
+    open(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_ESP)))
+}
+
+fn open(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<RawSocket> {
+    let socket = RawSocket::new(domain, kind.nonblocking().cloexec(), protocol)?;
     // The plain option is capped by net.core.rmem_max; the forced one needs NET_ADMIN. Neither is vital.
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err()
         && let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER)
@@ -61,8 +78,10 @@ pub(super) fn prepare(domain: Domain) -> io::Result<RawSocket> {
         tracing::debug!(%error, "receive buffer stays as it is");
     }
     routing::mark(&socket)?;
-    // A socket for IPv6 may carry IPv4 as well.
-    setsockopt(&socket, options::Ipv4MtuDiscover, &libc::IP_PMTUDISC_DO)?;
+    // A UDP socket for IPv6 may carry IPv4 as well; a raw one does not know the option.
+    if domain == Domain::IPV4 || kind == Type::DGRAM {
+        setsockopt(&socket, options::Ipv4MtuDiscover, &libc::IP_PMTUDISC_DO)?;
+    }
     if domain == Domain::IPV6 {
         setsockopt(&socket, options::Ipv6MtuDiscover, &libc::IPV6_PMTUDISC_DO)?;
     }
@@ -99,9 +118,10 @@ impl Endpoint {
     }
 
     fn new(socket: RawSocket, addressed: bool) -> io::Result<Self> {
+        let segmentation = Cell::new(socket.r#type()? == Type::DGRAM);
         let socket = UdpSocket::from_std(socket.into())?;
         let local = socket.local_addr()?;
-        Ok(Self { socket, local, addressed, segmentation: Cell::new(true) })
+        Ok(Self { socket, local, addressed, segmentation })
     }
 
     /// Our end.
@@ -149,7 +169,7 @@ impl Endpoint {
     }
 
     /// Sends every datagram of `run`. What the socket does not take at once is dropped: the protocols above repeat what matters.
-    pub(super) fn send_run(&self, run: &Run<'_>) -> Sent {
+    pub(super) fn send_run<S>(&self, run: &Run<'_, S>) -> Sent {
         let mut sent = Sent::default();
         if run.segment == 0 {
             return sent;

@@ -120,7 +120,7 @@ impl Listener {
 
     /// Sends every datagram of `run` from the address that it names. What the socket does not take at once is dropped.
     pub fn send_run(&self, run: &Run<'_>) -> Sent {
-        self.get(run.port).send_run(run)
+        self.get(run.socket).send_run(run)
     }
 
     /// The longest IP packet that goes this way, as far as the kernel knows: by the route, and by what routers have told. To be

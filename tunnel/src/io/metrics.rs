@@ -53,6 +53,7 @@ struct OfExport {
 struct Info {
     ike: String,
     esp: String,
+    encapsulation: String,
     ppp_auth: String,
     mode: &'static str,
     data_path: &'static str,
@@ -126,6 +127,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         let labels = Info {
             ike: negotiated.ike.to_string(),
             esp: text(negotiated.esp.map(|esp| esp.to_string())),
+            encapsulation: text(negotiated.encapsulation.map(|encapsulation| format!("{encapsulation:?}"))),
             ppp_auth: text(negotiated.ppp_auth.map(|auth| auth.to_string())),
             mode: "client",
             data_path: "tun",

@@ -32,7 +32,7 @@ use super::tun::Device;
 use super::udp::Sockets;
 use super::watch::{Change, Watcher};
 use super::{Snapshot, metrics, report, telemetry};
-use crate::buffer::{BATCH_PACKETS, PacketBatch, Port};
+use crate::buffer::{BATCH_PACKETS, Carrier, PacketBatch};
 use crate::config::{Config, ReportTo};
 use crate::ike;
 use crate::report::Report;
@@ -107,7 +107,7 @@ pub async fn run(options: Options, verbosity: Verbosity) -> anyhow::Result<()> {
             _ = interrupt.recv() => process.close(),
             Some(message) = messages.recv() => process.handle(message).await,
             () = process.device.readable() => process.read_device(),
-            port = readable(process.sockets.as_ref()) => process.read_socket(port),
+            carrier = readable(process.sockets.as_ref()) => process.read_socket(carrier),
             () = process.due() => process.handle_timeout().await,
         }
         process.settle().await;
@@ -136,11 +136,10 @@ async fn start(options: Options, verbosity: Verbosity, sender: mpsc::Sender<Mess
 }
 
 /// Waits for a datagram.
-async fn readable(sockets: Option<&Sockets>) -> Port {
-    let Some(sockets) = sockets else { return pending().await };
-    tokio::select! {
-        () = sockets.get(Port::NatT).readable() => Port::NatT,
-        () = sockets.get(Port::Ike).readable() => Port::Ike,
+async fn readable(sockets: Option<&Sockets>) -> Carrier {
+    match sockets {
+        Some(sockets) => sockets.readable().await,
+        None => pending().await,
     }
 }
 
@@ -350,21 +349,21 @@ impl Process {
         self.tunnel.handle_packets(Instant::now(), &self.batch);
     }
 
-    fn read_socket(&mut self, port: Port) {
+    fn read_socket(&mut self, carrier: Carrier) {
         let mut buffer = std::mem::take(&mut self.buffer);
         for _ in 0..BATCH_PACKETS {
-            let Some(socket) = self.sockets.as_ref().map(|sockets| sockets.get(port)) else { break };
+            let Some(socket) = self.sockets.as_ref().and_then(|sockets| sockets.of(carrier)) else { break };
             let remote = socket.remote();
             match socket.receive(&mut buffer) {
                 Ok(received) => {
                     let now = Instant::now();
                     for batch in received.batches() {
-                        batch.for_each(|datagram| self.tunnel.handle_datagram(now, port, remote, datagram));
+                        batch.for_each(|datagram| self.tunnel.handle_datagram(now, carrier, remote, datagram));
                         self.flush();
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Err(error) => self.handle_path_error(port, &error),
+                Err(error) => self.handle_path_error(carrier, &error),
             }
         }
         self.buffer = buffer;
@@ -372,11 +371,11 @@ impl Process {
     }
 
     /// What the network, or the kernel that knows it, says about the way to the peer.
-    fn handle_path_error(&mut self, port: Port, error: &std::io::Error) {
+    fn handle_path_error(&mut self, carrier: Carrier, error: &std::io::Error) {
         let now = Instant::now();
-        match &self.sockets {
-            Some(sockets) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                self.tunnel.handle_path_mtu(now, sockets.get(port).path_mtu());
+        match self.sockets.as_ref().and_then(|sockets| sockets.of(carrier)) {
+            Some(socket) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                self.tunnel.handle_path_mtu(now, socket.path_mtu());
             }
             _ => self.tunnel.handle_unreachable(now, &error.to_string()),
         }
@@ -388,18 +387,19 @@ impl Process {
             let mut failure = None;
             if let Some(sockets) = &self.sockets {
                 for run in self.tunnel.transmits().runs() {
-                    let sent = sockets.get(run.port).send_run(&run);
+                    let Some(socket) = sockets.of(run.socket) else { continue };
+                    let sent = socket.send_run(&run);
                     if sent.dropped > 0 {
                         count(&mut self.drops, "socket", sent.dropped);
                     }
                     // A full socket is no news about the path.
                     let error = sent.error.filter(|error| error.kind() != std::io::ErrorKind::WouldBlock);
-                    failure = error.map(|error| (run.port, error)).or(failure);
+                    failure = error.map(|error| (run.socket, error)).or(failure);
                 }
             }
             self.tunnel.transmits().clear();
-            if let Some((port, error)) = failure {
-                self.handle_path_error(port, &error);
+            if let Some((carrier, error)) = failure {
+                self.handle_path_error(carrier, &error);
             }
         }
         let mut answered = None;

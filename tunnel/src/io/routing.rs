@@ -129,10 +129,13 @@ impl Routing {
         // A host with a reverse path filter looks up where the peer's packets come from as if it were to answer them, without
         // the mark. Nothing but IKE and ESP fits.
         let peer = self.peer.filter(|peer| self.covers(*peer)).into_iter().flat_map(|peer| {
-            [IKE_PORT, NAT_T_PORT].map(|port| {
+            let udp = [IKE_PORT, NAT_T_PORT].map(|port| {
                 let ports = RuleAttribute::SourcePortRange(RulePortRange { start: port, end: port });
+                vec![RuleAttribute::IpProtocol(IpProtocol::Udp), ports]
+            });
+            udp.into_iter().chain([vec![RuleAttribute::IpProtocol(IpProtocol::Esp)]]).map(move |attributes| {
                 let (family, main) = (family_of(peer), RouteHeader::RT_TABLE_MAIN.into());
-                let mut rule = rule(family, PEER_PRIORITY, main, [RuleAttribute::IpProtocol(IpProtocol::Udp), ports]);
+                let mut rule = rule(family, PEER_PRIORITY, main, attributes);
                 rule.header.dst_len = IpNet::from(peer).prefix_len();
                 rule.attributes.push(RuleAttribute::Destination(peer));
                 rule
@@ -247,11 +250,11 @@ fn route(network: IpNet, kind: RouteType) -> RouteMessage {
 }
 
 /// A rule that leads what fits `selectors` into `table`.
-fn rule<const N: usize>(
+fn rule(
     family: AddressFamily,
     priority: u32,
     table: u32,
-    selectors: [RuleAttribute; N],
+    selectors: impl IntoIterator<Item = RuleAttribute>,
 ) -> RuleMessage {
     let mut rule = RuleMessage::default();
     rule.header.family = family;
@@ -444,7 +447,8 @@ mod tests {
             let left =
                 Routing { peer: Some([10, 77, 0, 1].into()), ..Routing::new(&other, vec![[10, 77, 0, 53].into()]) };
             netlink.apply(&left).await.unwrap();
-            assert_eq!(count(&netlink).await, (3, 2));
+            // Of the remote networks, and to the peer for IKE, ESP in UDP, and ESP.
+            assert_eq!(count(&netlink).await, (4, 2));
             netlink.apply(&down()).await.unwrap();
             assert_eq!(count(&netlink).await, (1, 2));
             assert!(leads_to(&netlink, [10, 77, 0, 1], false, "outside0").await);

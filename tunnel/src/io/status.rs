@@ -68,7 +68,8 @@ pub fn summary(report: &Report) -> String {
     line("DNS", list(&report.dns_servers));
     if let Some(negotiated) = &report.negotiated {
         line("IKE", negotiated.ike.to_string());
-        line("ESP", negotiated.esp.map(|esp| esp.to_string()).unwrap_or_default());
+        let way = negotiated.encapsulation.map(|way| format!(" (encapsulation {way:?})")).unwrap_or_default();
+        line("ESP", negotiated.esp.map(|esp| format!("{esp}{way}")).unwrap_or_default());
         line("PPP", negotiated.ppp_auth.map(|auth| auth.to_string()).unwrap_or_default());
         line("NAT", format!("{:?}", negotiated.nat));
         line("MTU", negotiated.mtu.map(|mtu| mtu.to_string()).unwrap_or_default());

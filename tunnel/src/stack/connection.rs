@@ -20,10 +20,10 @@ use super::keys::{self, KeyRow};
 use super::life::{Life, Source, Verdict};
 use super::verdict::{self, Failure};
 use super::{Counters, Link, Path, mss, settings};
-use crate::buffer::{PacketBatch, Port};
+use crate::buffer::{Carrier, PacketBatch, Port};
 use crate::config::Config;
 use crate::ppp::Ppp;
-use crate::report::{Layer, Nat, Reason};
+use crate::report::{Encapsulation, Layer, Nat, Reason};
 use crate::suite::{EspProposal, Group, IkeProposal};
 use crate::{esp, ike, l2tp, ppp};
 
@@ -43,7 +43,7 @@ pub(super) enum Step {
     /// Phase 1 is up.
     Ike { proposal: IkeProposal, nat: Nat, peer_id: String, rekey: bool },
     /// Phase 2 is up.
-    Ipsec { proposal: EspProposal, rekey: bool },
+    Ipsec { proposal: EspProposal, encapsulation: Encapsulation, rekey: bool },
     /// The L2TP session is up.
     L2tp { peer: String },
     /// The peer accepted our credentials.
@@ -79,7 +79,8 @@ pub(super) struct Connection {
     cookie: Option<[u8; 8]>,
     answered: bool,
     link: Option<Link>,
-    esp_proposal: Option<EspProposal>,
+    /// What the last pair of ESP SAs was agreed on with.
+    esp: Option<(EspProposal, Encapsulation)>,
     /// What phase 2 offers when the peer refuses the first offer.
     second_offer: Option<SecondOffer>,
     /// Until when a new pair of ESP SAs must have come: there is none.
@@ -150,7 +151,7 @@ impl Connection {
             cookie: None,
             answered: false,
             link: None,
-            esp_proposal: None,
+            esp: None,
             second_offer: config.esp.proposals.is_empty().then_some(second_offer),
             bare_until: None,
             lns: String::new(),
@@ -259,16 +260,24 @@ impl Connection {
     pub(super) fn handle_datagram(
         &mut self,
         now: Instant,
-        port: Port,
+        carrier: Carrier,
         datagram: &mut [u8],
         packets: &mut PacketBatch,
         counters: &mut Counters,
     ) {
-        match (port, esp::classify(datagram)) {
-            (Port::Ike, _) => self.handle_isakmp(now, port, datagram, counters),
-            (Port::NatT, esp::Datagram::Isakmp(message)) => self.handle_isakmp(now, port, message, counters),
-            (Port::NatT, esp::Datagram::Esp { spi }) => self.handle_esp(now, spi, datagram, packets, counters),
-            (Port::NatT, esp::Datagram::Keepalive | esp::Datagram::Short) => {}
+        match (carrier, esp::classify(datagram)) {
+            (Carrier::Udp(port @ Port::Ike), _) => self.handle_isakmp(now, port, datagram, counters),
+            (Carrier::Udp(port @ Port::NatT), esp::Datagram::Isakmp(message)) => {
+                self.handle_isakmp(now, port, message, counters);
+            }
+            (Carrier::Udp(Port::NatT) | Carrier::Esp, esp::Datagram::Esp { spi }) => {
+                self.handle_esp(now, spi, datagram, packets, counters);
+            }
+            (Carrier::Udp(Port::NatT), esp::Datagram::Keepalive | esp::Datagram::Short) => {}
+            // Neither a marker nor a keepalive has a meaning there: an SPI of zero is no SA's (RFC 4303 section 2.1).
+            (Carrier::Esp, esp::Datagram::Isakmp(_) | esp::Datagram::Keepalive | esp::Datagram::Short) => {
+                counters.drop_packet(Refused::UnknownSpi.label());
+            }
         }
         self.pump(now);
     }
@@ -426,8 +435,9 @@ impl Connection {
         }
         self.bare_until = None;
         let rekey = self.state != State::Securing;
-        self.esp_proposal = Some(sa.proposal);
-        self.step(Step::Ipsec { proposal: sa.proposal, rekey });
+        let encapsulation = if sa.encapsulated { Encapsulation::Udp } else { Encapsulation::None };
+        self.esp = Some((sa.proposal, encapsulation));
+        self.step(Step::Ipsec { proposal: sa.proposal, encapsulation, rekey });
         if !rekey {
             self.state = State::Calling;
             self.lac.connect(now);
@@ -448,7 +458,7 @@ impl Connection {
                 }
             }
             l2tp::Event::Failed(error) => {
-                let failure = verdict::of_l2tp(&error);
+                let failure = verdict::of_l2tp(&error, self.esp.map(|(_, encapsulation)| encapsulation));
                 let hello = matches!(error, l2tp::Error::NoResponse { to: l2tp::message::MessageType::HELLO });
                 if hello && self.state == State::Up {
                     self.hello_lost = Some((now, failure));

@@ -41,6 +41,8 @@ struct Pair {
 
 struct Outbound {
     sa: OutboundSa,
+    /// Whether its packets travel in UDP.
+    encapsulated: bool,
     /// Grows with each outbound SA.
     number: u64,
     /// When packets move to this SA even if the peer has not used its twin.
@@ -121,7 +123,8 @@ impl Datapath {
         pair.inbound.truncation().or(self.truncation).into_iter().for_each(|known| outbound.set_truncation(known));
         self.count = self.count.saturating_add(1);
         let ready_at = (!at_once).then_some(now + SWITCH_AFTER);
-        pair.outbound = Some(Outbound { sa: outbound, number: self.count, ready_at, rekey_asked: false });
+        let (encapsulated, number) = (sa.encapsulated, self.count);
+        pair.outbound = Some(Outbound { sa: outbound, encapsulated, number, ready_at, rekey_asked: false });
         if at_once {
             self.current = Some(sa.pair);
         }
@@ -160,6 +163,12 @@ impl Datapath {
     /// Whether packets can be sent.
     pub(super) fn can_send(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// Whether what [`Self::seal`] makes is to travel in UDP.
+    pub(super) fn is_encapsulated(&self) -> bool {
+        let in_use = self.pairs.iter().find(|pair| Some(pair.spi) == self.current);
+        in_use.and_then(|pair| pair.outbound.as_ref()).is_none_or(|outbound| outbound.encapsulated)
     }
 
     /// Moves packets to SAs whose time has come.

@@ -90,6 +90,7 @@ mod tests {
             lifetime: ike::Lifetime { seconds: std::time::Duration::from_secs(3600), kilobytes: None },
             pair: 1,
             initiator: true,
+            encapsulated: true,
         };
         let rest = r#""*","*","0xc0ffee01","AES-CBC [RFC3602]","0x1111","HMAC-SHA-1-96 [RFC2404]","0x2222""#;
         assert_eq!(of_esp(&sa, false).to_string(), format!(r#"uat:esp_sa:"IPv4",{rest}"#));

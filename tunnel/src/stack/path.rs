@@ -53,4 +53,6 @@ pub enum PathError {
     Unresolvable(String),
     /// No socket could be opened towards it; in the system's words.
     Unreachable(String),
+    /// The socket for ESP without UDP could not be opened; in the system's words.
+    RawSocketFailed(String),
 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Path;
 use crate::config::server::Server;
-use crate::config::{Config, Exchange};
+use crate::config::{Config, Encapsulation, Exchange};
 use crate::suite::{EspProposal, Group};
 use crate::{dhcp, esp, ike, l2tp, ppp};
 
@@ -46,6 +46,11 @@ pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys:
         dpd: ike::Dpd { interval: Duration::ZERO, timeout: Duration::ZERO },
         local_port_ike: path.local_ike_port,
         local_port_nat_t: path.local_nat_t_port,
+        nat_traversal: match config.esp.encapsulation {
+            Encapsulation::Udp => ike::NatTraversal::Required,
+            Encapsulation::Auto => ike::NatTraversal::Offered,
+            Encapsulation::None => ike::NatTraversal::Off,
+        },
         keepalive: KEEPALIVE_INTERVAL,
         initial_contact: config.ike.initial_contact,
         aggressive: config.ike.exchange == Exchange::Aggressive,

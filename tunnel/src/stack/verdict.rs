@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::PathError;
-use crate::report::{Layer, Reason};
+use crate::report::{Encapsulation, Layer, Reason};
 use crate::{ike, l2tp, ppp};
 
 /// Why an attempt ended, or an established tunnel.
@@ -36,6 +36,14 @@ pub(super) fn of_path(peer: &str, error: PathError) -> Failure {
             Reason::PeerUnreachable,
             format!(
                 "There is no way to {peer} ({}). Check the address and the routes towards it.",
+                unpunctuated(&error)
+            ),
+        ),
+        PathError::RawSocketFailed(error) => failure(
+            Layer::Ipsec,
+            Reason::RawSocketFailed,
+            format!(
+                "ESP without UDP cannot be sent ({}). Give the process the capability NET_RAW, or set esp.encapsulation to Udp.",
                 unpunctuated(&error)
             ),
         ),
@@ -142,7 +150,7 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
         ike::Error::NoNatTraversal => (
             Layer::Ike,
             Reason::NatTraversalUnsupported,
-            "Switch NAT traversal (NAT-T) on at the gateway; ESP is sent in UDP only.",
+            "Switch NAT traversal (NAT-T) on at the gateway, or set esp.encapsulation to Auto, which lets ESP travel without UDP.",
         ),
         ike::Error::Rejected { exchange: ExchangeType::QUICK_MODE, .. }
         | ike::Error::NotOffered { phase: 2, .. }
@@ -166,8 +174,13 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
     Failure { refused, ..failure(layer, reason, sentence(error, advice)) }
 }
 
-pub(super) fn of_l2tp(error: &l2tp::Error) -> Failure {
+/// What L2TP failed with; `encapsulation` is that of ESP below it.
+pub(super) fn of_l2tp(error: &l2tp::Error, encapsulation: Option<Encapsulation>) -> Failure {
     let (reason, advice) = match error {
+        l2tp::Error::NoResponse { .. } if encapsulation == Some(Encapsulation::None) => (
+            Reason::L2tpTimeout,
+            "ESP travels without UDP: check that IP protocol 50 is open on the way and no NAT is on it, and look into the gateway's log.",
+        ),
         l2tp::Error::NoResponse { .. } => (
             Reason::L2tpTimeout,
             "IPsec is up, so the gateway's L2TP service does not run or drops UDP 1701 behind IPsec: look into its log.",

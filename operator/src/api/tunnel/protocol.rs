@@ -4,7 +4,7 @@
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
-use towline_tunnel::config::{self, IdentityKind, PppAuth};
+use towline_tunnel::config::{self, Encapsulation, IdentityKind, PppAuth};
 use towline_tunnel::suite::Security;
 
 use super::secret::SecretKey;
@@ -117,6 +117,13 @@ pub struct Esp {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::esp_proposals")]
     pub proposals: Vec<String>,
+    /// How ESP travels. Udp: in UDP, which NATs and cloud gateways let pass; a gateway without NAT traversal is refused.
+    /// Auto: in UDP if the gateway supports NAT traversal, else as IP protocol 50. None: as IP protocol 50; NAT traversal is
+    /// not offered. Auto and None give the pod the capability NET_RAW as well; without UDP no NAT may be on the way. Mode
+    /// Client only.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::encapsulation")]
+    pub encapsulation: Encapsulation,
     /// Lifetime of a pair of security associations in seconds.
     #[serde(default = "esp_lifetime")]
     #[schemars(range(min = 20, max = 86_400))]
@@ -137,7 +144,13 @@ fn esp_lifetime() -> u32 {
 
 impl Default for Esp {
     fn default() -> Self {
-        Self { proposals: Vec::new(), lifetime_seconds: esp_lifetime(), lifetime_bytes: None, lifetime_packets: None }
+        Self {
+            proposals: Vec::new(),
+            encapsulation: Encapsulation::default(),
+            lifetime_seconds: esp_lifetime(),
+            lifetime_bytes: None,
+            lifetime_packets: None,
+        }
     }
 }
 

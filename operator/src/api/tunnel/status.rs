@@ -70,10 +70,13 @@ pub struct Negotiated {
     /// Phase 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub esp: Option<String>,
+    /// How ESP travels: Udp, or None, which is IP protocol 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encapsulation: Option<String>,
     /// PPP authentication protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ppp_auth: Option<String>,
-    /// Which end is behind a NAT: None, Local, Remote or Both.
+    /// Which end is behind a NAT: None, Local, Remote or Both; without NAT traversal nobody knows of one.
     pub nat: String,
     /// MTU of the tunnel in octets.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use super::{Check, is_host};
 use crate::config::server::{
     MAX_NAME, MAX_NETWORKS, MAX_POOLS, MAX_PRE_SHARED_KEYS, MAX_RADIUS_SERVERS, MAX_SESSIONS, MAX_USERS, Server,
 };
-use crate::config::{Exchange, InvalidConfig, MAX_EXPORTS};
+use crate::config::{Encapsulation, Exchange, InvalidConfig, MAX_EXPORTS};
 
 /// Name servers that IPCP can tell (RFC 1877).
 const MAX_DNS: usize = 2;
@@ -30,6 +30,12 @@ impl Server {
             check.wrong("ike.exchange", problem.to_owned());
         }
         check.esp(&self.esp);
+        if self.esp.encapsulation != Encapsulation::Udp {
+            let encapsulation = self.esp.encapsulation;
+            let problem =
+                format!("{encapsulation:?} is for clients; a Service carries nothing but UDP and TCP, so remove it");
+            check.wrong("esp.encapsulation", problem);
+        }
         check.links(&self.l2tp, &self.ppp);
         check.device(self.network.mtu, &self.network.device);
         check.process(&self.admin, self.report.as_ref());
@@ -191,6 +197,8 @@ mod tests {
     fn each_bound_is_kept_and_named() {
         assert_eq!(changed(|s| s.credentials.pre_shared_keys.clear()), ["credentials"]);
         assert_eq!(changed(|s| s.ike.exchange = Exchange::Aggressive), ["ike.exchange"]);
+        assert_eq!(changed(|s| s.esp.encapsulation = Encapsulation::Auto), ["esp.encapsulation"]);
+        assert_eq!(changed(|s| s.esp.encapsulation = Encapsulation::None), ["esp.encapsulation"]);
         assert_eq!(changed(|s| s.listen.ike.set_port(0)), ["listen.ike"]);
         assert_eq!(changed(|s| s.ike.lifetime_seconds = 1), ["ike.lifetimeSeconds"]);
         assert_eq!(changed(|s| s.users.push(s.users[0].clone())), ["users[1].name"]);

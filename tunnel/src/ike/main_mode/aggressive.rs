@@ -55,7 +55,7 @@ impl MainMode {
         let answer = payloads.single(PayloadType::SA, "SA payload")?;
         let chosen = proposal::accept_phase1(&of_one_group(&config.proposals), self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
-        let agreed = Agreed::new(chosen, Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?);
+        let agreed = Agreed::new(chosen, Abilities::of(&payloads, config.nat_traversal)?);
         let public_r = payloads.single(PayloadType::KE, "KE payload")?.to_vec();
         if public_r == pair.public_value() {
             return Err(Error::InvalidKeyInformation("public value (it is ours)"));
@@ -83,9 +83,8 @@ impl MainMode {
             proof => Proved { initial_contact: false, ..proof? },
         };
         let mut chain = Chain::new();
-        for body in nat::nat_d_bodies(agreed.proposal.hash, &cookies, config.remote_end(self.port), context.rng) {
-            chain.push(agreed.abilities.flavour.nat_d(), &body);
-        }
+        let nat_d = nat::nat_d_bodies(agreed.proposal.hash, &cookies, config.remote_end(self.port), context.rng);
+        agreed.abilities.write_nat_d(&nat_d, &mut chain);
         exchanged.write_hash(config, &keys, Role::Initiator, &mut chain)?;
         if self.initial_contact {
             chain.push(PayloadType::N, &initial_contact(&cookies));
@@ -94,7 +93,7 @@ impl MainMode {
         let response = keys.seal(Header::new(cookies, self.exchange, 0), &chain, &mut iv);
         self.cookies = cookies;
         // As with message 5 of Main Mode.
-        self.port = Port::NatT;
+        self.float(agreed.abilities);
         let mut established = Established::new(config, agreed, exchanged.nat, keys, iv, peer);
         established.answered = Some(Answered::new(message, response));
         Ok(Step::Established(Box::new(established)))
@@ -105,7 +104,7 @@ impl MainMode {
 mod tests {
     use super::*;
     use crate::ike::authentication::Credentials;
-    use crate::ike::{Event, Ike, Transmit, XauthUser};
+    use crate::ike::{Event, Ike, NatTraversal, Transmit, XauthUser};
     use rand::SeedableRng;
     use std::sync::Arc;
     use zeroize::Zeroizing;
@@ -147,14 +146,18 @@ mod tests {
 
     /// Message 2 of a gateway that has this key.
     fn answer(message_1: &[u8], key: &[u8]) -> (Exchanged, Keys, Vec<u8>) {
-        let gateway =
-            Config { local: [192, 0, 2, 2].into(), remote: [192, 0, 2, 1].into(), local_id: None, ..config(key) };
+        answer_as(NatTraversal::Required, message_1, key)
+    }
+
+    fn answer_as(nat_traversal: NatTraversal, message_1: &[u8], key: &[u8]) -> (Exchanged, Keys, Vec<u8>) {
+        let (local, remote) = ([192, 0, 2, 2].into(), [192, 0, 2, 1].into());
+        let gateway = Config { local, remote, local_id: None, nat_traversal, ..config(key) };
         let (header, body) = Header::read(message_1).unwrap();
         let payloads = Payloads::read_plain(header.next_payload, body).unwrap();
         let sa = payloads.first(PayloadType::SA).unwrap();
         let methods = [AuthenticationMethod::PRE_SHARED_KEY, AuthenticationMethod::XAUTH_INIT_PRE_SHARED];
         let (chosen, answer) = proposal::choose_phase1(&gateway.proposals, &methods, sa).unwrap().unwrap();
-        let agreed = Agreed::new(chosen, Abilities::of(&payloads).unwrap());
+        let agreed = Agreed::new(chosen, Abilities::of(&payloads, gateway.nat_traversal).unwrap());
         let pair = KeyPair::generate(agreed.proposal.group, &mut StdRng::seed_from_u64(2));
         let public_i = payloads.first(PayloadType::KE).unwrap().to_vec();
         let exchanged = Exchanged {
@@ -194,6 +197,22 @@ mod tests {
     }
 
     #[test]
+    fn with_a_gateway_that_does_not_traverse_nats_message_3_stays_on_port_500() {
+        let now = Instant::now();
+        let mut ike = Ike::new(Config { nat_traversal: NatTraversal::Off, ..config(KEY) }, StdRng::seed_from_u64(1));
+        ike.connect(now);
+        let (_, message_1) = sent(&mut ike).remove(0);
+        let (exchanged, keys, message_2) = answer_as(NatTraversal::Offered, &message_1, KEY);
+        ike.handle_message(now, Port::Ike, &message_2);
+        let sent = sent(&mut ike);
+        assert!(sent.len() > 1 && sent.iter().all(|(port, _)| *port == Port::Ike));
+        let (header, body) = Header::read(&sent[0].1).unwrap();
+        let (plain, _) = keys.open(&keys.first_iv(&exchanged.public_i, &exchanged.public_r), body).unwrap();
+        let payloads = Keys::payloads(header.next_payload, &plain).unwrap();
+        assert!(payloads.first(PayloadType::NAT_D).is_none());
+    }
+
+    #[test]
     fn one_round_trip_establishes_and_message_3_proves_the_key_on_port_4500() {
         let now = Instant::now();
         let (mut ike, message_1) = begun(now);
@@ -208,7 +227,7 @@ mod tests {
         let mut expected = Chain::new();
         exchanged.write_hash(&config(KEY), &keys, Role::Initiator, &mut expected).unwrap();
         assert_eq!(payloads.first(PayloadType::HASH), expected.octets().get(4..));
-        assert!(payloads.first(exchanged.agreed.abilities.flavour.nat_d()).is_some());
+        assert!(payloads.first(exchanged.agreed.abilities.flavour.unwrap().nat_d()).is_some());
         let established = |event: &Event| matches!(event, Event::IsakmpEstablished { .. });
         assert!(events(&mut ike).iter().any(established));
         assert!(first.len() > 1, "Quick Mode follows");

@@ -113,7 +113,7 @@ mod tests {
 
     const CLAIM: Claim = Claim {
         number: 4095,
-        abilities: Abilities { flavour: Flavour::Draft02, dpd: true, windows: true, fragmentation: true },
+        abilities: Abilities { flavour: Some(Flavour::Draft02), dpd: true, windows: true, fragmentation: true },
     };
 
     fn secret() -> Secret {

@@ -155,7 +155,7 @@ fn no_answer_is_longer_than_what_it_answers() {
 fn vendor_ids_that_do_not_fit_are_left_out_the_least_important_first() {
     let config = fast();
     let choice = Choice::of(&config, &offer(&["aes128-sha256-ecp256"], 3600)).unwrap();
-    let abilities = Abilities { flavour: Flavour::Rfc3947, dpd: true, windows: false, fragmentation: false };
+    let abilities = Abilities { flavour: Some(Flavour::Rfc3947), dpd: true, windows: false, fragmentation: false };
     let cookies = Cookies { initiator: [1; 8], responder: [2; 8] };
     let whole = choice.message_2(cookies, abilities, 1000);
     let shorter = choice.message_2(cookies, abilities, whole.len() - 1);

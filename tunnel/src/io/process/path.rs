@@ -20,7 +20,8 @@ impl Process {
         warn(self.route(|routing| routing.name_servers = dial::name_servers()).await);
         let turn = self.turns.next(&peer);
         let name = self.peer_name(&peer);
-        let request = Request { peer, turn, fresh_ports, credentials: self.config.credentials.clone(), name };
+        let esp = self.config.esp.encapsulation.needs_raw_socket();
+        let request = Request { peer, turn, fresh_ports, esp, credentials: self.config.credentials.clone(), name };
         let (generation, sender) = (self.dials, self.sender.clone());
         tokio::spawn(async move {
             let dialled = Box::new(dial::dial(request).await);
@@ -58,7 +59,7 @@ impl Process {
             Err(PathError::Credentials { message, .. }) => {
                 tracing::warn!("{message} The tunnel goes on with the old one.")
             }
-            Err(PathError::Unresolvable(_) | PathError::Unreachable(_)) => {}
+            Err(PathError::Unresolvable(_) | PathError::Unreachable(_) | PathError::RawSocketFailed(_)) => {}
         }
     }
 

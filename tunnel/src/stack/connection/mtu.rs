@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Connection, State, Step};
 use crate::inet::UDP_HEADER;
+use crate::report::Encapsulation;
 use crate::{esp, ppp};
 
 /// No link of the Internet has a smaller MTU (RFC 791).
@@ -12,9 +13,10 @@ const MIN_MTU: u16 = 576;
 impl Connection {
     /// What the path, the suite and the configuration leave for an IP packet, in both directions.
     pub(super) fn fitting(&self) -> u16 {
-        let payload = self
-            .esp_proposal
-            .map_or(0, |proposal| esp::inner_udp_payload(self.path.mtu.into(), self.path.remote.is_ipv6(), &proposal));
+        let (path, is_ipv6) = (self.path.mtu.into(), self.path.remote.is_ipv6());
+        let payload = self.esp.map_or(0, |(proposal, encapsulation)| {
+            esp::inner_udp_payload(path, is_ipv6, encapsulation == Encapsulation::Udp, &proposal)
+        });
         let overhead = UDP_HEADER + self.lac.data_overhead() + ppp::IP_HEADER;
         let fits = u16::try_from(payload.saturating_sub(overhead)).unwrap_or(u16::MAX);
         fits.min(self.mtu_limit.unwrap_or(u16::MAX)).max(MIN_MTU)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Connection, State};
-use crate::buffer::{DatagramBatch, PacketBatch, Port};
+use crate::buffer::{Carrier, DatagramBatch, PacketBatch, Port};
 use crate::esp::{self, KEEPALIVE, NON_ESP_MARKER};
 use crate::inet::{IKE_PORT, NAT_T_PORT};
 use crate::stack::{Counters, mss};
@@ -16,7 +16,7 @@ impl Connection {
         &mut self,
         now: Instant,
         packets: &PacketBatch,
-        transmits: &mut DatagramBatch,
+        transmits: &mut DatagramBatch<Carrier>,
         counters: &mut Counters,
     ) {
         let Some(mtu) = self.link.as_ref().filter(|_| self.state == State::Up).map(|link| link.mtu) else {
@@ -38,7 +38,13 @@ impl Connection {
         self.pump(now);
     }
 
-    fn send_packet(&mut self, packet: &[u8], mtu: u16, transmits: &mut DatagramBatch, counters: &mut Counters) -> bool {
+    fn send_packet(
+        &mut self,
+        packet: &[u8],
+        mtu: u16,
+        transmits: &mut DatagramBatch<Carrier>,
+        counters: &mut Counters,
+    ) -> bool {
         self.scratch.clear();
         let mut header = std::mem::take(&mut self.scratch);
         // RFC 1661 and 2661: a PPP frame whose protocol field says what the packet is, behind the header of the L2TP session.
@@ -59,10 +65,12 @@ impl Connection {
         sent
     }
 
-    fn send_esp(&mut self, parts: [&[u8]; 2], transmits: &mut DatagramBatch, counters: &mut Counters) -> bool {
+    fn send_esp(&mut self, parts: [&[u8]; 2], transmits: &mut DatagramBatch<Carrier>, counters: &mut Counters) -> bool {
         let path = (self.path.local, self.path.remote);
-        let remote = SocketAddr::new(self.path.remote, NAT_T_PORT);
-        match transmits.push_with(Port::NatT, remote, |out| self.datapath.seal(path, parts, out)) {
+        let (carrier, to) =
+            if self.datapath.is_encapsulated() { (Carrier::Udp(Port::NatT), NAT_T_PORT) } else { (Carrier::Esp, 0) };
+        let remote = SocketAddr::new(self.path.remote, to);
+        match transmits.push_with(carrier, remote, |out| self.datapath.seal(path, parts, out)) {
             Ok(true) => {
                 tracing::trace!(octets = parts.map(<[u8]>::len).iter().sum::<usize>(), "L2TP message sent in ESP");
                 self.ike.handle_sent(self.clock);
@@ -80,7 +88,7 @@ impl Connection {
     }
 
     /// Puts what the protocols want to say into `transmits`, as long as there is room.
-    pub(in crate::stack) fn fill(&mut self, transmits: &mut DatagramBatch, counters: &mut Counters) {
+    pub(in crate::stack) fn fill(&mut self, transmits: &mut DatagramBatch<Carrier>, counters: &mut Counters) {
         while !transmits.is_full() {
             // First of all: the peer takes ESP once it has the third message of Quick Mode.
             if let Some(transmit) = self.ike.poll_transmit() {
@@ -95,7 +103,7 @@ impl Connection {
         }
     }
 
-    fn send_isakmp(&mut self, transmit: ike::Transmit, transmits: &mut DatagramBatch) {
+    fn send_isakmp(&mut self, transmit: ike::Transmit, transmits: &mut DatagramBatch<Carrier>) {
         let (port, datagram) = match transmit {
             ike::Transmit::Message { port: Port::Ike, message } => (Port::Ike, message),
             ike::Transmit::Message { port: Port::NatT, message } => {
@@ -111,18 +119,19 @@ impl Connection {
             let message = if port == Port::NatT { datagram.get(NON_ESP_MARKER.len()..) } else { Some(&datagram[..]) };
             self.cookie = message.and_then(<[u8]>::first_chunk).copied();
         }
-        if transmits.push(port, SocketAddr::new(self.path.remote, to), &datagram) && port == Port::NatT {
+        let remote = SocketAddr::new(self.path.remote, to);
+        if transmits.push(Carrier::Udp(port), remote, &datagram) && port == Port::NatT {
             self.ike.handle_sent(self.clock);
         }
     }
 
-    fn send_control(&mut self, message: &[u8], transmits: &mut DatagramBatch, counters: &mut Counters) {
+    fn send_control(&mut self, message: &[u8], transmits: &mut DatagramBatch<Carrier>, counters: &mut Counters) {
         if self.datapath.can_send() {
             self.send_esp([message, &[]], transmits, counters);
         }
     }
 
-    fn send_frame(&mut self, frame: &[u8], transmits: &mut DatagramBatch, counters: &mut Counters) {
+    fn send_frame(&mut self, frame: &[u8], transmits: &mut DatagramBatch<Carrier>, counters: &mut Counters) {
         let mut header = std::mem::take(&mut self.scratch);
         header.clear();
         if self.datapath.can_send() && self.lac.write_data_header(&mut header, frame.len()).is_ok() {

@@ -23,6 +23,7 @@ fn sa(pair: u32, inbound: bool, initiator: bool) -> ike::Sa {
         lifetime: ike::Lifetime { seconds: Duration::from_secs(3600), kilobytes: None },
         pair,
         initiator,
+        encapsulated: true,
     }
 }
 

@@ -204,7 +204,7 @@ impl Town {
         while !self.server.transmits().is_empty() {
             for run in self.server.transmits().runs() {
                 for octets in run.octets.chunks(run.segment) {
-                    datagrams.push_back((run.port, run.way.remote, octets.to_vec()));
+                    datagrams.push_back((run.socket, run.way.remote, octets.to_vec()));
                 }
             }
             self.server.transmits().clear();
@@ -257,7 +257,7 @@ impl Town {
         while !client.tunnel.transmits().is_empty() {
             for run in client.tunnel.transmits().runs() {
                 for octets in run.octets.chunks(run.segment) {
-                    datagrams.push_back((run.port, octets.to_vec()));
+                    datagrams.push_back((run.socket.port().unwrap(), octets.to_vec()));
                 }
             }
             client.tunnel.transmits().clear();

@@ -114,8 +114,9 @@ impl Peer {
     /// What the path, the suite and the configuration leave for an IP packet.
     fn fitting(&self, call: Call) -> u16 {
         let is_ipv6 = self.remote().is_some_and(|remote| remote.is_ipv6());
-        let payload =
-            self.esp_proposal.map_or(0, |proposal| esp::inner_udp_payload(self.path_mtu.into(), is_ipv6, &proposal));
+        let payload = self
+            .esp_proposal
+            .map_or(0, |proposal| esp::inner_udp_payload(self.path_mtu.into(), is_ipv6, true, &proposal));
         let overhead = UDP_HEADER + self.lns.data_overhead(call) + ppp::IP_HEADER;
         u16::try_from(payload.saturating_sub(overhead)).unwrap_or(u16::MAX).min(self.mtu_limit).max(MIN_MTU)
     }
