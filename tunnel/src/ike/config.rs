@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authentication::Credentials;
-use super::nat::Endpoint;
+use super::nat::{Endpoint, NatPayloads};
 use super::payload::Identity;
 use super::relation::SpiSpace;
 use crate::buffer::Port;
@@ -48,6 +48,8 @@ pub struct Config {
     pub remote_id: Option<Identity>,
     /// Dead peer detection.
     pub dpd: Dpd,
+    /// How an initiator writes its payloads of NAT traversal.
+    pub nat_payloads: NatPayloads,
     /// The pause after which a NAT is reminded of the mapping; zero switches it off.
     pub keepalive: Duration,
     /// The address of this end, as it sees it.
@@ -86,6 +88,7 @@ impl Config {
             local_id: None,
             remote_id: None,
             dpd: Dpd { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) },
+            nat_payloads: NatPayloads::default(),
             keepalive: Duration::from_secs(20),
             local,
             remote,

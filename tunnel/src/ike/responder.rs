@@ -17,6 +17,7 @@ use rand::{Rng, SeedableRng};
 use super::error::Error;
 use super::main_mode::Choice;
 use super::message::{Chain, Cookies, Header, Payloads};
+use super::nat::NatPayloads;
 use super::payload::Notification;
 use super::phase1::Complaints;
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
@@ -254,7 +255,8 @@ impl Responder {
         }
         let initiator = header.cookies.initiator;
         let digest = Offers::digest(self.configuration, sa);
-        let (Some(abilities), Some(number)) = (Abilities::of(&payloads), self.number(digest, sa)?) else {
+        let (Some(abilities), Some(number)) = (Abilities::of(&payloads, NatPayloads::Any), self.number(digest, sa)?)
+        else {
             return self.refuse(arrival.now, initiator, length);
         };
         let claim = Claim { number, abilities };

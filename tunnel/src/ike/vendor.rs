@@ -1,7 +1,7 @@
 //! Vendor IDs: what a peer says that it can do, and what it is (RFC 2408 section 3.16).
 
 use super::message::{Chain, Payloads};
-use super::nat::Flavour;
+use super::nat::{Flavour, NatPayloads};
 use super::registry::PayloadType;
 
 /// Dead peer detection, version 1.0 (RFC 3706 section 5.1).
@@ -34,11 +34,11 @@ impl Abilities {
     /// How many bits [`Self::bits`] has.
     pub(super) const BITS: u32 = 6;
 
-    /// Reads them; none for a peer without NAT traversal.
-    pub(super) fn of(payloads: &Payloads<'_>) -> Option<Self> {
+    /// Reads them; none for a peer without NAT traversal in a form that this end speaks.
+    pub(super) fn of(payloads: &Payloads<'_>, own: NatPayloads) -> Option<Self> {
         let has = |wanted: &[u8]| payloads.all(PayloadType::VID).any(|id| id.starts_with(wanted));
         let (dpd, windows, fragmentation) = (has(&DPD), has(&WINDOWS), has(&FRAGMENTATION));
-        Some(Self { flavour: Flavour::of(payloads)?, dpd, windows, fragmentation })
+        Some(Self { flavour: Flavour::of(payloads, own.flavours())?, dpd, windows, fragmentation })
     }
 
     /// They in few bits.
@@ -69,8 +69,8 @@ impl Abilities {
     //= rfc3947 3.1 "In the first two messages of Phase 1, the vendor id payload for this specification MUST be sent if supported (and it MUST be received by both sides) for the NAT-Traversal probe to continue."
     //= test: the_drafts_of_nat_traversal_are_spoken_with_peers_that_know_no_other, a_peer_without_nat_traversal_is_named
     /// All that this end knows, for the first message of an initiator that offers XAUTH or does not.
-    pub(super) fn announce(chain: &mut Chain, xauth: bool) {
-        for flavour in Flavour::ALL {
+    pub(super) fn announce(chain: &mut Chain, own: NatPayloads, xauth: bool) {
+        for flavour in own.flavours() {
             chain.push(PayloadType::VID, &flavour.vendor_id());
         }
         chain.push(PayloadType::VID, &DPD);
@@ -103,7 +103,8 @@ mod tests {
         let mut chain = Chain::new();
         chain.push(PayloadType::VID, &Flavour::Draft02LineFeed.vendor_id());
         chain.push(PayloadType::VID, &[&WINDOWS[..], &[0, 0, 0, 9]].concat());
-        let abilities = Abilities::of(&Payloads::read(chain.first(), chain.octets()).unwrap()).unwrap();
+        let abilities =
+            Abilities::of(&Payloads::read(chain.first(), chain.octets()).unwrap(), NatPayloads::Any).unwrap();
         let (flavour, dpd, fragmentation) = (Flavour::Draft02LineFeed, false, false);
         assert_eq!(abilities, Abilities { flavour, dpd, windows: true, fragmentation });
     }
