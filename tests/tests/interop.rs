@@ -6,6 +6,7 @@ mod interop {
     mod agreement;
     mod capture;
     mod failure;
+    mod ladder;
     mod lifetime;
     mod radius;
     mod recovery;

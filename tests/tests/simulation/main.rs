@@ -3,6 +3,7 @@
 mod ending;
 mod failure;
 mod gateway;
+mod ladder;
 mod lifetime;
 mod liveness;
 mod network;

@@ -34,7 +34,7 @@ pub enum Error {
     },
     /// The peer refuses who this end says that it is, or has nothing for it. It was proved to have our pre-shared key, or did not
     /// see any use of it.
-    #[error("the peer refuses our identity (it answered {})", rfc_name(*.notification))]
+    #[error("the peer refuses this end, and not for its key (it answered {})", rfc_name(*.notification))]
     IdentityRefused {
         /// The peer's words.
         notification: NotifyType,
