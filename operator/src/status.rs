@@ -3,6 +3,7 @@
 //! Nothing is True because a pod runs: a layer is what the pod's own report says, and `Ready` is the probe through the tunnel.
 
 pub mod address;
+mod crypto;
 pub mod user;
 
 use std::time::Duration;
@@ -216,6 +217,7 @@ fn negotiated(report: &Report) -> Option<Negotiated> {
         nat: format!("{:?}", negotiated.nat),
         mtu: negotiated.mtu,
         weakness: negotiated.weakness.clone(),
+        rung: negotiated.rung.clone(),
     })
 }
 
@@ -257,6 +259,7 @@ fn verdict(input: &Input<'_>, kind: ConditionType, worst: Option<&Pod>) -> Optio
         (ConditionType::Accepted, _) => {
             Some(Verdict::yes(Reason::Valid, "The specification is complete and consistent."))
         }
+        (ConditionType::WeakCrypto, _) if !input.tunnel.spec.suspend => crypto::weak(input),
         (_, Outcome::Invalid(problem)) if worst.is_none() => Some(Verdict::no(Reason::InvalidSpec, problem)),
         (ConditionType::Provisioned, outcome) => provisioned(input, outcome, worst),
         (_, _) if input.tunnel.spec.suspend => {
@@ -720,12 +723,12 @@ mod tests {
             kinds(&status)
         };
         let first = ["Accepted", "Provisioned", "CredentialsResolved", "Listening", "Forwarding"];
-        assert_eq!(conditions(&server(), true), [&first[..], &["RadiusReachable", "Ready"]].concat());
+        assert_eq!(conditions(&server(), true), [&first[..], &["RadiusReachable", "Ready", "WeakCrypto"]].concat());
         let mut without = server();
         without.spec.server.as_mut().unwrap().radius = None;
-        assert_eq!(conditions(&without, false), [&first[..], &["Ready"]].concat());
+        assert_eq!(conditions(&without, false), [&first[..], &["Ready", "WeakCrypto"]].concat());
         let client = judge(&tunnel("Gateway"), &applied(), &[pod("a", Some((up("r1"), 3)))], false);
-        assert!(find(&client.conditions, ConditionType::Listening).is_none() && client.conditions.len() == 9);
+        assert!(find(&client.conditions, ConditionType::Listening).is_none() && client.conditions.len() == 10);
         assert_eq!((client.address.as_deref(), client.sessions), (Some("10.20.5.10"), None));
     }
 
@@ -754,5 +757,67 @@ mod tests {
         assert_eq!(judged(&applied(), serving(true), true, &[]), pair("False", "AddressPending"));
         let taken = outcome("r1", vec![Problem { part: Part::DialIn, text: "Service road is taken".to_owned() }]);
         assert_eq!(judged(&taken, serving(true), true, &["a"]), pair("False", "ApplyFailed"));
+    }
+    /// A client's report that agreed on what has this weakness.
+    fn agreed(weakness: Option<&str>) -> Report {
+        let mut report = up("r1");
+        report.negotiated = Some(towline_tunnel::report::Negotiated {
+            ike: "aes256-sha1-modp1024".parse().unwrap(),
+            esp: Some("aes256-sha256".parse().unwrap()),
+            encapsulation: None,
+            ppp_auth: None,
+            nat: towline_tunnel::report::Nat::None,
+            mtu: Some(1_400),
+            weakness: weakness.map(str::to_owned),
+            rung: Some("Legacy proposals".to_owned()),
+        });
+        report
+    }
+
+    #[test]
+    fn weak_crypto_says_what_is_weak_and_leaves_ready_alone() {
+        let mut tunnel = tunnel("Gateway");
+        let told = |tunnel: &VpnTunnel, report: Option<Report>| {
+            judge(tunnel, &applied(), &[pod("a", report.map(|report| (report, 1)))], false)
+        };
+        let kind = ConditionType::WeakCrypto;
+        assert_eq!(says(&told(&tunnel, None), kind), pair("Unknown", "Pending"));
+        let sound = told(&tunnel, Some(agreed(None)));
+        assert_eq!(says(&sound, kind), pair("False", "NoWeakness"));
+        assert_eq!(sound.negotiated.as_ref().unwrap().rung.as_deref(), Some("Legacy proposals"));
+        let words = "modp1024 SHOULD NOT be used in phase 1 (RFC 8247)";
+        let weak = told(&tunnel, Some(agreed(Some(words))));
+        assert_eq!(says(&weak, kind), pair("True", "WeakCrypto"));
+        assert!(message(&weak, kind).starts_with(&format!("{words}. ")), "{}", message(&weak, kind));
+        assert_eq!(says(&weak, ConditionType::Ready), pair("True", "ProbeSucceeded"));
+        // What was agreed on last stands while the tunnel is dialled again, and while the pod is silent.
+        tunnel.status = Some(weak);
+        let mut dialling = down(Layer::Ike, Reason::IkeTimeout);
+        dialling.assigned_address = None;
+        assert_eq!(says(&told(&tunnel, Some(dialling)), kind), pair("True", "WeakCrypto"));
+        assert_eq!(says(&told(&tunnel, None), kind), pair("True", "WeakCrypto"));
+        assert_eq!(says(&told(&tunnel, Some(agreed(None))), kind), pair("False", "NoWeakness"));
+        tunnel.spec.suspend = true;
+        assert_eq!(says(&told(&tunnel, None), kind), pair("False", "Suspended"));
+    }
+
+    #[test]
+    fn one_weak_sidecar_and_one_weak_session_are_enough_and_counted() {
+        let pods = [("a", None), ("b", Some("3des SHOULD NOT be used in ESP (RFC 8221)"))];
+        let pods = pods.map(|(name, weakness)| pod(name, Some((agreed(weakness), 1))));
+        let status = judge(&tunnel("Sidecar"), &applied(), &pods, false);
+        assert_eq!(says(&status, ConditionType::WeakCrypto).0, "True");
+        assert!(message(&status, ConditionType::WeakCrypto).starts_with("1 of 2 pods: 3des "));
+
+        let mut report = serving(true);
+        let judged =
+            |report: &Report| judge_server(&server(), &applied(), &[pod("a", Some((report.clone(), 1)))], &["a"]);
+        assert_eq!(says(&judged(&report), ConditionType::WeakCrypto), pair("False", "NoWeakness"));
+        let weakness = "modp1024 SHOULD NOT be used in phase 1 (RFC 8247)".to_owned();
+        report.weak_sessions = Some(towline_tunnel::report::WeakSessions { count: 2, weakness });
+        let status = judged(&report);
+        assert_eq!(says(&status, ConditionType::WeakCrypto), pair("True", "WeakCrypto"));
+        assert!(message(&status, ConditionType::WeakCrypto).starts_with("2 of 3 sessions are weak: modp1024 "));
+        assert_eq!(says(&status, ConditionType::Ready).0, "True");
     }
 }

@@ -7,6 +7,7 @@ mod interop {
     mod capture;
     mod encapsulation;
     mod failure;
+    mod ladder;
     mod lifetime;
     mod radius;
     mod recovery;

@@ -587,16 +587,6 @@ fn read<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, InvalidConfig> 
 }
 
 impl Config {
-    /// The phase 1 proposals that are offered.
-    pub fn ike_proposals(&self) -> Vec<IkeProposal> {
-        if self.ike.proposals.is_empty() { self.ike.security.ike_proposals() } else { self.ike.proposals.clone() }
-    }
-
-    /// The ESP proposals that are offered.
-    pub fn esp_proposals(&self) -> Vec<EspProposal> {
-        if self.esp.proposals.is_empty() { self.ike.security.esp_proposals() } else { self.esp.proposals.clone() }
-    }
-
     /// Whether a running tunnel to the peer of number `peer` can take on `new` without being dialled again.
     ///
     /// What the protocols agreed on, or began with, cannot change: `ike`, `esp`, `l2tp`, `ppp`, `network.device`,
@@ -642,7 +632,7 @@ mod tests {
     #[test]
     fn the_smallest_configuration_has_working_defaults() {
         let config = parse(SMALLEST).unwrap();
-        assert_eq!(config.ike_proposals().len(), 9);
+        assert_eq!(config.ike.security, Security::Compatible);
         assert_eq!(config.health_check.kind, ProbeKind::Lcp);
         assert!(config.ike.initial_contact);
         assert_eq!(parse(&serde_json::to_string(&config).unwrap()).unwrap(), config);

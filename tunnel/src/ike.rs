@@ -77,7 +77,7 @@ pub use authentication::{Authentication, Credentials, PreSharedKey};
 pub use certificate::{Certificate, Clock, File as CertificateFile, Pem, Problem as CertificateProblem, Unusable};
 pub use config::{Config, Dpd, Lifetime};
 pub use error::Error;
-pub use nat::{Nat, NatTraversal};
+pub use nat::{Nat, NatPayloads, NatTraversal};
 pub use pairs::MAX_PAIRS;
 pub use payload::Identity;
 pub use relation::{SpiSpace, cookies};

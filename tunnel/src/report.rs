@@ -158,7 +158,7 @@ reasons! {
     AuthenticationFailed,
     /// The peer does not let the user of XAUTH in, asks for one where none is set, or asks for what no Secret holds.
     XauthFailed,
-    /// The peer's identity is not the one that is asked for.
+    /// The peer's identity is not the one that is asked for, or it refuses ours.
     InvalidIdentity,
     /// The peer does not support NAT traversal.
     NatTraversalUnsupported,
@@ -217,6 +217,11 @@ reasons! {
     Serving,
     /// The Service of the server has no address that people and sites could dial.
     AddressPending,
+
+    /// What was agreed on is weak by RFC 8221, RFC 8247 or the way it was agreed on; the message says what.
+    WeakCrypto,
+    /// Nothing that was agreed on is weak.
+    NoWeakness,
 }
 
 impl fmt::Display for Reason {
@@ -284,6 +289,9 @@ pub struct Negotiated {
     /// What of it is weak, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weakness: Option<String>,
+    /// By which way of dialling it came about, in words: what was offered, and in what that was not the first way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rung: Option<String>,
 }
 
 /// The state of one tunnel process. Unknown fields are no error: the operator may be older than the process.
@@ -330,9 +338,22 @@ pub struct Report {
     /// (Servers.) How many sessions are up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,
+    /// (Servers.) Those of them that agreed on something weak; none if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weak_sessions: Option<WeakSessions>,
     /// (Servers.) The last result of each user of the configuration who has tried to come in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<UserReport>,
+}
+
+/// Sessions of a server that agreed on something weak.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WeakSessions {
+    /// How many.
+    pub count: u32,
+    /// What of one of them is weak, in words. `towline-tunnel status --sessions` tells it of each.
+    pub weakness: String,
 }
 
 /// A session of a server that is up, as `towline-tunnel status` lists it.
@@ -443,6 +464,7 @@ impl Report {
             exports: Vec::new(),
             imports: Vec::new(),
             sessions: None,
+            weak_sessions: None,
             users: Vec::new(),
         }
     }
@@ -525,6 +547,7 @@ mod tests {
             nat: Nat::Local,
             mtu: Some(1354),
             weakness: None,
+            rung: Some("Strong proposals".to_owned()),
         });
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);

@@ -9,7 +9,9 @@
 mod connection;
 mod counters;
 mod datapath;
+mod dialling;
 mod keys;
+mod ladder;
 mod life;
 mod mss;
 mod outage;
@@ -17,11 +19,12 @@ mod path;
 mod probe;
 mod recovery;
 mod reporting;
+mod rung;
 pub mod server;
 mod settings;
 mod verdict;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,8 +42,8 @@ use crate::config::{Config, ProbeKind};
 use crate::ike;
 use crate::l2tp::CloseReason;
 use crate::report::{Encapsulation, Layer, Negotiated, Reason, RejectedRevision, Report, State as LayerState};
-use crate::suite::Group;
 use connection::{Connection, Step};
+use ladder::Ladder;
 use outage::Outage;
 use probe::Probe;
 use recovery::Recovery;
@@ -73,6 +76,8 @@ pub enum Event {
     Dial {
         /// Name or address.
         peer: String,
+        /// Whether to the same address as before: only what it is asked for is another.
+        again: bool,
         /// Whether ports 500 and 4500 must not be used as source ports.
         fresh_ports: bool,
     },
@@ -120,8 +125,7 @@ pub struct Tunnel {
     state: State,
     recovery: Recovery,
     outage: Outage,
-    /// The group of the fresh exchange in phase 2 that a peer has agreed to, by the peer's address in the configuration.
-    pfs: BTreeMap<String, Group>,
+    ladder: Ladder,
     export_keys: bool,
     up: bool,
     probe: Probe,
@@ -142,7 +146,7 @@ impl Tunnel {
             state: State::Idle,
             recovery: Recovery::default(),
             outage: Outage::default(),
-            pfs: BTreeMap::new(),
+            ladder: Ladder::default(),
             export_keys: false,
             up: false,
             probe: Probe::default(),
@@ -186,10 +190,11 @@ impl Tunnel {
                 self.set(Layer::Credentials, LayerState::Up, Reason::CredentialsRead, &message);
                 self.progress(Layer::Peer, Reason::Negotiating, &format!("Asking {}.", path.remote));
                 self.report.peer_endpoint = Some(path.remote);
-                let pfs = self.pfs.get(&self.peer()).copied();
+                let peer = self.peer();
+                let rung = self.ladder.rung(&peer, &self.config);
                 let call = u32::try_from(self.counters.dials).unwrap_or(u32::MAX);
                 let mut connection =
-                    Connection::new(&self.config, path, pfs, self.export_keys, call, &mut self.rng, now);
+                    Connection::new(&self.config, rung, path, self.export_keys, call, &mut self.rng, now);
                 connection.start(now);
                 self.state = State::Connected(Box::new(connection));
                 self.advance(now);
@@ -273,6 +278,7 @@ impl Tunnel {
     /// A Secret has changed: a tunnel that is down is dialled at once.
     pub fn credentials_changed(&mut self, now: Instant) {
         self.recovery.start_over();
+        self.ladder.start_over(&self.config);
         match &self.state {
             // What is on its way was read before.
             State::Waiting(_) | State::Dialling => self.dial(),
@@ -301,7 +307,7 @@ impl Tunnel {
             return;
         }
         self.recovery.start_over();
-        self.pfs.clear();
+        self.ladder.forget();
         match &self.state {
             State::Connected(_) => self.redial(now),
             State::Waiting(_) | State::Dialling => self.dial(),
@@ -323,7 +329,7 @@ impl Tunnel {
         if let State::Idle | State::Closing(..) | State::Closed = self.state {
             return;
         }
-        self.fail(now, Failure { layer: Layer::Ppp, reason: Reason::DeviceFailed, message, refused: false });
+        self.fail(now, Failure::new(Layer::Ppp, Reason::DeviceFailed, message));
     }
 
     /// Does what is due.
@@ -385,56 +391,6 @@ impl Tunnel {
         &self.counters
     }
 
-    fn peer(&self) -> String {
-        let peers = &self.config.peers;
-        peers.get(self.recovery.peer()).or_else(|| peers.first()).map(|peer| peer.address.clone()).unwrap_or_default()
-    }
-
-    fn dial(&mut self) {
-        let peer = self.peer();
-        self.state = State::Dialling;
-        self.counters.dials = self.counters.dials.saturating_add(1);
-        self.progress(Layer::Peer, Reason::ResolvingPeer, &format!("Looking up {peer}."));
-        self.layers_wait();
-        self.report.active_peer = Some(peer.clone());
-        let fresh_ports = self.recovery.wants_fresh_ports(self.config.peers.len());
-        self.event(Event::Dial { peer, fresh_ports });
-    }
-
-    /// Says goodbye to the peer, and dials when it has heard.
-    fn redial(&mut self, now: Instant) {
-        self.progress(Layer::Peer, Reason::BackingOff, "The gateway is told goodbye, and dialled again at once.");
-        self.layers_wait();
-        self.hang_up(now, CloseReason::Administrative, Then::Dial);
-    }
-
-    /// Ends the connection, if there is one, with every goodbye; one whose goodbyes are being said already goes on with that.
-    fn hang_up(&mut self, now: Instant, reason: CloseReason, then: Then) {
-        self.link_down();
-        self.report.negotiated = None;
-        self.state = match std::mem::replace(&mut self.state, State::Closed) {
-            State::Connected(mut connection) => {
-                connection.close(now, reason);
-                State::Closing(connection, now + CLOSE_LIMIT, then)
-            }
-            State::Closing(connection, limit, _) => State::Closing(connection, limit, then),
-            State::Idle | State::Dialling | State::Waiting(_) => return self.go_on(then),
-            State::Closed => State::Closed,
-        };
-        self.advance(now);
-    }
-
-    fn go_on(&mut self, then: Then) {
-        match then {
-            Then::Dial => self.dial(),
-            Then::Wait(at) => self.state = State::Waiting(at),
-            Then::End => {
-                self.state = State::Closed;
-                self.event(Event::Closed);
-            }
-        }
-    }
-
     /// Takes over what the connection says.
     fn advance(&mut self, now: Instant) {
         loop {
@@ -457,6 +413,7 @@ impl Tunnel {
                 }
                 let blank = Negotiated {
                     ike: proposal,
+                    rung: None,
                     esp: None,
                     encapsulation: None,
                     ppp_auth: None,
@@ -477,7 +434,7 @@ impl Tunnel {
                 if rekey {
                     self.counters.phase2_rekeys = self.counters.phase2_rekeys.saturating_add(1);
                 } else {
-                    self.remember_pfs(proposal.group);
+                    self.agreed(proposal.group);
                 }
                 self.negotiated(|negotiated| {
                     (negotiated.esp, negotiated.encapsulation) = (Some(proposal), Some(encapsulation));
@@ -526,15 +483,6 @@ impl Tunnel {
         }
     }
 
-    /// What worked is offered first when the same peer is dialled again.
-    fn remember_pfs(&mut self, group: Option<Group>) {
-        let peer = self.peer();
-        match group.filter(|_| self.config.esp.proposals.is_empty()) {
-            Some(group) => self.pfs.insert(peer, group),
-            None => self.pfs.remove(&peer),
-        };
-    }
-
     fn link_up(&mut self, now: Instant, link: Link) {
         self.report.assigned_address = Some(link.address.into());
         self.report.peer_address = link.peer.map(IpAddr::from);
@@ -557,18 +505,6 @@ impl Tunnel {
         self.report.peer_address = None;
         self.report.dns_servers.clear();
         self.report_changed = true;
-    }
-
-    fn fail(&mut self, now: Instant, failure: Failure) {
-        let up_since = self.counters.established;
-        let reason = CloseReason::Failure(failure.message.clone());
-        let count = self.counters.failures.entry(failure.layer).or_default();
-        *count = count.saturating_add(1);
-        let wait = self.recovery.failed(self.config.peers.len(), failure.refused, up_since, now, &mut self.rng);
-        let failure = if failure.refused { verdict::with_wait(failure, wait) } else { failure };
-        self.report.failed_attempts = self.recovery.failures();
-        self.report_changed |= self.outage.fail(&mut self.report, &failure);
-        self.hang_up(now, reason, Then::Wait(now + wait));
     }
 
     /// Sends the LCP probe that is due, or gives up the one before.

@@ -8,7 +8,7 @@ use super::tunnel::{Mode, VpnTunnelSpec};
 
 macro_rules! condition_types {
     ($($(#[doc = $doc:literal])+ $name:ident),* $(,)?) => {
-        /// The conditions of a `VpnTunnel`, in the order in which a person reads them: the first False is the cause.
+        /// The conditions of a `VpnTunnel`, in the order in which a person reads them: the first False up to `Ready` is the cause.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ConditionType { $($(#[doc = $doc])+ $name),* }
 
@@ -47,13 +47,15 @@ condition_types! {
     RadiusReachable,
     /// Traffic goes through the tunnel; a server accepts people and sites at its addresses.
     Ready,
+    /// What was agreed on is weak. True is bad, as with the pressures of a node, and says nothing about `Ready`.
+    WeakCrypto,
 }
 
 impl ConditionType {
     /// Whether `tunnel` has it.
     pub fn is_of(self, tunnel: &VpnTunnelSpec) -> bool {
         match self {
-            Self::Accepted | Self::Provisioned | Self::CredentialsResolved | Self::Ready => true,
+            Self::Accepted | Self::Provisioned | Self::CredentialsResolved | Self::Ready | Self::WeakCrypto => true,
             Self::PeerReachable
             | Self::IkeEstablished
             | Self::IpsecEstablished

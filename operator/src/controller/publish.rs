@@ -33,7 +33,7 @@ use crate::cache::{Tunnel, User};
 /// The longest note of an event, in characters; the API server takes 1024 octets.
 const MAX_NOTE: usize = 500;
 
-/// A number of sessions that changed is written as often as this at most: people come and go all the time.
+/// Numbers of sessions that changed are written as often as this at most: people come and go all the time.
 const PACE: Duration = Duration::from_secs(30);
 
 /// What passes by itself while a tunnel comes up is no news.
@@ -70,10 +70,23 @@ impl Told {
 
     /// How long `new` has to wait because nothing of it is new but the number of sessions.
     fn pause(&self, old: Option<&VpnTunnelStatus>, new: &VpnTunnelStatus, now: Instant) -> Option<Duration> {
-        let is_same = old.is_some_and(|old| *new == VpnTunnelStatus { sessions: new.sessions, ..old.clone() });
+        let is_same = old.is_some_and(|old| *new == counted_as(new, old));
         let left = PACE.saturating_sub(now.saturating_duration_since(self.at.filter(|_| is_same)?));
         (!left.is_zero()).then_some(left)
     }
+}
+
+/// The status `old` with the numbers of sessions of `new`: how many there are, and how many are weak, if any were.
+fn counted_as(new: &VpnTunnelStatus, old: &VpnTunnelStatus) -> VpnTunnelStatus {
+    let mut counted = VpnTunnelStatus { sessions: new.sessions, ..old.clone() };
+    let kind = ConditionType::WeakCrypto;
+    let weak = counted.conditions.iter_mut().find(|condition| condition.type_ == kind.name());
+    if let Some((weak, now)) = weak.zip(find(&new.conditions, kind))
+        && new.sessions.is_some()
+    {
+        weak.message.clone_from(&now.message);
+    }
+    counted
 }
 
 /// Writes the status if it is another than before, and tells people what changed. Returns how long it waits with a new number of
@@ -186,7 +199,7 @@ async fn publish(context: &Context, event: &Event, object: &ObjectReference) {
     }
 }
 
-/// What people are told of a change: a specification that is refused, objects that cannot be written, and `Ready`.
+/// What people are told of a change: a specification that is refused, objects that cannot be written, `Ready`, and what is weak.
 fn events(old: Option<&VpnTunnelStatus>, new: &VpnTunnelStatus) -> Vec<Event> {
     let before = |kind| old.and_then(|old| find(&old.conditions, kind));
     let changed = |kind| {
@@ -211,6 +224,9 @@ fn events(old: Option<&VpnTunnelStatus>, new: &VpnTunnelStatus) -> Vec<Event> {
         if !known && (is_up || was_up || !passes) {
             events.push(event(ready, if is_up { "Connect" } else { "Disconnect" }));
         }
+    }
+    if let Some(weak) = changed(ConditionType::WeakCrypto).filter(|weak| weak.status == Truth::True.name()) {
+        events.push(Event { type_: EventType::Warning, ..event(weak, "Negotiate") });
     }
     events
 }
@@ -281,6 +297,38 @@ mod tests {
         assert_eq!(pause(&with(2), 30), None);
         assert_eq!(pause(&VpnTunnelStatus { observed_generation: Some(2), ..with(2) }, 1), None);
         assert_eq!(Told::default().pause(Some(&with(1)), &with(2), began), None);
+    }
+
+    #[test]
+    fn weak_crypto_is_a_warning_once_and_its_end_is_none() {
+        use ConditionType::{Ready, WeakCrypto};
+        let with = |verdict| status(&[(Ready, Verdict::yes(Reason::ProbeSucceeded, "")), (WeakCrypto, verdict)]);
+        let weak = |words: &str| with(Verdict::yes(Reason::WeakCrypto, words));
+        let sound = with(Verdict::no(Reason::NoWeakness, ""));
+        let unknown = with(Verdict::unknown(Reason::Pending, ""));
+        for before in [&sound, &unknown] {
+            let events = events(Some(before), &weak("2 of 3 sessions"));
+            assert_eq!(events.len(), 1);
+            assert!(matches!(events[0].type_, EventType::Warning));
+            assert_eq!((events[0].reason.as_str(), events[0].note.as_deref()), ("WeakCrypto", Some("2 of 3 sessions")));
+        }
+        assert_eq!(told(Some(&weak("2 of 3 sessions")), &weak("1 of 3 sessions")), [""; 0]);
+        assert_eq!(told(Some(&weak("")), &sound), [""; 0]);
+    }
+
+    #[test]
+    fn a_number_of_weak_sessions_waits_with_the_others_and_the_first_of_them_does_not() {
+        let began = Instant::now();
+        let with = |sessions, verdict| VpnTunnelStatus {
+            sessions: Some(sessions),
+            ..status(&[(ConditionType::WeakCrypto, verdict)])
+        };
+        let weak = |sessions| with(sessions, Verdict::yes(Reason::WeakCrypto, format!("1 of {sessions} sessions")));
+        let told = Told { status: Some(weak(1)), at: Some(began), ..Told::default() };
+        assert_eq!(told.pause(Some(&weak(1)), &weak(2), began), Some(PACE));
+        let sound = with(1, Verdict::no(Reason::NoWeakness, "No session is weak."));
+        let told = Told { status: Some(sound.clone()), at: Some(began), ..Told::default() };
+        assert_eq!(told.pause(Some(&sound), &weak(1), began), None);
     }
 
     #[test]

@@ -65,7 +65,9 @@ fn bound(report: &mut Report) {
         tidy(&mut rejected.message);
     }
     report.active_peer.as_mut().map(tidy);
-    report.negotiated.as_mut().and_then(|negotiated| negotiated.weakness.as_mut()).map(tidy);
+    let agreed = report.negotiated.iter_mut();
+    let agreed = agreed.flat_map(|negotiated| negotiated.weakness.iter_mut().chain(&mut negotiated.rung));
+    agreed.chain(report.weak_sessions.iter_mut().map(|weak| &mut weak.weakness)).for_each(tidy);
     report.dns_servers.truncate(MAX_DNS_SERVERS);
     report.exports.truncate(MAX_EXPORTS);
     report.imports.truncate(MAX_IMPORTS);
@@ -97,6 +99,19 @@ mod tests {
 
     fn layer(layer: &str, reason: &str, message: &str) -> Value {
         json!({"layer": layer, "state": "Down", "reason": reason, "message": message})
+    }
+
+    #[test]
+    fn words_about_what_was_agreed_on_stay_on_one_line() {
+        let report = read_value(&json!({
+            "revision": "7", "layers": [],
+            "negotiated": {"ike": "aes256-sha1-modp1024", "nat": "None", "weakness": "a\nb", "rung": "c\nd"},
+            "weakSessions": {"count": 1, "weakness": "e\nf"},
+        }))
+        .unwrap();
+        let negotiated = report.negotiated.unwrap();
+        let words = [negotiated.weakness.unwrap(), negotiated.rung.unwrap(), report.weak_sessions.unwrap().weakness];
+        assert_eq!(words, ["a b", "c d", "e f"]);
     }
 
     #[test]

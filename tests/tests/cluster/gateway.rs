@@ -55,6 +55,8 @@ fn a_new_tunnel_is_ready_when_a_pod_can_fetch_the_page_and_the_network_sees_ipse
     ] {
         assert_eq!(condition(&status, kind).0, "True", "{kind}: {status:#}");
     }
+    assert_eq!(condition(&status, "WeakCrypto").0, "False", "{status:#}");
+    assert_eq!(status["status"]["negotiated"]["rung"], "Strong proposals");
     assert!(status["status"]["establishedAt"].is_string(), "{status:#}");
 }
 

@@ -4,6 +4,7 @@ mod encapsulation;
 mod ending;
 mod failure;
 mod gateway;
+mod ladder;
 mod lifetime;
 mod liveness;
 mod network;

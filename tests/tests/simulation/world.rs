@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::gateway::{Gateway, ike_config, nat_t_port_of, port_of};
 use crate::network::{Datagram, Network, Side, Weather};
 
-const CLIENT: [u8; 4] = [198, 51, 100, 60];
+pub(crate) const CLIENT: [u8; 4] = [198, 51, 100, 60];
 const GATEWAY: [u8; 4] = [192, 0, 2, 10];
 const PSK: &str = "a pre-shared key";
 /// The first of the client's fresh ports.
@@ -31,6 +31,8 @@ pub(crate) struct Setting {
     pub(crate) gateway_proposals: &'static [&'static str],
     pub(crate) gateway_esp: &'static [&'static str],
     pub(crate) gateway_nat_traversal: ike::NatTraversal,
+    /// The only identity of the client that the gateway takes; any if none is named.
+    pub(crate) gateway_takes: Option<fn() -> ike::Identity>,
     /// What else the client's configuration says, by JSON pointer.
     pub(crate) config: &'static [(&'static str, &'static str)],
 }
@@ -46,6 +48,7 @@ impl Default for Setting {
             gateway_proposals: &["aes128-sha1-ecp256"],
             gateway_esp: &["aes128-sha256"],
             gateway_nat_traversal: ike::NatTraversal::Required,
+            gateway_takes: None,
             config: &[],
         }
     }
@@ -80,7 +83,8 @@ impl Setting {
             self.gateway_lives,
             (IpAddr::from(GATEWAY), IpAddr::from(CLIENT)),
         );
-        Gateway::new(ike::Config { nat_traversal: self.gateway_nat_traversal, ..ike }, seed)
+        let remote_id = self.gateway_takes.map(|identity| identity());
+        Gateway::new(ike::Config { nat_traversal: self.gateway_nat_traversal, remote_id, ..ike }, seed)
     }
 }
 
@@ -99,6 +103,8 @@ pub(crate) struct World {
     pub(crate) client: Tunnel,
     /// The client's port towards 500.
     pub(crate) client_port: u16,
+    /// Dials that were asked for to the address of the one before.
+    pub(crate) again: u32,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) network: Network,
     pub(crate) up: bool,
@@ -121,6 +127,7 @@ impl World {
             now: Instant::now(),
             client,
             client_port: 0,
+            again: 0,
             gateway: Some(setting.gateway(setting.seed ^ 0x5a5a)),
             network: Network::new(setting.weather, setting.seed),
             up: false,
@@ -190,7 +197,8 @@ impl World {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Dial { peer: _, fresh_ports } => {
+            Event::Dial { peer: _, again, fresh_ports } => {
+                self.again += u32::from(again);
                 // As the kernel does: other ports each time.
                 let fresh = self.client_port.max(FRESH_PORT) + 1;
                 self.client_port = if fresh_ports { fresh } else { 500 };

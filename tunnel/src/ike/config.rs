@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authentication::Credentials;
-use super::nat::{Endpoint, NatTraversal};
+use super::nat::{Endpoint, NatPayloads, NatTraversal};
 use super::payload::Identity;
 use super::relation::SpiSpace;
 use crate::buffer::Port;
@@ -50,6 +50,8 @@ pub struct Config {
     pub dpd: Dpd,
     /// Whether this end traverses NATs, and with it how ESP travels.
     pub nat_traversal: NatTraversal,
+    /// How an initiator writes its payloads of NAT traversal.
+    pub nat_payloads: NatPayloads,
     /// The pause after which a NAT is reminded of the mapping; zero switches it off.
     pub keepalive: Duration,
     /// The address of this end, as it sees it.
@@ -89,6 +91,7 @@ impl Config {
             remote_id: None,
             dpd: Dpd { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) },
             nat_traversal: NatTraversal::default(),
+            nat_payloads: NatPayloads::default(),
             keepalive: Duration::from_secs(20),
             local,
             remote,

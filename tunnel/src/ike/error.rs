@@ -32,6 +32,13 @@ pub enum Error {
         /// The peer's words, if it said any.
         notification: Option<NotifyType>,
     },
+    /// The peer refuses who this end says that it is, or has nothing for it. It was proved to have our pre-shared key, or did not
+    /// see any use of it.
+    #[error("the peer refuses this end, and not for its key (it answered {})", rfc_name(*.notification))]
+    IdentityRefused {
+        /// The peer's words.
+        notification: NotifyType,
+    },
     /// A HASH payload of the peer is wrong.
     #[error("the peer's hash in {} is wrong", exchange_name(*.0))]
     InvalidHash(ExchangeType),
@@ -169,6 +176,7 @@ impl Error {
             | Self::XauthUnanswerable { .. }
             | Self::XauthRefused { .. }
             | Self::XauthTimeout { .. }
+            | Self::IdentityRefused { .. }
             | Self::PeerDeleted
             | Self::Expired
             | Self::Malformed(_)
@@ -192,6 +200,20 @@ impl Error {
     pub(super) fn with_signatures(self) -> Self {
         match self {
             Self::AuthenticationFailed { notification } => Self::CertificateRefused { notification },
+            Self::IdentityRefused { notification } if notification == NotifyType::AUTHENTICATION_FAILED => {
+                Self::CertificateRefused { notification: Some(notification) }
+            }
+            other => other,
+        }
+    }
+
+    /// What it means where the pre-shared key cannot be at fault: what refuses it was written with that very key, or the peer has
+    /// seen nothing that was made with it.
+    pub(super) fn with_right_key(self) -> Self {
+        match self {
+            Self::AuthenticationFailed { notification: Some(notification @ NotifyType::AUTHENTICATION_FAILED) } => {
+                Self::IdentityRefused { notification }
+            }
             other => other,
         }
     }
@@ -218,6 +240,7 @@ impl Error {
             {
                 Self::CertificateRefused { notification: Some(notification) }
             }
+            NotifyType::INVALID_ID_INFORMATION if phase == 1 => Self::IdentityRefused { notification },
             NotifyType::AUTHENTICATION_FAILED => Self::AuthenticationFailed { notification: Some(notification) },
             NotifyType::PAYLOAD_MALFORMED
             | NotifyType::INVALID_HASH_INFORMATION
@@ -270,6 +293,21 @@ mod tests {
         );
         let error = Error::NoResponse { exchange: ExchangeType::IDENTITY_PROTECTION, message: 1 };
         assert_eq!(error.to_string(), "no response to message 1 of Main Mode");
+    }
+
+    #[test]
+    fn a_failed_authentication_is_about_the_identity_where_the_key_is_known_to_be_right() {
+        let notification = NotifyType::AUTHENTICATION_FAILED;
+        let said = |kind| Error::from_notification(ExchangeType::IDENTITY_PROTECTION, kind, true);
+        assert!(matches!(said(notification), Error::AuthenticationFailed { .. }));
+        assert_eq!(said(notification).with_right_key(), Error::IdentityRefused { notification });
+        let malformed = said(NotifyType::PAYLOAD_MALFORMED);
+        assert_eq!(malformed.clone().with_right_key(), malformed);
+        // With signatures it may be the certificate as well.
+        let refused = Error::CertificateRefused { notification: Some(notification) };
+        assert_eq!(said(notification).with_right_key().with_signatures(), refused);
+        let notification = NotifyType::INVALID_ID_INFORMATION;
+        assert_eq!(said(notification).with_signatures(), Error::IdentityRefused { notification });
     }
 
     #[test]

@@ -113,6 +113,9 @@ impl Ike {
         if notification.kind.is_error() {
             let after_keys = negotiation.has_keys();
             let error = Error::from_notification(ExchangeType::IDENTITY_PROTECTION, notification.kind, after_keys);
+            // Message 1 of Aggressive Mode says who we are and proves nothing.
+            let unproved = negotiation.exchange == ExchangeType::AGGRESSIVE && !after_keys;
+            let error = if unproved { error.with_right_key() } else { error };
             let id = negotiation.id;
             self.suspect(now, id, error);
         }
@@ -123,7 +126,9 @@ impl Ike {
         let found = self.negotiations.iter().find(|negotiation| negotiation.cookies == header.cookies);
         let Some(negotiation) = found.filter(|negotiation| negotiation.has_keys()) else { return };
         let error = match negotiation.open_informational(header, body) {
-            Some(kind) if kind.is_error() => Error::from_notification(ExchangeType::IDENTITY_PROTECTION, kind, true),
+            Some(kind) if kind.is_error() => {
+                Error::from_notification(ExchangeType::IDENTITY_PROTECTION, kind, true).with_right_key()
+            }
             Some(_) => return,
             None => Error::AuthenticationFailed { notification: None },
         };

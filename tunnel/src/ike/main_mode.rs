@@ -26,7 +26,7 @@ use super::certificate;
 use super::error::Error;
 use super::key::Keys;
 use super::message::{Chain, Cookies, HEADER_LENGTH, Header, Payloads};
-use super::nat::{self, Endpoint, Nat};
+use super::nat::{self, Endpoint, Nat, NatPayloads};
 use super::payload::{Delete, Identity, Notification};
 use super::proposal::{self, ChosenIke, StatedLife};
 use super::registry::{AuthenticationMethod, ExchangeType, NotifyType, PayloadType, ProtocolId};
@@ -34,7 +34,7 @@ use super::retransmission::{Answered, Retransmission};
 use super::vendor::Abilities;
 use crate::buffer::Port;
 use crate::crypto::dh::{self, KeyPair};
-use crate::suite::IkeProposal;
+use crate::suite::{Hash, IkeProposal};
 use crate::wire::Malformed;
 use aggressive::{Begun, of_one_group};
 use proof::{Exchanged, Known, Opened, Proved};
@@ -263,7 +263,7 @@ impl MainMode {
         } else {
             (ExchangeType::IDENTITY_PROTECTION, State::Sa)
         };
-        Abilities::announce(&mut chain, config.nat_traversal, xauth.is_some());
+        Abilities::announce(&mut chain, config.nat_traversal, config.nat_payloads, xauth.is_some());
         let message = Header::new(cookies, exchange, 0).write_plain(&chain);
         let retransmission = Some(Retransmission::new(now, port, message.clone(), context.rng));
         let begun = Self {
@@ -302,7 +302,7 @@ impl MainMode {
         let payloads = Payloads::read_plain(header.next_payload, body)?;
         let sa = payloads.single(PayloadType::SA, "SA payload")?;
         let choice = Choice::of(context.config, sa)?;
-        let abilities = Abilities::of(&payloads, context.config.nat_traversal)?;
+        let abilities = Abilities::of(&payloads, context.config.nat_traversal, NatPayloads::Any)?;
         let cookies = Cookies { initiator: header.cookies.initiator, responder: context.cookie() };
         let response = choice.message_2(cookies, abilities, message.len());
         let mut begun = Self::admit(now, id, port, cookies, sa, &choice, abilities);
@@ -455,20 +455,28 @@ impl MainMode {
         let answer = payloads.single(PayloadType::SA, "SA payload")?;
         let chosen = proposal::accept_phase1(&context.config.proposals, self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
-        let abilities = Abilities::of(&payloads, context.config.nat_traversal)?;
+        let abilities = Abilities::of(&payloads, context.config.nat_traversal, context.config.nat_payloads)?;
         let agreed = Agreed::new(chosen, abilities);
         self.cookies.responder = header.cookies.responder;
         let pair = Box::new(KeyPair::generate(agreed.proposal.group, context.rng));
         let nonce = context.nonce();
-        let (hash, remote) = (agreed.proposal.hash, context.config.remote_end(self.port));
         let nat_d = match self.dialled.filter(|_| agreed.abilities.windows) {
-            Some(dialled) => nat::renewing(hash, &self.cookies, dialled, context.rng),
-            None => nat::nat_d_bodies(hash, &self.cookies, remote, context.rng),
+            Some(dialled) => nat::renewing(agreed.proposal.hash, &self.cookies, dialled, context.rng),
+            None => Self::nat_d(context, agreed.proposal.hash, &self.cookies, self.port),
         };
         let chain = Self::key_exchange(&agreed, pair.public_value(), &nonce, &nat_d);
         let message = Header::new(self.cookies, ExchangeType::IDENTITY_PROTECTION, 0).write_plain(&chain);
         self.state = State::Ke { agreed, pair, nonce };
         Ok(Step::Send(message))
+    }
+
+    /// The bodies of the initiator's NAT-D payloads.
+    fn nat_d(context: &mut Context<'_>, hash: Hash, cookies: &Cookies, port: Port) -> [Vec<u8>; 2] {
+        let (remote, local) = (context.config.remote_end(port), context.config.local_end(port));
+        match context.config.nat_payloads {
+            NatPayloads::Any | NatPayloads::Drafts => nat::nat_d_bodies(hash, cookies, remote, context.rng),
+            NatPayloads::Honest => nat::honest(hash, cookies, [remote, local]),
+        }
     }
 
     /// Message 3, and 4 but for CERTREQ.

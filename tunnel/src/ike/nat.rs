@@ -71,9 +71,9 @@ impl Flavour {
         .to_be_bytes()
     }
 
-    /// The best form that the Vendor IDs of the peer name.
-    pub(super) fn of(payloads: &Payloads<'_>) -> Option<Self> {
-        Self::ALL.into_iter().find(|flavour| payloads.all(PayloadType::VID).any(|id| id == flavour.vendor_id()))
+    /// The best form of those in `known` that the Vendor IDs of the peer name.
+    pub(super) fn of(payloads: &Payloads<'_>, known: &[Self]) -> Option<Self> {
+        known.iter().copied().find(|flavour| payloads.all(PayloadType::VID).any(|id| id == flavour.vendor_id()))
     }
 
     pub(super) fn nat_d(self) -> PayloadType {
@@ -97,6 +97,31 @@ pub(super) fn offered_mode(flavour: Option<Flavour>) -> EncapsulationMode {
 /// The encapsulation modes that this end accepts.
 pub(super) fn accepted_modes(flavour: Option<Flavour>) -> &'static [EncapsulationMode] {
     if flavour.is_some() { &EncapsulationMode::IN_UDP } else { &[EncapsulationMode::TRANSPORT] }
+}
+
+/// How an initiator writes its payloads of NAT traversal, as most peers like it first. ESP is in UDP with each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum NatPayloads {
+    /// By the RFC or a draft, whichever the peer prefers, with a NAT at our end that is made up.
+    #[default]
+    Any,
+    /// By a draft, for peers that name the RFC and do not keep to its numbers.
+    Drafts,
+    /// As [`Self::Any`] with the truth about our end, for peers that want nobody to be behind a NAT who is not.
+    Honest,
+}
+
+impl NatPayloads {
+    /// All of them, in their order.
+    pub const ALL: [Self; 3] = [Self::Any, Self::Drafts, Self::Honest];
+
+    /// The forms that the peer may choose from.
+    pub(super) fn flavours(self) -> &'static [Flavour] {
+        match self {
+            Self::Any | Self::Honest => &Flavour::ALL,
+            Self::Drafts => &[Flavour::Draft03, Flavour::Draft02LineFeed, Flavour::Draft02],
+        }
+    }
 }
 
 /// One end as its owner sees it.
@@ -130,6 +155,11 @@ pub(super) fn nat_d_bodies(hash: Hash, cookies: &Cookies, remote: Endpoint, rng:
     let mut own = vec![0; hash::output_size(hash)];
     rng.fill_bytes(&mut own);
     [nat_d(hash, cookies, remote), own]
+}
+
+/// The bodies of our two NAT-D payloads with the truth about both ends, as far as this one knows it.
+pub(super) fn honest(hash: Hash, cookies: &Cookies, [remote, own]: [Endpoint; 2]) -> [Vec<u8>; 2] {
+    [remote, own].map(|end| nat_d(hash, cookies, end))
 }
 
 /// The bodies of our two NAT-D payloads for a Windows client that a server asks for a renewal: as in [`parroted`], but what it says

@@ -17,6 +17,7 @@ use rand::{Rng, SeedableRng};
 use super::error::Error;
 use super::main_mode::Choice;
 use super::message::{Chain, Cookies, Header, Payloads};
+use super::nat::NatPayloads;
 use super::payload::Notification;
 use super::phase1::Complaints;
 use super::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
@@ -254,7 +255,7 @@ impl Responder {
         }
         let initiator = header.cookies.initiator;
         let digest = Offers::digest(self.configuration, sa);
-        let abilities = Abilities::of(&payloads, self.config.ike.nat_traversal);
+        let abilities = Abilities::of(&payloads, self.config.ike.nat_traversal, NatPayloads::Any);
         let (Ok(abilities), Some(number)) = (abilities, self.number(digest, sa)?) else {
             return self.refuse(arrival.now, initiator, length);
         };

@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::message::{Chain, Payloads};
-use super::nat::{Flavour, NatTraversal};
+use super::nat::{Flavour, NatPayloads, NatTraversal};
 use super::registry::PayloadType;
 
 /// Dead peer detection, version 1.0 (RFC 3706 section 5.1).
@@ -35,11 +35,11 @@ impl Abilities {
     /// How many bits [`Self::bits`] has.
     pub(super) const BITS: u32 = 6;
 
-    /// Reads them, and refuses a peer without NAT traversal where that is required.
-    pub(super) fn of(payloads: &Payloads<'_>, nat_traversal: NatTraversal) -> Result<Self, Error> {
+    /// Reads them, and refuses a peer without NAT traversal in a form that this end speaks where that is required.
+    pub(super) fn of(payloads: &Payloads<'_>, required: NatTraversal, own: NatPayloads) -> Result<Self, Error> {
         let has = |wanted: &[u8]| payloads.all(PayloadType::VID).any(|id| id.starts_with(wanted));
         let (dpd, windows, fragmentation) = (has(&DPD), has(&WINDOWS), has(&FRAGMENTATION));
-        Ok(Self { flavour: nat_traversal.agree(Flavour::of(payloads))?, dpd, windows, fragmentation })
+        Ok(Self { flavour: required.agree(Flavour::of(payloads, own.flavours()))?, dpd, windows, fragmentation })
     }
 
     /// They in few bits.
@@ -81,9 +81,9 @@ impl Abilities {
     //= rfc3947 3.1 "In the first two messages of Phase 1, the vendor id payload for this specification MUST be sent if supported (and it MUST be received by both sides) for the NAT-Traversal probe to continue."
     //= test: the_drafts_of_nat_traversal_are_spoken_with_peers_that_know_no_other, a_peer_without_nat_traversal_is_named
     /// All that this end knows, for the first message of an initiator that offers XAUTH or does not.
-    pub(super) fn announce(chain: &mut Chain, nat_traversal: NatTraversal, xauth: bool) {
+    pub(super) fn announce(chain: &mut Chain, nat_traversal: NatTraversal, own: NatPayloads, xauth: bool) {
         if nat_traversal != NatTraversal::Off {
-            Flavour::ALL.iter().for_each(|flavour| chain.push(PayloadType::VID, &flavour.vendor_id()));
+            own.flavours().iter().for_each(|flavour| chain.push(PayloadType::VID, &flavour.vendor_id()));
         }
         chain.push(PayloadType::VID, &DPD);
         if xauth {
@@ -116,7 +116,7 @@ mod tests {
         chain.push(PayloadType::VID, &Flavour::Draft02LineFeed.vendor_id());
         chain.push(PayloadType::VID, &[&WINDOWS[..], &[0, 0, 0, 9]].concat());
         let payloads = Payloads::read(chain.first(), chain.octets()).unwrap();
-        let abilities = Abilities::of(&payloads, NatTraversal::Required).unwrap();
+        let abilities = Abilities::of(&payloads, NatTraversal::Required, NatPayloads::Any).unwrap();
         let (flavour, dpd, fragmentation) = (Some(Flavour::Draft02LineFeed), false, false);
         assert_eq!(abilities, Abilities { flavour, dpd, windows: true, fragmentation });
     }

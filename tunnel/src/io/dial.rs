@@ -66,7 +66,7 @@ impl Turns {
         std::mem::replace(turn, turn.wrapping_add(1))
     }
 
-    /// The last attempt to dial `peer` succeeded: the next one begins with the same address.
+    /// The last attempt to dial `peer` succeeded, or nothing of it was wrong with the address: the next one begins with the same address.
     pub fn keep(&mut self, peer: Option<&str>) {
         if let Some(turn) = peer.and_then(|peer| self.0.get_mut(peer)) {
             *turn = turn.wrapping_sub(1);

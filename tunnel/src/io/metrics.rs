@@ -45,6 +45,11 @@ struct OfReason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFacet {
+    facet: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfExport {
     export: String,
 }
@@ -107,6 +112,11 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
     registry.register("dropped_packets", "Packets that were dropped", dropped);
 
     counter(&mut registry, "dials", "Attempts", counters.dials);
+    let climbs = Family::<OfFacet, Counter>::default();
+    for (&facet, &count) in &counters.climbs {
+        climbs.get_or_create(&OfFacet { facet }).inc_by(count);
+    }
+    registry.register("climbs", "Refusals that another way of dialling was tried after, by what differed", climbs);
     let rekeys = Family::<OfLayer, Counter>::default();
     for (layer, count) in [("ike", counters.phase1_rekeys), ("ipsec", counters.phase2_rekeys)] {
         rekeys.get_or_create(&OfLayer { layer: layer.to_owned() }).inc_by(count);
@@ -194,6 +204,7 @@ mod tests {
         snapshot.counters.rx_octets = 4096;
         snapshot.counters.dropped.insert("replay", 3);
         snapshot.drops.insert("device", 2);
+        snapshot.counters.climbs.insert("identity", 2);
         snapshot.counters.last_receive = Some(snapshot.now);
         snapshot.report.exports.push(ExportReport { name: "db".to_owned(), problem: None });
         snapshot.instruments.probe_duration.observe(0.02);
@@ -209,6 +220,7 @@ mod tests {
             "vpn_tunnel_probe_duration_seconds_count 1",
             "vpn_tunnel_established_timestamp_seconds 0",
             "vpn_tunnel_export_listening{export=\"db\"} 1",
+            "vpn_tunnel_climbs_total{facet=\"identity\"} 2",
             "vpn_tunnel_rekeys_total{layer=\"ipsec\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -434,7 +434,7 @@ impl Process {
 
     async fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Dial { peer, fresh_ports } => self.dial(peer, fresh_ports).await,
+            Event::Dial { peer, again, fresh_ports } => self.dial(peer, again, fresh_ports).await,
             Event::Up(link) => self.up(link).await,
             Event::Mtu(mtu) => self.resize(mtu).await,
             Event::Down => self.down().await,

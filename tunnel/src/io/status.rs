@@ -73,6 +73,7 @@ pub fn summary(report: &Report) -> String {
         line("PPP", negotiated.ppp_auth.map(|auth| auth.to_string()).unwrap_or_default());
         line("NAT", format!("{:?}", negotiated.nat));
         line("MTU", negotiated.mtu.map(|mtu| mtu.to_string()).unwrap_or_default());
+        line("Rung", negotiated.rung.clone().unwrap_or_default());
         line("Weakness", negotiated.weakness.clone().unwrap_or_default());
     }
     if report.failed_attempts > 0 {
@@ -125,7 +126,7 @@ pub fn table(sessions: &[SessionReport]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Layer, Reason, State};
+    use crate::report::{Layer, Nat, Negotiated, Reason, State};
 
     #[test]
     fn the_cause_stands_at_the_top() {
@@ -138,5 +139,22 @@ mod tests {
         assert_eq!(lines[..2], ["Ready       no", "Cause       Ike AuthenticationFailed: Check the pre-shared key."]);
         assert!(lines.contains(&"Peer        vpn.example.com (192.0.2.7)"));
         assert_eq!(lines.len(), 5 + Layer::CLIENT.len());
+    }
+
+    #[test]
+    fn the_rung_that_worked_is_told_in_words() {
+        let mut report = Report::new("7".to_owned());
+        report.negotiated = Some(Negotiated {
+            ike: "aes256-sha256-modp2048".parse().unwrap(),
+            esp: None,
+            encapsulation: None,
+            ppp_auth: None,
+            nat: Nat::None,
+            mtu: None,
+            weakness: None,
+            rung: Some("Strong proposals, identity as Fqdn".to_owned()),
+        });
+        let text = summary(&report);
+        assert!(text.lines().any(|line| line == "Rung        Strong proposals, identity as Fqdn"), "{text}");
     }
 }

@@ -18,13 +18,14 @@ use rand::rngs::StdRng;
 use super::datapath::{Datapath, Refused};
 use super::keys::{self, KeyRow};
 use super::life::{Life, Source, Verdict};
+use super::rung::Rung;
 use super::verdict::{self, Failure};
 use super::{Counters, Link, Path, mss, settings};
 use crate::buffer::{Carrier, PacketBatch, Port};
 use crate::config::Config;
 use crate::ppp::Ppp;
 use crate::report::{Encapsulation, Layer, Nat, Reason};
-use crate::suite::{EspProposal, Group, IkeProposal};
+use crate::suite::{EspProposal, IkeProposal};
 use crate::{esp, ike, l2tp, ppp};
 
 /// How long the LCP Terminate-Request of a close waits for its answer before the call goes.
@@ -126,11 +127,11 @@ enum State {
 }
 
 impl Connection {
-    /// Nothing happens before [`Connection::start`]. `pfs` is the group of a fresh exchange that the peer has asked for before.
+    /// Nothing happens before [`Connection::start`].
     pub(super) fn new(
         config: &Config,
+        rung: &Rung,
         path: Path,
-        pfs: Option<Group>,
         export_keys: bool,
         call_serial_number: u32,
         seed: &mut StdRng,
@@ -139,9 +140,9 @@ impl Connection {
         let mut rng = || settings::split(seed);
         let [interval, timeout] = [config.ike.dpd.interval_seconds, config.ike.dpd.timeout_seconds]
             .map(|seconds| Duration::from_secs(seconds.into()));
-        let second_offer = SecondOffer { proposals: config.esp_proposals(), pfs: pfs.is_none() };
+        let second_offer = SecondOffer { proposals: rung.esp_proposals(config), pfs: rung.pfs.is_none() };
         Self {
-            ike: ike::Ike::new(settings::ike(config, &path, pfs, export_keys), rng()),
+            ike: ike::Ike::new(settings::ike(config, rung, &path, export_keys), rng()),
             datapath: Datapath::new(settings::esp_lifetime(config), rng()),
             lac: l2tp::Lac::new(settings::l2tp(config, &path, call_serial_number), rng()),
             ppp: Ppp::new(settings::ppp(config, &path), rng()),
@@ -568,15 +569,11 @@ impl Connection {
     /// The network says that a datagram did not arrive. Only a hint, and only believed while the peer has never answered.
     pub(super) fn handle_unreachable(&mut self, error: &str) {
         if !self.answered {
-            self.fail(Failure {
-                layer: Layer::Peer,
-                reason: Reason::PeerUnreachable,
-                message: format!(
-                    "The network refuses packets to {} ({error}). Check the address, and that UDP 500 and 4500 are open towards it.",
-                    self.path.remote
-                ),
-                refused: false,
-            });
+            let message = format!(
+                "The network refuses packets to {} ({error}). Check the address, and that UDP 500 and 4500 are open towards it.",
+                self.path.remote
+            );
+            self.fail(Failure::new(Layer::Peer, Reason::PeerUnreachable, message));
         }
     }
 }

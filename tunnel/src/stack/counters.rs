@@ -20,6 +20,8 @@ pub struct Counters {
     pub dropped: BTreeMap<&'static str, u64>,
     /// Failed attempts, by the layer that failed.
     pub failures: BTreeMap<Layer, u64>,
+    /// Refusals that another way was tried after, by what differed, in a word of a closed list.
+    pub climbs: BTreeMap<&'static str, u64>,
     /// Attempts.
     pub dials: u64,
     /// Times that phase 1 was established anew under a running tunnel.
@@ -33,6 +35,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    pub(super) fn climb(&mut self, facet: &'static str) {
+        let count = self.climbs.entry(facet).or_default();
+        *count = count.saturating_add(1);
+    }
+
     pub(super) fn drop_packet(&mut self, reason: &'static str) {
         let count = self.dropped.entry(reason).or_default();
         *count = count.saturating_add(1);

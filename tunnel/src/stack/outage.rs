@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     fn failure(layer: Layer) -> Failure {
-        Failure { layer, reason: Reason::PppTimeout, message: "It failed.".to_owned(), refused: false }
+        Failure::new(layer, Reason::PppTimeout, "It failed.".to_owned())
     }
 
     fn states(report: &Report) -> [(State, Reason); 7] {

@@ -1,5 +1,5 @@
-//! When and where to dial next: exponential back-off with jitter and a cap, the next peer of the list, fresh source ports, and a
-//! ladder of its own for refused credentials.
+//! When and whom to dial next: exponential back-off with jitter and a cap, the next peer of the list, and longer waits for refused
+//! credentials. How the peer is dialled is up to [`super::ladder`].
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,10 @@ const FIRST_REFUSAL: Duration = Duration::from_secs(30);
 const REFUSAL_CAP: Duration = Duration::from_secs(15 * 60);
 /// A tunnel that was up for this long starts over with the first wait and the first peer.
 const STABLE: Duration = Duration::from_secs(60);
-/// Doublings after which every ladder has reached its cap.
+/// Doublings after which every wait has reached its cap.
 const MAX_DOUBLINGS: u32 = 6;
 
-/// The ladder of attempts.
+/// The attempts.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
     failures: u32,
@@ -36,13 +36,6 @@ impl Recovery {
     /// The index of the peer to dial.
     pub(super) fn peer(&self) -> usize {
         self.peer
-    }
-
-    /// Whether the next attempt takes new source ports: a NAT may hold a dead mapping for the old ones. Every other time, for
-    /// each of `peers`: a filter may let only the well-known ones pass.
-    pub(super) fn wants_fresh_ports(&self, peers: usize) -> bool {
-        let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
-        self.failures.div_ceil(peers) % 2 == 1
     }
 
     /// Counts a failure, moves on to the next peer and tells how long to wait: doubling, capped, plus or minus a fifth. After a
@@ -123,21 +116,5 @@ mod tests {
         recovery.failed(3, false, None, now, &mut rng);
         assert_about(recovery.failed(3, false, Some(now), now + STABLE, &mut rng), 1);
         assert_eq!(recovery.peer(), 0);
-    }
-
-    #[test]
-    fn each_peer_is_dialled_from_well_known_and_from_fresh_ports_in_turn() {
-        for peers in 1..=3 {
-            let (mut recovery, mut rng, now) = (Recovery::default(), StdRng::seed_from_u64(4), Instant::now());
-            let mut seen = vec![Vec::new(); peers];
-            for _ in 0..4 * peers {
-                seen[recovery.peer()].push(recovery.wants_fresh_ports(peers));
-                recovery.failed(peers, false, None, now, &mut rng);
-            }
-            for (peer, fresh) in seen.iter().enumerate() {
-                let first = peer > 0;
-                assert_eq!(*fresh, [first, !first, first, !first], "peer {peer} of {peers}");
-            }
-        }
     }
 }

@@ -9,9 +9,9 @@ use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
 use super::Path;
+use super::rung::Rung;
 use crate::config::server::Server;
 use crate::config::{Config, Encapsulation, Exchange};
-use crate::suite::{EspProposal, Group};
 use crate::{dhcp, esp, ike, l2tp, ppp};
 
 /// NAT keepalives keep mappings of 30 seconds and more open (RFC 3948 section 4).
@@ -22,26 +22,21 @@ const MAX_TUNNELS: usize = 4;
 /// The most calls of one peer of a server; clients have one.
 const MAX_CALLS: usize = 16;
 
-/// The proposals of phase 2; with a fresh exchange in `pfs` if one is named.
-pub(super) fn esp_proposals(config: &Config, pfs: Option<Group>) -> Vec<EspProposal> {
-    let mut proposals = config.esp_proposals();
-    if pfs.is_some() {
-        proposals.iter_mut().for_each(|proposal| proposal.group = pfs);
-    }
-    proposals
-}
-
 /// Phase 1 and 2. The stack judges by itself whether the peer lives: IKE's own dead peer detection is off.
-pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys: bool) -> ike::Config {
+pub(super) fn ike(config: &Config, rung: &Rung, path: &Path, export_keys: bool) -> ike::Config {
+    let mut esp_proposals = rung.esp_proposals(config);
+    if rung.pfs.is_some() {
+        esp_proposals.iter_mut().for_each(|proposal| proposal.group = rung.pfs);
+    }
     ike::Config {
-        proposals: config.ike_proposals(),
+        proposals: rung.ike_proposals(config),
         lifetime: Duration::from_secs(config.ike.lifetime_seconds.into()),
-        esp_proposals: esp_proposals(config, pfs),
+        esp_proposals,
         esp_lifetime: ike::Lifetime {
             seconds: Duration::from_secs(config.esp.lifetime_seconds.into()),
             kilobytes: config.esp.lifetime_bytes.and_then(|octets| u32::try_from(octets / 1024).ok()),
         },
-        local_id: config.ike.local_id.as_ref().map(ike::Identity::from),
+        local_id: rung.identity.as_ref().map(ike::Identity::from),
         remote_id: config.ike.remote_id.as_ref().map(ike::Identity::from),
         dpd: ike::Dpd { interval: Duration::ZERO, timeout: Duration::ZERO },
         local_port_ike: path.local_ike_port,
@@ -51,6 +46,7 @@ pub(super) fn ike(config: &Config, path: &Path, pfs: Option<Group>, export_keys:
             Encapsulation::Auto => ike::NatTraversal::Offered,
             Encapsulation::None => ike::NatTraversal::Off,
         },
+        nat_payloads: rung.nat_payloads,
         keepalive: KEEPALIVE_INTERVAL,
         initial_contact: config.ike.initial_contact,
         aggressive: config.ike.exchange == Exchange::Aggressive,

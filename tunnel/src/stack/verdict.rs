@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::PathError;
+use super::rung::Facet;
 use crate::report::{Encapsulation, Layer, Reason};
 use crate::{ike, l2tp, ppp};
 
@@ -14,16 +15,21 @@ pub(super) struct Failure {
     pub(super) message: String,
     /// The peer refused our credentials: trying again soon may lock the account.
     pub(super) refused: bool,
+    /// In what another attempt may differ so that the peer likes it better, the likeliest first.
+    pub(super) facets: &'static [Facet],
 }
 
-fn failure(layer: Layer, reason: Reason, message: String) -> Failure {
-    Failure { layer, reason, message, refused: false }
+impl Failure {
+    /// One that no other way of dialling helps against.
+    pub(super) fn new(layer: Layer, reason: Reason, message: String) -> Self {
+        Self { layer, reason, message, refused: false, facets: &[] }
+    }
 }
 
 pub(super) fn of_path(peer: &str, error: PathError) -> Failure {
     match error {
-        PathError::Credentials { reason, message } => failure(Layer::Credentials, reason, message),
-        PathError::Unresolvable(error) => failure(
+        PathError::Credentials { reason, message } => Failure::new(Layer::Credentials, reason, message),
+        PathError::Unresolvable(error) => Failure::new(
             Layer::Peer,
             Reason::PeerUnresolvable,
             format!(
@@ -31,7 +37,7 @@ pub(super) fn of_path(peer: &str, error: PathError) -> Failure {
                 unpunctuated(&error)
             ),
         ),
-        PathError::Unreachable(error) => failure(
+        PathError::Unreachable(error) => Failure::new(
             Layer::Peer,
             Reason::PeerUnreachable,
             format!(
@@ -39,7 +45,7 @@ pub(super) fn of_path(peer: &str, error: PathError) -> Failure {
                 unpunctuated(&error)
             ),
         ),
-        PathError::RawSocketFailed(error) => failure(
+        PathError::RawSocketFailed(error) => Failure::new(
             Layer::Ipsec,
             Reason::RawSocketFailed,
             format!(
@@ -138,10 +144,16 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
         ike::Error::InvalidHash(_) => {
             (Layer::Ike, Reason::AuthenticationFailed, "Compare the pre-shared key in the Secret with the gateway's.")
         }
-        ike::Error::Rejected {
-            exchange: ExchangeType::IDENTITY_PROTECTION,
-            notification: NotifyType::INVALID_ID_INFORMATION,
-        } => (Layer::Ike, Reason::InvalidIdentity, "Set ike.localId to the name by which the gateway knows this end."),
+        ike::Error::IdentityRefused { notification: NotifyType::AUTHENTICATION_FAILED } => (
+            Layer::Ike,
+            Reason::AuthenticationFailed,
+            "The pre-shared key is right. Set ike.localId to what the gateway knows this end by, of the kind that it asks for, and client.xauth if it asks for a user, and only then.",
+        ),
+        ike::Error::IdentityRefused { .. } => (
+            Layer::Ike,
+            Reason::InvalidIdentity,
+            "Set ike.localId to the name by which the gateway knows this end, and of the kind that it asks for.",
+        ),
         ike::Error::InvalidId { .. } => (
             Layer::Ike,
             Reason::InvalidIdentity,
@@ -171,7 +183,7 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
         _ => (Layer::Ike, Reason::IkeRefused, "Look into the gateway's log."),
     };
     let refused = matches!(reason, Reason::AuthenticationFailed | Reason::XauthFailed);
-    Failure { refused, ..failure(layer, reason, sentence(error, advice)) }
+    Failure { refused, facets: Facet::after(error), ..Failure::new(layer, reason, sentence(error, advice)) }
 }
 
 /// What L2TP failed with; `encapsulation` is that of ESP below it.
@@ -195,7 +207,7 @@ pub(super) fn of_l2tp(error: &l2tp::Error, encapsulation: Option<Encapsulation>)
         ),
         _ => (Reason::L2tpRefused, "The gateway does not keep to RFC 2661: look into its log."),
     };
-    failure(Layer::L2tp, reason, sentence(error, advice))
+    Failure::new(Layer::L2tp, reason, sentence(error, advice))
 }
 
 pub(super) fn of_ppp(error: &ppp::Error) -> Failure {
@@ -219,12 +231,12 @@ pub(super) fn of_ppp(error: &ppp::Error) -> Failure {
         _ => (Reason::PppNegotiationFailed, "Look into the gateway's PPP log."),
     };
     let refused = reason == Reason::PppAuthenticationFailed;
-    Failure { refused, ..failure(Layer::Ppp, reason, sentence(error, advice)) }
+    Failure { refused, ..Failure::new(Layer::Ppp, reason, sentence(error, advice)) }
 }
 
 pub(super) fn ppp_terminated(text: &str) -> Failure {
     let said = if text.is_empty() { String::new() } else { format!(", saying {text:?}") };
-    failure(
+    Failure::new(
         Layer::Ppp,
         Reason::PeerClosed,
         format!("The gateway ended PPP{said}. Look into its log; the tunnel is dialled again."),
@@ -232,7 +244,7 @@ pub(super) fn ppp_terminated(text: &str) -> Failure {
 }
 
 pub(super) fn echo_lost(count: u32) -> Failure {
-    failure(
+    Failure::new(
         Layer::Ppp,
         Reason::DeadPeer,
         format!("The gateway's PPP left {count} LCP Echo-Requests unanswered. The tunnel is dialled again."),
@@ -240,7 +252,7 @@ pub(super) fn echo_lost(count: u32) -> Failure {
 }
 
 pub(super) fn l2tp_closed() -> Failure {
-    failure(
+    Failure::new(
         Layer::L2tp,
         Reason::PeerClosed,
         "The gateway closed the L2TP tunnel. The tunnel is dialled again.".to_owned(),
@@ -248,7 +260,7 @@ pub(super) fn l2tp_closed() -> Failure {
 }
 
 pub(super) fn sas_deleted() -> Failure {
-    failure(
+    Failure::new(
         Layer::Ipsec,
         Reason::PeerClosed,
         "The gateway deleted the IPsec security associations. The tunnel is dialled again.".to_owned(),
@@ -258,11 +270,11 @@ pub(super) fn sas_deleted() -> Failure {
 /// The SAs of an established tunnel went, and nobody answers the Quick Mode for new ones.
 pub(super) fn not_renewed(error: &ike::Error) -> Failure {
     let advice = "The IPsec security associations expired or were deleted before. The tunnel is dialled again; look into the gateway's log.";
-    failure(Layer::Ipsec, Reason::QuickModeTimeout, sentence(error, advice))
+    Failure::new(Layer::Ipsec, Reason::QuickModeTimeout, sentence(error, advice))
 }
 
 pub(super) fn unusable_keys() -> Failure {
-    failure(
+    Failure::new(
         Layer::Ipsec,
         Reason::QuickModeRejected,
         "The keys of Quick Mode cannot be used. The tunnel is dialled again.".to_owned(),
@@ -270,7 +282,7 @@ pub(super) fn unusable_keys() -> Failure {
 }
 
 pub(super) fn dead_peer(silence: Duration) -> Failure {
-    failure(
+    Failure::new(
         Layer::Peer,
         Reason::DeadPeer,
         format!(
@@ -307,7 +319,7 @@ fn sentence(error: &impl ToString, advice: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ike::registry::{ExchangeType, NotifyType};
+    use ike::registry::NotifyType;
 
     #[test]
     fn the_words_of_others_keep_their_sentence_without_a_second_stop() {
@@ -320,13 +332,14 @@ mod tests {
 
     #[test]
     fn a_refused_identity_is_not_a_wrong_key() {
-        let refused = ike::Error::Rejected {
-            exchange: ExchangeType::IDENTITY_PROTECTION,
-            notification: NotifyType::INVALID_ID_INFORMATION,
-        };
-        let failure = of_ike(&refused);
-        assert_eq!((failure.layer, failure.reason), (Layer::Ike, Reason::InvalidIdentity));
-        assert!(failure.message.contains("ike.localId"), "{}", failure.message);
+        for (notification, reason, refused) in [
+            (NotifyType::INVALID_ID_INFORMATION, Reason::InvalidIdentity, false),
+            (NotifyType::AUTHENTICATION_FAILED, Reason::AuthenticationFailed, true),
+        ] {
+            let failure = of_ike(&ike::Error::IdentityRefused { notification });
+            assert_eq!((failure.layer, failure.reason, failure.refused), (Layer::Ike, reason, refused));
+            assert!(failure.message.contains("ike.localId"), "{}", failure.message);
+        }
     }
 
     #[test]

@@ -18,7 +18,8 @@ pub struct VpnTunnelStatus {
     /// The generation of the specification that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The state of each layer. The first that is False, read from the top, is the cause; its message says what to do.
+    /// The state of each layer. The first that is False, read from the top, is the cause; its message says what to do. `WeakCrypto`
+    /// at the end is the other way round: True means that what was agreed on is weak.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -84,6 +85,9 @@ pub struct Negotiated {
     /// What of it is weak by today's standard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weakness: Option<String>,
+    /// By which way of dialling it came about: the proposals that were offered, and in what it was not the first way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rung: Option<String>,
 }
 
 /// A pod that the tunnel runs in.

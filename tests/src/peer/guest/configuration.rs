@@ -42,6 +42,8 @@ impl PppAuth {
 pub struct Lns {
     /// The pre-shared key.
     pub psk: String,
+    /// (Gateways.) The only identity that a client may have, in strongSwan's notation.
+    pub remote_id: Option<String>,
     /// A certificate in place of the pre-shared key.
     pub certificate: Option<Certificate>,
     /// The user and the password of XAUTH, which a gateway asks for after phase 1.
@@ -80,6 +82,7 @@ impl Default for Lns {
     fn default() -> Self {
         Self {
             psk: "test-preshared-key".to_owned(),
+            remote_id: None,
             certificate: None,
             xauth: None,
             ike: "aes256-sha256-modp2048".to_owned(),
@@ -173,6 +176,7 @@ impl Files {
                   }}
                   remote {{
                     {others}
+                    {id}
                   }}
                   {xauth}
                   children {{ l2tp {{
@@ -190,6 +194,7 @@ impl Files {
                 }} {xauth_secret} }}
 ",
                 peer = server.unwrap_or("%any"),
+                id = lns.remote_id.as_ref().map(|id| format!("id = {id}")).unwrap_or_default(),
                 ike = lns.ike,
                 encap = if lns.force_encapsulation { "yes" } else { "no" },
                 reauth = at(lns.ike_life),

@@ -55,7 +55,8 @@ impl MainMode {
         let answer = payloads.single(PayloadType::SA, "SA payload")?;
         let chosen = proposal::accept_phase1(&of_one_group(&config.proposals), self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
-        let agreed = Agreed::new(chosen, Abilities::of(&payloads, config.nat_traversal)?);
+        let abilities = Abilities::of(&payloads, config.nat_traversal, config.nat_payloads)?;
+        let agreed = Agreed::new(chosen, abilities);
         let public_r = payloads.single(PayloadType::KE, "KE payload")?.to_vec();
         if public_r == pair.public_value() {
             return Err(Error::InvalidKeyInformation("public value (it is ours)"));
@@ -83,7 +84,7 @@ impl MainMode {
             proof => Proved { initial_contact: false, ..proof? },
         };
         let mut chain = Chain::new();
-        let nat_d = nat::nat_d_bodies(agreed.proposal.hash, &cookies, config.remote_end(self.port), context.rng);
+        let nat_d = Self::nat_d(context, agreed.proposal.hash, &cookies, self.port);
         agreed.abilities.write_nat_d(&nat_d, &mut chain);
         exchanged.write_hash(config, &keys, Role::Initiator, &mut chain)?;
         if self.initial_contact {
@@ -157,7 +158,8 @@ mod tests {
         let sa = payloads.first(PayloadType::SA).unwrap();
         let methods = [AuthenticationMethod::PRE_SHARED_KEY, AuthenticationMethod::XAUTH_INIT_PRE_SHARED];
         let (chosen, answer) = proposal::choose_phase1(&gateway.proposals, &methods, sa).unwrap().unwrap();
-        let agreed = Agreed::new(chosen, Abilities::of(&payloads, gateway.nat_traversal).unwrap());
+        let abilities = Abilities::of(&payloads, gateway.nat_traversal, gateway.nat_payloads).unwrap();
+        let agreed = Agreed::new(chosen, abilities);
         let pair = KeyPair::generate(agreed.proposal.group, &mut StdRng::seed_from_u64(2));
         let public_i = payloads.first(PayloadType::KE).unwrap().to_vec();
         let exchanged = Exchanged {
@@ -251,6 +253,21 @@ mod tests {
         ike.handle_timeout(now + Duration::from_secs(3));
         let failed = Event::Failed(Error::InvalidHash(ExchangeType::AGGRESSIVE));
         assert!(events(&mut ike).contains(&failed));
+    }
+
+    #[test]
+    fn a_gateway_that_fails_us_before_we_have_proved_anything_refuses_our_identity() {
+        let now = Instant::now();
+        let (mut ike, message_1) = begun(now);
+        let (header, _) = Header::read(&message_1).unwrap();
+        let cookies = Cookies { responder: [9; 8], ..header.cookies };
+        let notification = NotifyType::AUTHENTICATION_FAILED;
+        let body = Notification { protocol: ProtocolId::ISAKMP, spi: &cookies.spi(), kind: notification, data: &[] };
+        let mut chain = Chain::new();
+        chain.push(PayloadType::N, &body.body());
+        ike.handle_message(now, Port::Ike, &Header::new(cookies, ExchangeType::INFORMATIONAL, 7).write_plain(&chain));
+        ike.handle_timeout(now + Duration::from_secs(3));
+        assert!(events(&mut ike).contains(&Event::Failed(Error::IdentityRefused { notification })));
     }
 
     #[test]

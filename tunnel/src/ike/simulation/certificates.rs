@@ -155,7 +155,7 @@ fn an_identity_that_is_not_in_the_certificate_is_refused() {
     let [client, server] = pair(&fast(), &client, &server, &root);
     let client = Config { local_id: Some(fqdn("admin.example.com")), ..client };
     let (error, notice) = refused(&dialled([client, server], 109));
-    assert!(matches!(error, Error::Rejected { notification: NotifyType::INVALID_ID_INFORMATION, .. }), "{error}");
+    assert!(matches!(error, Error::IdentityRefused { notification: NotifyType::INVALID_ID_INFORMATION }), "{error}");
     assert!(notice.contains("admin.example.com"), "{notice}");
 }
 

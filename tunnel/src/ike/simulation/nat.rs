@@ -1,7 +1,7 @@
 //! NAT traversal: the float, its forms, its verdict, keepalives.
 
 use super::*;
-use crate::ike::nat::Flavour;
+use crate::ike::nat::{Flavour, NatPayloads};
 use NatTraversal::{Off, Offered, Required};
 
 #[test]
@@ -140,6 +140,24 @@ fn the_drafts_of_nat_traversal_are_spoken_with_peers_that_know_no_other() {
         let payloads = message::Payloads::read_plain(header.next_payload, body).unwrap();
         assert_eq!(payloads.all(PayloadType::NAT_D_DRAFT).count(), 2);
         assert_eq!(payloads.all(PayloadType::NAT_D).count(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_is_told_to_names_the_drafts_alone_or_tells_the_truth_about_itself() {
+    for (nat_payloads, kind, remote) in [
+        (NatPayloads::Any, PayloadType::NAT_D, true),
+        (NatPayloads::Drafts, PayloadType::NAT_D_DRAFT, true),
+        (NatPayloads::Honest, PayloadType::NAT_D, false),
+    ] {
+        let mut link = Link::new(Config { nat_payloads, ..fast() }, mirrored(&fast()), 35);
+        link.connect();
+        link.run(seconds(2));
+        link.assert_established();
+        assert_eq!(link.peers[SERVER].ike.isakmp[0].nat, Nat { local: false, remote }, "{nat_payloads:?}");
+        let (header, body) = Header::read(&link.sent[2].2).unwrap();
+        let payloads = message::Payloads::read_plain(header.next_payload, body).unwrap();
+        assert_eq!(payloads.all(kind).count(), 2, "{nat_payloads:?}");
     }
 }
 

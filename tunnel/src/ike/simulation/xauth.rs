@@ -7,6 +7,7 @@ use crate::ike::attribute::{self, Attribute};
 use crate::ike::certificate::pki::{Authority, params};
 use crate::ike::main_mode::Choice;
 use crate::ike::message::{Cookies, Payloads};
+use crate::ike::nat::NatPayloads;
 use crate::ike::registry::{AuthenticationMethod, ConfigurationType, XauthAttribute};
 use crate::ike::transaction::Configuration;
 use crate::ike::vendor::Abilities;
@@ -59,7 +60,7 @@ fn accept(link: &mut Link, chosen: AuthenticationMethod) {
     let plain = replaced(&plain, AuthenticationMethod::XAUTH_INIT_RSA, base);
     let (now, server) = (link.now, &mut link.peers[SERVER].ike);
     let choice = Choice::of(&server.config, &plain).unwrap();
-    let abilities = Abilities::of(&payloads, server.config.nat_traversal).unwrap();
+    let abilities = Abilities::of(&payloads, server.config.nat_traversal, NatPayloads::Any).unwrap();
     let cookies = Cookies { responder: link.rng.random(), ..header.cookies };
     let answer = choice.message_2(cookies, abilities, 1000);
     let port = if link.sent.len() == 1 { Port::Ike } else { Port::NatT };

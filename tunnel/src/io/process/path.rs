@@ -13,11 +13,14 @@ use crate::ike;
 use crate::stack::{Credentials, Link, PathError};
 
 impl Process {
-    pub(super) async fn dial(&mut self, peer: String, fresh_ports: bool) {
+    pub(super) async fn dial(&mut self, peer: String, again: bool, fresh_ports: bool) {
         // The old sockets must go first: the new ones want the same ports.
         self.sockets = None;
         self.dials = self.dials.wrapping_add(1);
         warn(self.route(|routing| routing.name_servers = dial::name_servers()).await);
+        if again {
+            self.turns.keep(Some(&peer));
+        }
         let turn = self.turns.next(&peer);
         let name = self.peer_name(&peer);
         let esp = self.config.esp.encapsulation.needs_raw_socket();

@@ -9,7 +9,7 @@ use super::session::{EndCause, Session};
 use super::{Event, Server};
 use crate::aaa::{Cause, Grant, Refusal, Request, Verdict};
 use crate::config::server::OnLimit;
-use crate::report::UserReport;
+use crate::report::{UserReport, WeakSessions};
 use crate::users::refuse_unknown;
 
 /// The longest name in a line of the log, in characters.
@@ -221,7 +221,17 @@ impl Server {
             result.sessions = self.by_user.get(user).map_or(0, |held| u32::try_from(held.len()).unwrap_or(u32::MAX));
         }
         self.report.sessions = Some(u32::try_from(sessions).unwrap_or(u32::MAX));
+        self.report.weak_sessions = self.weak_sessions();
         self.report.users = self.results.values().cloned().collect();
+    }
+
+    fn weak_sessions(&self) -> Option<WeakSessions> {
+        let weak = self.slots.iter().filter_map(|peer| peer.weak_sessions());
+        weak.fold(None, |all: Option<WeakSessions>, (count, weakness)| {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            let all = all.unwrap_or(WeakSessions { count: 0, weakness });
+            Some(WeakSessions { count: all.count.saturating_add(count), ..all })
+        })
     }
 }
 

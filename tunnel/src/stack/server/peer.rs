@@ -225,6 +225,12 @@ impl Peer {
         (!weak.is_empty()).then(|| weak.join("; "))
     }
 
+    /// The sessions that are up, if what they agreed on is weak, and what of it is.
+    pub(super) fn weak_sessions(&self) -> Option<(usize, String)> {
+        let up = self.sessions.iter().filter(|session| session.admitted.is_some() && session.up.is_some()).count();
+        (up > 0).then(|| self.weakness()).flatten().map(|weakness| (up, weakness))
+    }
+
     /// Between which ends a session is.
     pub(super) fn place(&self, session: &Session) -> Option<Place> {
         Some(Place { peer: self.remote()?, local: self.local.ip(), mtu: session.mtu })

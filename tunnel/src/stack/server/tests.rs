@@ -4,6 +4,7 @@ mod flood;
 mod ipv6;
 mod outside;
 mod ports;
+mod weakness;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -6,7 +6,7 @@ use crate::esp::{Datagram, KEEPALIVE, classify};
 /// What the client says next, each datagram with the port that it leaves from.
 fn said(client: &mut Client) -> Vec<(Port, Vec<u8>)> {
     let transmits = client.tunnel.transmits();
-    let runs = transmits.runs().map(|run| (run.port, run.octets.to_vec())).collect();
+    let runs = transmits.runs().map(|run| (run.socket.port().unwrap(), run.octets.to_vec())).collect();
     transmits.clear();
     runs
 }
