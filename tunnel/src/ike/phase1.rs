@@ -7,13 +7,13 @@
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::main_mode::{Choice, Context, Established, MainMode, Role, Step};
+use super::main_mode::{Choice, Context, Established, MainMode, Role, Step, message_id};
 use super::message::{Cookies, Header};
 use super::nat::Endpoint;
 use super::payload::Identity;
 use super::proposal::LEAST_LIFETIME;
 use super::quick_mode::QuickMode;
-use super::registry::{ExchangeType, ProtocolId};
+use super::registry::{ExchangeType, PayloadType, ProtocolId};
 use super::retransmission::{Answered, MAX_REPEATS};
 use super::sa::{CROSSING, IsakmpSa, RETRY, grace, postponed, renewal};
 use super::vendor::Abilities;
@@ -306,8 +306,14 @@ impl Ike {
         let Some(negotiation) = self.take_negotiation(id) else { return };
         let rekey = negotiation.rekey || self.is_established();
         let initial_contact = established.initial_contact;
-        let sa = IsakmpSa::new(now, id, &negotiation, established);
+        let mut sa = IsakmpSa::new(now, id, &negotiation, established);
         self.export_isakmp(&sa);
+        if let Some(status) = negotiation.status_apart() {
+            let message_id = message_id(&mut self.rng);
+            sa.remember(message_id);
+            let message = sa.keys.informational(sa.cookies, &sa.last_block, message_id, PayloadType::N, &status);
+            self.transmit(sa.port, message);
+        }
         if sa.xauth.is_awaited() {
             self.begin_xauth(now, sa);
         } else {
