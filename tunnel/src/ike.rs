@@ -359,6 +359,9 @@ impl Ike {
             Err(error) => return self.notice(format!("a message is ignored: {error}")),
         };
         match header.exchange {
+            ExchangeType::IDENTITY_PROTECTION | ExchangeType::AGGRESSIVE if header.message_id != 0 => {
+                self.notice("a message of phase 1 with a Message ID is ignored".to_owned());
+            }
             ExchangeType::IDENTITY_PROTECTION | ExchangeType::AGGRESSIVE => {
                 self.handle_main_mode(now, port, &header, [body, message])
             }

@@ -300,7 +300,7 @@ impl MainMode {
         //= rfc2409 5 "Main Mode MUST be implemented;"
         //= test: every_cipher_and_hash_of_phase_1_establishes, what_is_no_main_mode_is_not_answered
         let payloads = Payloads::read_plain(header.next_payload, body)?;
-        let sa = payloads.single(PayloadType::SA, "SA payload")?;
+        let sa = payloads.sa()?;
         let choice = Choice::of(context.config, sa)?;
         let abilities = Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?;
         let cookies = Cookies { initiator: header.cookies.initiator, responder: context.cookie() };
@@ -452,7 +452,7 @@ impl MainMode {
 
     fn message_2(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
         let payloads = Payloads::read_plain(header.next_payload, body)?;
-        let answer = payloads.single(PayloadType::SA, "SA payload")?;
+        let answer = payloads.sa()?;
         let chosen = proposal::accept_phase1(&context.config.proposals, self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
         let abilities = Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?;

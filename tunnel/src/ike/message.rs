@@ -29,6 +29,9 @@ pub(super) const MAX_MESSAGE: usize = 16_384;
 /// The Encryption bit.
 pub(super) const FLAG_ENCRYPTION: u8 = 1;
 
+/// The flags that are defined: Encryption, Commit and Authentication Only.
+const FLAGS: u8 = 7;
+
 const VERSION: u8 = 0x10;
 
 pub(super) type Cookie = [u8; 8];
@@ -81,6 +84,9 @@ impl Header {
         }
         let exchange = ExchangeType(reader.u8("exchange type")?);
         let flags = reader.u8("flags")?;
+        if flags & !FLAGS != 0 {
+            return Err(Malformed::Invalid("ISAKMP flags"));
+        }
         let message_id = reader.u32("message ID")?;
         let length = reader.u32("length")?;
         let body = usize::try_from(length)
@@ -148,6 +154,10 @@ impl<'a> Payloads<'a> {
             if list.len() >= MAX_PAYLOADS {
                 return Err(Malformed::Invalid("number of payloads"));
             }
+            // They stand inside of an SA payload. What is not known at all is of another vendor, and is passed over.
+            if matches!(kind, PayloadType::P | PayloadType::T) {
+                return Err(Malformed::Invalid("next payload"));
+            }
             let next = PayloadType(reader.u8("next payload")?);
             // RFC 2408 section 3.2: the field RESERVED is 0. A wrong key shows here first.
             if reader.u8("reserved")? != 0 {
@@ -193,6 +203,14 @@ impl<'a> Payloads<'a> {
         let mut all = self.all(kind);
         let body = all.next().ok_or(Malformed::Truncated(what))?;
         if all.next().is_some() { Err(Malformed::Invalid(what)) } else { Ok(body) }
+    }
+
+    /// The body of the only SA payload of phase 1, which comes first (RFC 2409 section 5).
+    pub(super) fn sa(&self) -> Result<&'a [u8], Malformed> {
+        match self.list.first() {
+            Some(first) if first.kind == PayloadType::SA => self.single(PayloadType::SA, "SA payload"),
+            Some(_) | None => Err(Malformed::Invalid("first payload")),
+        }
     }
 
     /// The body of the only NONCE payload: 8 to 256 octets (RFC 2409 section 5).
@@ -334,6 +352,48 @@ mod tests {
         let (header, body) = Header::read(&message).unwrap();
         let refused = Malformed::Invalid("reserved field of a payload");
         assert_eq!(Payloads::read_plain(header.next_payload, body).unwrap_err(), refused);
+    }
+
+    fn chain(content: &[(PayloadType, &[u8])]) -> Chain {
+        let mut chain = Chain::new();
+        content.iter().for_each(|(kind, body)| chain.push(*kind, body));
+        chain
+    }
+
+    #[test]
+    fn the_sa_payload_of_phase_1_comes_first_and_alone() {
+        let (sa, nonce) = ((PayloadType::SA, &[7; 8][..]), (PayloadType::NONCE, &[8; 8][..]));
+        let found = |content: &[(PayloadType, &[u8])]| {
+            let chain = chain(content);
+            Payloads::read(chain.first(), chain.octets()).unwrap().sa().map(<[u8]>::to_vec)
+        };
+        assert_eq!(found(&[sa, nonce]), Ok(vec![7; 8]));
+        for wrong in [&[nonce, sa][..], &[sa, sa], &[sa, nonce, sa], &[nonce], &[]] {
+            assert!(found(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn proposals_and_transforms_outside_of_an_sa_payload_are_refused() {
+        for kind in [PayloadType::P, PayloadType::T] {
+            for content in [&[(kind, &[7; 8][..])][..], &[(PayloadType::SA, &[7; 8]), (kind, &[8; 8])]] {
+                let chain = chain(content);
+                let refused = Payloads::read(chain.first(), chain.octets()).unwrap_err();
+                assert_eq!(refused, Malformed::Invalid("next payload"));
+            }
+        }
+        // One of a vendor is none of our business.
+        let chain = chain(&[(PayloadType(200), &[7; 8]), (PayloadType::NONCE, &[8; 8])]);
+        assert!(Payloads::read(chain.first(), chain.octets()).unwrap().nonce().is_ok());
+    }
+
+    #[test]
+    fn flags_that_are_not_defined_are_refused() {
+        for (flags, taken) in [(0, true), (1, true), (2, true), (4, true), (8, false), (0x80, false), (0x41, false)] {
+            let mut message = message();
+            message[19] = flags;
+            assert_eq!(Header::read(&message).is_ok(), taken, "{flags:x}");
+        }
     }
 
     #[test]

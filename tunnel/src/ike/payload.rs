@@ -145,6 +145,11 @@ pub(super) fn address_octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// Reads the domain of interpretation, which is IPsec. Some peers leave it at 0, ISAKMP by itself, which means the same.
+fn read_doi(reader: &mut Reader<'_>, what: &'static str) -> Result<(), Malformed> {
+    if [0, DOI_IPSEC].contains(&reader.u32(what)?) { Ok(()) } else { Err(Malformed::Invalid(what)) }
+}
+
 /// A Notification payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Notification<'a> {
@@ -157,8 +162,7 @@ pub(super) struct Notification<'a> {
 impl<'a> Notification<'a> {
     pub(super) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
-        // Some peers leave the DOI at 0 (generic ISAKMP); the notify types below are the same.
-        reader.u32("notification DOI")?;
+        read_doi(&mut reader, "notification DOI")?;
         let protocol = ProtocolId(reader.u8("notification protocol")?);
         let spi_size = reader.u8("notification SPI size")?;
         let kind = NotifyType(reader.u16("notify message type")?);
@@ -187,7 +191,7 @@ pub(super) struct Delete<'a> {
 impl<'a> Delete<'a> {
     pub(super) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
-        reader.u32("delete DOI")?;
+        read_doi(&mut reader, "delete DOI")?;
         let protocol = ProtocolId(reader.u8("delete protocol")?);
         let spi_size = usize::from(reader.u8("delete SPI size")?);
         let count = usize::from(reader.u16("number of SPIs")?);
@@ -254,6 +258,19 @@ mod tests {
     #[test]
     fn names_of_the_peer_are_printed_without_control_characters() {
         assert_eq!(Identity::Fqdn("a\u{1b}[31m".into()).to_string(), "a\\u{1b}[31m");
+    }
+
+    #[test]
+    fn notifications_and_deletes_of_another_domain_are_refused() {
+        let (spi, kind) = (&[1, 2, 3, 4], NotifyType::INVALID_SPI);
+        let notification = Notification { protocol: ProtocolId::ESP, spi, kind, data: &[] }.body();
+        let delete = Delete::body(ProtocolId::ESP, spi);
+        for (doi, taken) in [(0, true), (1, true), (2, false), (255, false)] {
+            let [mut notification, mut delete] = [notification.clone(), delete.clone()];
+            (notification[3], delete[3]) = (doi, doi);
+            assert_eq!(Notification::read(&notification).is_ok(), taken, "{doi}");
+            assert_eq!(Delete::read(&delete).is_ok(), taken, "{doi}");
+        }
     }
 
     #[test]

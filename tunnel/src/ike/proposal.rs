@@ -177,7 +177,9 @@ fn sub_payload<'a>(reader: &mut Reader<'a>, kind: PayloadType, more: &mut bool) 
         next if next == kind => true,
         _ => return Err(Malformed::Invalid("next payload in an SA payload")),
     };
-    reader.u8("reserved")?;
+    if reader.u8("reserved")? != 0 {
+        return Err(Malformed::Invalid("reserved field of a payload"));
+    }
     let length = usize::from(reader.u16("payload length")?);
     reader.sub(length.checked_sub(4).ok_or(Malformed::Invalid("payload length"))?, "payload in an SA payload")
 }
@@ -517,6 +519,9 @@ pub(super) fn choose_phase2(
 }
 
 #[cfg(test)]
+mod form;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use hex_literal::hex;
@@ -694,9 +699,11 @@ mod tests {
     #[test]
     fn sa_payloads_of_another_domain_or_situation_are_refused() {
         let offer = offer_phase1(&ike(&["aes256-sha1-modp2048"]), PSK, DAY.seconds);
-        for (octet, what) in [(3, "SA DOI"), (7, "SA situation")] {
+        assert_eq!(offer[..8], [0, 0, 0, 1, 0, 0, 0, 1]);
+        // SIT_SECRECY and SIT_INTEGRITY.
+        for (octet, bit, what) in [(3, 2, "SA DOI"), (7, 2, "SA situation"), (7, 4, "SA situation")] {
             let mut changed = offer.clone();
-            changed[octet] |= 2;
+            changed[octet] |= bit;
             assert_eq!(read_sa(&changed).unwrap_err(), Malformed::Invalid(what));
         }
     }

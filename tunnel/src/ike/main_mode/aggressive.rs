@@ -53,7 +53,7 @@ impl MainMode {
         let State::Aggressive(Begun { pair, nonce }) = &self.state else { return Err(Error::Undecryptable) };
         let config = context.config;
         let payloads = Payloads::read_plain(header.next_payload, body)?;
-        let answer = payloads.single(PayloadType::SA, "SA payload")?;
+        let answer = payloads.sa()?;
         let chosen = proposal::accept_phase1(&of_one_group(&config.proposals), self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
         let agreed = Agreed::new(chosen, Abilities::of(&payloads).ok_or(Error::NoNatTraversal)?);
@@ -195,6 +195,7 @@ mod tests {
         let payloads = Payloads::read_plain(header.next_payload, body).unwrap();
         let id = payloads.first(PayloadType::ID).map(Identity::read);
         assert_eq!(id, Some(Identity::Fqdn("client.example.com".to_owned())));
+        assert_eq!(payloads.first(PayloadType::ID).map(|body| &body[1..4]), Some(&[0; 3][..]));
         let groups: Vec<String> = of_one_group(&config(KEY).proposals).iter().map(ToString::to_string).collect();
         assert_eq!(groups, ["aes128-sha256-ecp256", "aes256-sha1-ecp256"]);
     }
