@@ -214,6 +214,8 @@ impl Tunnel {
         }
     }
 
+    //= rfc3947 7 "The host behind dynamic NAT MUST NOT do this, as otherwise it opens a DoS attack possibility because the IP address or port of the other host will not change (it is not behind NAT)."
+    //= test: a_client_does_not_follow_its_server_to_another_address, a_client_that_moves_is_followed_on_its_first_authentic_packet
     /// Takes a datagram that came to the socket of `port` from `remote`; ESP is opened in place.
     pub fn handle_datagram(&mut self, now: Instant, port: Port, remote: SocketAddr, datagram: &mut [u8]) {
         match &mut self.state {

@@ -84,18 +84,30 @@ fn quick_mode_is_not_answered_before_phase_1_is_complete() {
 }
 
 #[test]
-fn main_mode_is_not_answered_once_phase_1_is_complete() {
+fn only_quick_mode_is_answered_once_phase_1_is_complete() {
     let mut link = Link::connected(&fast(), 404);
-    let (sent, quick_mode) = (link.sent.len(), link.sent[6].2.clone());
-    for exchange in [ExchangeType::IDENTITY_PROTECTION, ExchangeType::AGGRESSIVE, ExchangeType::NEW_GROUP_MODE] {
-        for message_id in [0, 7] {
-            let changed = under(&quick_mode, exchange, message_id);
-            link.peers[SERVER].ike.handle_message(link.now, Port::NatT, &changed);
-        }
+    let sa = &link.peers[CLIENT].ike.isakmp[0];
+    let mut content = opened(sa, &link.sent[6].2, None);
+    content.retain(|(kind, _)| *kind != PayloadType::HASH);
+    let mut request = |exchange, message_id: u32| {
+        // Another SPI, which stands behind DOI, situation and the header of the proposal.
+        content[0].1[16..20].copy_from_slice(&message_id.to_be_bytes());
+        written(sa, exchange, message_id, None, &[], &content)
+    };
+    let main_mode = [ExchangeType::IDENTITY_PROTECTION, ExchangeType::AGGRESSIVE, ExchangeType::BASE];
+    let mut others: Vec<_> = (0x1000..).zip(main_mode).map(|(id, exchange)| request(exchange, id)).collect();
+    others.push(request(ExchangeType::NEW_GROUP_MODE, 0x2000));
+    let right = request(ExchangeType::QUICK_MODE, 0x3000);
+    let sent = link.sent.len();
+    for message in others {
+        link.peers[SERVER].ike.handle_message(link.now, Port::NatT, &message);
     }
     link.drain();
     assert_eq!((link.sent.len(), link.peers[SERVER].count(is_isakmp)), (sent, 1));
     link.assert_established();
+    link.peers[SERVER].ike.handle_message(link.now, Port::NatT, &right);
+    link.drain();
+    assert_eq!(link.sent.len(), sent + 1);
 }
 
 #[test]
