@@ -356,12 +356,23 @@ impl Ike {
         self.renew_worn_isakmp(now);
     }
 
+    //= rfc2408 2.4 "This is only applicable for a phase 2 exchange and the value MUST be 0 for a phase 1 exchange because the combined cookies identify the ISAKMP SA."
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, a_header_that_does_not_fit_its_exchange_is_not_looked_at
+    //= rfc2408 3.1 "During Phase 1 negotiations, the value MUST be set to 0."
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, a_header_that_does_not_fit_its_exchange_is_not_looked_at
+    //= rfc2409 4 ""Main Mode" and "Aggressive Mode" MUST ONLY be used in phase 1."
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, only_quick_mode_is_answered_once_phase_1_is_complete
+    //= rfc2409 4 ""Quick Mode" MUST ONLY be used in phase 2."
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, quick_mode_is_not_answered_before_phase_1_is_complete
     fn handle_whole(&mut self, now: Instant, port: Port, message: &[u8]) {
         let (header, body) = match Header::read(message) {
             Ok(read) => read,
             Err(error) => return self.notice(format!("a message is ignored: {error}")),
         };
         match header.exchange {
+            ExchangeType::IDENTITY_PROTECTION | ExchangeType::AGGRESSIVE if header.message_id != 0 => {
+                self.notice("a message of phase 1 with a Message ID is ignored".to_owned());
+            }
             ExchangeType::IDENTITY_PROTECTION | ExchangeType::AGGRESSIVE => {
                 self.handle_main_mode(now, port, &header, [body, message])
             }

@@ -219,6 +219,8 @@ impl Tunnel {
         }
     }
 
+    //= rfc3947 7 "The host behind dynamic NAT MUST NOT do this, as otherwise it opens a DoS attack possibility because the IP address or port of the other host will not change (it is not behind NAT)."
+    //= test: a_client_does_not_follow_its_server_to_another_address, a_client_that_moves_is_followed_on_its_first_authentic_packet
     /// Takes a datagram that `carrier` brought from `remote`, whose port is of no account; ESP is opened in place.
     pub fn handle_datagram(
         &mut self,

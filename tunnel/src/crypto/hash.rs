@@ -15,6 +15,8 @@ use crate::suite::Hash;
 /// The longest output, that of SHA2-512.
 pub const MAX_OUTPUT: usize = 64;
 
+//= rfc2409 4 "The selected hash algorithm MUST support both native and HMAC modes."
+//= test: digests_are_those_of_abc_in_the_standards, hmac_gives_the_values_of_rfc_2202_and_rfc_4231, a_transform_of_phase_1_lacks_none_of_its_four_attributes_and_has_no_other_group_beside
 /// The digest of the concatenated parts.
 pub fn digest(hash: Hash, parts: &[&[u8]]) -> Vec<u8> {
     fn run<D: md5::Digest>(parts: &[&[u8]]) -> Vec<u8> {

@@ -46,6 +46,10 @@ pub(super) fn read(octets: &[u8]) -> Result<Vec<Attribute<'_>>, Malformed> {
 
 //= rfc2407 4.5 "Attributes described as basic MUST NOT be encoded as variable."
 //= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, a_life_follows_its_unit_and_is_basic_if_it_fits
+//= rfc2409 Appendix.A "Attributes described as basic MUST NOT be encoded as variable."
+//= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, a_life_follows_its_unit_and_is_basic_if_it_fits
+//= rfc2409 Appendix.A "(MUST use network byte order)."
+//= test: a_key_length_is_stated_for_aes_alone_and_in_network_order, a_key_length_beside_a_cipher_of_one_length_or_in_another_order_is_passed_over
 pub(super) fn write_basic(out: &mut Vec<u8>, class: u16, value: u16) {
     out.extend_from_slice(&(class | TYPE_VALUE).to_be_bytes());
     out.extend_from_slice(&value.to_be_bytes());

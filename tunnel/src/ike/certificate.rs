@@ -148,6 +148,8 @@ impl Certificate {
         self.key.sign(rng, hash).map_err(|_| Error::Config("our key cannot sign this hash"))
     }
 
+    //= rfc2408 5.12 "When a Signature payload is received, the receiving entity (initiator or responder) MUST do the following:"
+    //= test: each_kind_of_key_establishes_with_each_hash_and_names_the_subjects, a_signature_by_another_key_or_over_another_hash_is_refused, a_certificate_of_another_kind_than_agreed_is_refused
     /// Judges the peer: `hash` is what it must have signed, `id` the body of its ID payload. The certificate must have the
     /// names `id` and `expected`, if there is one.
     pub(super) fn judge(

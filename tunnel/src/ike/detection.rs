@@ -97,6 +97,8 @@ impl Ike {
         }
     }
 
+    //= rfc3706 5.4 "A peer MUST keep track of the state of a given DPD exchange."
+    //= test: a_dead_peer_is_noticed_and_a_quiet_one_is_not_dead, only_the_answer_to_the_last_question_counts_and_only_once
     /// The timer of dead peer detection: nothing, a question, or the verdict.
     pub(super) fn detect(&mut self, now: Instant) {
         let Some(isakmp) = self.current().filter(|sa| sa.abilities.dpd).map(|sa| sa.id) else { return };
@@ -127,6 +129,14 @@ impl Ike {
         self.send_detection(isakmp, None, NotifyType::R_U_THERE, sequence);
     }
 
+    //= rfc3706 5.3 "When sent, the R-U-THERE message MUST take the following form:"
+    //= test: a_question_and_its_answer_have_the_form_of_the_rfc_and_the_same_number, messages_of_dead_peer_detection_that_do_not_fit_are_no_sign_of_life_and_get_no_answer
+    //= rfc3706 5.3 "- Notify Message Type (2 octets) - MUST be set to R-U-THERE"
+    //= test: a_question_and_its_answer_have_the_form_of_the_rfc_and_the_same_number, messages_of_dead_peer_detection_that_do_not_fit_are_no_sign_of_life_and_get_no_answer
+    //= rfc3706 5.3 "Again, the Notification Data MUST be sent to the sequence number corresponding to the received R-U-THERE message."
+    //= test: a_question_and_its_answer_have_the_form_of_the_rfc_and_the_same_number, only_the_answer_to_the_last_question_counts_and_only_once
+    //= rfc3706 6.1 "To guard against message replay attacks and false proof of liveliness, a 32-bit sequence number MUST be presented with each R-U-THERE message."
+    //= test: a_question_and_its_answer_have_the_form_of_the_rfc_and_the_same_number, messages_of_dead_peer_detection_that_do_not_fit_are_no_sign_of_life_and_get_no_answer
     fn send_detection(&mut self, isakmp: u32, port: Option<Port>, kind: NotifyType, sequence: u32) {
         let Some(sa) = self.isakmp.iter().find(|sa| sa.id == isakmp) else { return };
         let (spi, data) = (sa.cookies.spi(), sequence.to_be_bytes());

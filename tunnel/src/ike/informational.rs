@@ -19,6 +19,10 @@ const HINT_PATIENCE: Duration = Duration::from_secs(2);
 impl Ike {
     //= rfc2408 5.14 "Once the keying material has been exchanged or the ISAKMP SA has been established, the Informational Exchange MUST be transmitted under the protection provided by the keying material or the ISAKMP SA."
     //= test: an_informational_message_is_written_as_charon_writes_it, unprotected_messages_change_nothing
+    //= rfc2408 3.1 "Section 4.8 states that a Phase 2 Informational Exchange MUST be sent under the protection of an ISAKMP SA."
+    //= test: what_goes_is_named_by_its_protocol_with_an_spi_of_its_size, unprotected_messages_change_nothing
+    //= rfc2408 4.8 "Once keying material has been exchanged or an ISAKMP SA has been established, the Informational Exchange MUST be transmitted under the protection provided by the keying material or the ISAKMP SA."
+    //= test: an_informational_message_is_written_as_charon_writes_it, unprotected_messages_change_nothing
     /// An encrypted Informational message under the ISAKMP SA with the given id, and the port that its SA is on.
     pub(super) fn informational(&mut self, isakmp: u32, kind: PayloadType, body: &[u8]) -> Option<(Port, Vec<u8>)> {
         let message_id = self.message_id(isakmp);
@@ -36,11 +40,14 @@ impl Ike {
 
     //= rfc2408 5.15 "Deletion of Security Associations MUST always be performed under the protection of an ISAKMP SA."
     //= test: closing_deletes_everything_at_the_other_end_even_over_a_bad_link, unprotected_messages_change_nothing
+    //= rfc2408 5.15 "As described above, the Informational Exchange with a Delete payload MUST be transmitted under the protection provided by an ISAKMP SA."
+    //= test: what_goes_is_named_by_its_protocol_with_an_spi_of_its_size, unprotected_messages_change_nothing
     /// Tells the peer that an SA is gone; twice, because nobody acknowledges it.
     pub(super) fn inform_delete(&mut self, isakmp: u32, protocol: ProtocolId, spi: &[u8]) {
         self.inform(isakmp, None, PayloadType::D, &Delete::body(protocol, spi), 2);
     }
 
+    //= out: rfc2408 4.8 "Once keying material has been exchanged or an ISAKMP SA has been established, the Informational Exchange MUST be transmitted under the protection provided by the keying material or the ISAKMP SA." a refusal of message 5 is sent in the clear, as RFC 2409 section 5.7 has it until there is an ISAKMP SA: the peer may have other keys, and believes nothing of it anyway
     /// Tells the peer of a phase 1 that has no keys yet what is wrong with it. Anybody may have caused it, so that the number of
     /// these messages is limited.
     pub(super) fn inform_plain(&mut self, now: Instant, cookies: Cookies, port: Port, kind: NotifyType) {
@@ -58,6 +65,11 @@ impl Ike {
 
     //= rfc2408 4.1 "All ISAKMP implementations MUST implement the Informational Exchange and SHOULD implement the other four exchanges."
     //= test: the_messages_of_quick_mode_are_readable_and_their_hashes_are_ours, replayed_messages_change_nothing
+    //= rfc2408 5.14 "If the Encryption Bit is set, i.e. the Informational Exchange is encrypted, then the message MUST be decrypted using the (in-progress or completed) ISAKMP SA."
+    //= test: an_encrypted_refusal_in_the_middle_of_main_mode_is_read, only_what_is_authenticated_is_a_sign_of_life
+    //= out: rfc2408 5.14 "If the Authentication Only Bit is set, then the message MUST be authenticated using the (in-progress or completed) ISAKMP SA." RFC 2409 section 5.7 encrypts all Informational exchanges and defines none that is only authenticated; such a message is one without protection
+    //= rfc2408 5.15 "Because the Informational Exchange is protected by some security service (e.g. authentication for an Auth-Only SA, encryption for other exchanges), the message MUST have these security services applied using the ISAKMP SA."
+    //= test: an_informational_message_is_written_as_charon_writes_it, a_delete_with_the_spi_of_another_protocol_or_domain_or_with_a_wrong_hash_deletes_nothing
     pub(super) fn handle_informational(&mut self, now: Instant, port: Port, header: &Header, body: &[u8]) {
         if !header.is_encrypted() {
             return self.handle_unprotected(now, header, body);

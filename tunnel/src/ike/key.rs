@@ -51,6 +51,8 @@ impl Keys {
         self.iv(&[public_i, public_r])
     }
 
+    //= rfc2408 4.8 "All exchanges are similar in that with the beginning of any exchange, cryptographic synchronization MUST occur."
+    //= test: the_messages_of_quick_mode_are_readable_and_their_hashes_are_ours, an_informational_message_is_written_as_charon_writes_it, renewals_that_collide_end_with_one_pair_and_lose_nothing
     /// The IV of the first message of an exchange of phase 2.
     pub(super) fn exchange_iv(&self, last_block: &[u8], message_id: u32) -> Vec<u8> {
         self.iv(&[last_block, &message_id.to_be_bytes()])
@@ -67,6 +69,10 @@ impl Keys {
         hash::hmac(self.hash, &self.skeyid_a, parts)
     }
 
+    //= rfc2409 5.5 "This keying material (whether with PFS or without, and whether derived directly or through concatenation) MUST be used with the negotiated SA."
+    //= test: every_device_comes_up_behind_a_nat, the_keys_of_esp_with_a_fresh_exchange_are_those_of_charon, every_proposal_of_esp_establishes_with_keys_of_the_right_size
+    //= out: rfc2409 3.3 "For PFS to exist the key used to protect transmission of data MUST NOT be used to derive any additional keys, and if the key used to protect transmission of data was derived from some other keying material, that material MUST NOT be used to derive any more keys." defines a term; with a group in Quick Mode the fresh secret gives the keys of its two SAs and is dropped, without one there is no PFS and none is said to be
+    //= out: rfc2409 Appendix.B "When a service (such as an IPSEC transform) utilizes ISAKMP to generate keying material, all encryption algorithm specific details (such as key and IV generation, padding, etc...) MUST be defined by that service." a demand on the documents of ESP, whose details are in RFC 2451, 3602 and 4106
     /// KEYMAT of `length` octets for the SA with the given SPI.
     pub(super) fn keymat(
         &self,
@@ -114,6 +120,11 @@ impl Keys {
         }
     }
 
+    //= rfc2408 4.1.1 "This encryption MUST begin immediately after the ISAKMP header and all payloads following the ISAKMP header MUST be encrypted."
+    //= test: an_informational_message_is_written_as_charon_writes_it, unprotected_messages_change_nothing
+    //= rfc2409 3.2 "When communication is protected, all payloads following the ISAKMP header MUST be encrypted."
+    //= test: an_informational_message_is_written_as_charon_writes_it, unprotected_messages_change_nothing
+    //= out: rfc2409 Appendix.B "The number of rounds MUST be 16 and the block size MUST be 64." RC5 is not offered
     /// Encrypts a message; `iv` moves on to its last block.
     pub(super) fn seal(&self, mut header: Header, chain: &Chain, iv: &mut Vec<u8>) -> Vec<u8> {
         let block = self.cipher.block_size();

@@ -43,6 +43,20 @@ mod aggressive;
 mod proof;
 mod responder;
 
+//= out: rfc2409 3.1 "Keywords "MUST", "MUST NOT", "REQUIRED", "SHOULD", "SHOULD NOT" and "MAY" that appear in this document are to be interpreted as described in [Bra97]." says what the words mean
+//= out: rfc2409 4 ""New Group Mode" MUST ONLY be used after phase 1." New Group Mode is not spoken at all
+//= out: rfc2409 4 "The IKE modes described here MUST be implemented whenever the IETF IPsec DOI [Pip97] is implemented." Main Mode and Quick Mode are; Aggressive Mode as initiator only, because it hands a hash of the pre-shared key to anyone; New Group Mode, which no peer in the field speaks, is not
+//= out: rfc2409 5.1 "DSS signatures MUST be encoded as r followed by s." DSS is not offered: RSA and ECDSA (RFC 4754) are
+//= out: rfc2409 5.2 "RSA encryption MUST be encoded in PKCS #1 format." authentication with public key encryption is not spoken: no client in the field offers it
+//= out: rfc2409 5.3 "If the HASH payload is sent it MUST be the first payload of the second message exchange and MUST be followed by the encrypted nonce." authentication with public key encryption is not spoken: no client in the field offers it
+//= out: rfc2409 5.3 "If the HASH payload is not sent, the first payload of the second message exchange MUST be the encrypted nonce." authentication with public key encryption is not spoken: no client in the field offers it
+//= out: rfc2409 5.3 "Note that Ne_i, Ne_r, Ke_i, and Ke_r are all ephemeral and MUST be discarded after use." authentication with public key encryption is not spoken: no client in the field offers it
+//= out: rfc2409 5.3 "All payloads-- in whatever order-- following the encrypted nonce MUST be encrypted with Ke_i or Ke_r depending on the direction." authentication with public key encryption is not spoken: no client in the field offers it
+//= out: rfc2409 5.6 "The description of a new group MUST only follow phase 1 negotiation." New Group Mode is not spoken at all
+//= out: rfc2409 5.6 "Group descriptions for private Groups MUST be greater than or equal to 2^15." New Group Mode is not spoken at all
+//= out: rfc2409 5.6 "If the group is not acceptable, the responder MUST reply with a Notify payload with the message type set to ATTRIBUTES-NOT-SUPPORTED (13)." New Group Mode is not spoken at all: such a message is ignored
+//= out: rfc2409 10 "If PFS of both keying material and identities is desired, an ISAKMP peer MUST establish only one non-ISAKMP security association (e.g." PFS of identities is not offered: an ISAKMP SA protects the renewals of its ESP SAs
+
 /// Nonces of this end: as long as the longest common key. RFC 2409 section 5: 8 to 256 octets.
 const NONCE_LENGTH: usize = 32;
 
@@ -60,6 +74,8 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
+    //= rfc2408 5.13 "When creating a Nonce Payload, the transmitting entity (initiator or responder) MUST do the following:"
+    //= test: cookies_and_nonces_are_never_the_same_twice, nonces_have_8_to_256_octets
     pub(super) fn nonce(&mut self) -> Vec<u8> {
         let mut nonce = vec![0; NONCE_LENGTH];
         self.rng.fill_bytes(&mut nonce);
@@ -300,7 +316,7 @@ impl MainMode {
         //= rfc2409 5 "Main Mode MUST be implemented;"
         //= test: every_cipher_and_hash_of_phase_1_establishes, what_is_no_main_mode_is_not_answered
         let payloads = Payloads::read_plain(header.next_payload, body)?;
-        let sa = payloads.single(PayloadType::SA, "SA payload")?;
+        let sa = payloads.sa()?;
         let choice = Choice::of(context.config, sa)?;
         let abilities = Abilities::of(&payloads, context.config.nat_traversal, NatPayloads::Any)?;
         let cookies = Cookies { initiator: header.cookies.initiator, responder: context.cookie() };
@@ -414,6 +430,8 @@ impl MainMode {
         }
     }
 
+    //= rfc2409 5 "Receipt of a Certificate Request payload MUST NOT extend the number of messages transmitted or expected."
+    //= test: certificates_and_the_requests_for_them_add_no_message, a_request_for_a_certificate_that_is_not_there_adds_no_message
     /// Takes the message that is expected.
     pub(super) fn handle(
         &mut self,
@@ -452,7 +470,7 @@ impl MainMode {
 
     fn message_2(&mut self, context: &mut Context<'_>, header: &Header, body: &[u8]) -> Result<Step, Error> {
         let payloads = Payloads::read_plain(header.next_payload, body)?;
-        let answer = payloads.single(PayloadType::SA, "SA payload")?;
+        let answer = payloads.sa()?;
         let chosen = proposal::accept_phase1(&context.config.proposals, self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
         let abilities = Abilities::of(&payloads, context.config.nat_traversal, context.config.nat_payloads)?;
@@ -479,6 +497,10 @@ impl MainMode {
         }
     }
 
+    //= rfc2408 5.7 "When creating a Key Exchange Payload, the transmitting entity (initiator or responder) MUST do the following:"
+    //= test: every_group_establishes_in_both_phases, short_values_keep_their_width
+    //= rfc2408 5.7 "When a Key Exchange payload is received, the receiving entity (initiator or responder) MUST do the following:"
+    //= test: every_group_establishes_in_both_phases, nobody_is_admitted_without_a_public_value_of_the_right_length_and_a_nonce, an_answer_with_our_own_public_value_is_refused
     /// Message 3, and 4 but for CERTREQ.
     fn key_exchange(agreed: &Agreed, public: &[u8], nonce: &[u8], nat_d: &[Vec<u8>; 2]) -> Chain {
         let mut chain = Chain::new();

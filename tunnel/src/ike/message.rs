@@ -17,6 +17,23 @@ use zeroize::Zeroizing;
 use super::registry::{ExchangeType, PayloadType};
 use crate::wire::{Malformed, Reader, fix_length};
 
+//= out: rfc2408 1.4.1 "Other protocols that provide algorithm and mechanism independent security MUST define their requirements for SA attributes." a demand on those who write protocols and documents; those of IPsec are in RFC 2407 section 4.5
+//= out: rfc2408 1.4.2 "Security Association (SA) establishment MUST be part of the key management protocol defined for IP based networks." a demand on those who write protocols and documents: it is, in IKE
+//= out: rfc2408 1.4.2 "The basic set of SA attributes that MUST be implemented to provide ISAKMP interoperability are defined in Appendix A." Appendix A defines none: those of RFC 2407 section 4.5 and RFC 2409 appendix A are what is implemented
+//= out: rfc2408 1.5.2 "The CA MUST define the naming semantics for the certificates it issues." a demand on authorities; names are compared as RFC 4945 section 3.1 has it
+//= out: rfc2408 1.5.3 "A digital signature algorithm MUST be used within ISAKMP's authentication component." signatures are supported, but RFC 2409 section 4 makes pre-shared keys mandatory, and most clients of L2TP have nothing else
+//= out: rfc2408 3.1 "Implementations based on previous versions of ISAKMP Internet-Drafts MUST set the Major Version to 0." this implementation is based on the RFC
+//= out: rfc2408 3.1 "Implementations based on previous versions of ISAKMP Internet-Drafts MUST set the Minor Version to 1." this implementation is based on the RFC
+//= out: rfc2408 3.1 "In this instance, the Message ID field of the Informational Exchange MUST contain the Message ID of the original ISAKMP Phase 2 SA negotiation." binds who has set the Commit bit, which this end never does
+//= out: rfc2408 3.16 "An implementation is NOT REQUIRED to understand any Vendor ID payloads." a permission
+//= out: rfc2408 3.16 "An implementation is NOT REQUIRED to send any Vendor ID payload at all." a permission
+//= out: rfc2408 3.16 "The vendor defined constant MUST be unique." a demand on who defines one: none is defined here, and those that are sent are those of RFC 3947 and its drafts, RFC 3706 and the fragments of Cisco
+//= out: rfc2408 4.1 "If the defined exchanges do not meet the security requirements defined by the DOI, then the DOI MUST specify new exchange type(s) and the valid sequences of payloads that make up a successful exchange, and how to build and interpret those payloads." a demand on those who write protocols and documents
+//= out: rfc2408 4.8 "When the Commit Bit is set, the Message ID field of the Informational Exchange MUST contain the Message ID of the original ISAKMP Phase 2 SA negotiation, rather than a new Message ID (MID)." binds who has set the Commit bit, which this end never does
+//= out: rfc2408 5.1 "The receiving entity (initiator or responder) MUST do the following:" what follows are two things that one may do about a wrong length; neither is done, because anybody can send such a message
+//= out: rfc2408 A.3 "All DOIs MUST reserve ISAKMP with a Protocol-ID of 1." a demand on those who write protocols and documents; RFC 2407 section 4.4.1 does
+//= out: rfc2408 B "If a designer chooses to start from scratch, the following MUST be defined:" a demand on those who write protocols and documents
+
 /// The length of the ISAKMP header.
 pub(super) const HEADER_LENGTH: usize = 28;
 
@@ -28,6 +45,9 @@ pub(super) const MAX_MESSAGE: usize = 16_384;
 
 /// The Encryption bit.
 pub(super) const FLAG_ENCRYPTION: u8 = 1;
+
+/// The flags that are defined: Encryption, Commit and Authentication Only.
+const FLAGS: u8 = 7;
 
 const VERSION: u8 = 0x10;
 
@@ -66,6 +86,10 @@ impl Header {
         Self { cookies, next_payload: PayloadType::NONE, exchange, flags: 0, message_id }
     }
 
+    //= rfc2408 2.4 "An 'X' in the column means the value MUST be present."
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, a_header_that_does_not_fit_its_exchange_is_not_looked_at
+    //= rfc2408 5.2 "When an ISAKMP message is received, the receiving entity (initiator or responder) MUST do the following:"
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, a_header_that_does_not_fit_its_exchange_is_not_looked_at, flags_that_are_not_defined_are_refused
     /// Reads the header and returns it with the octets that follow it.
     pub(super) fn read(message: &[u8]) -> Result<(Self, &[u8]), Malformed> {
         if message.len() > MAX_MESSAGE {
@@ -81,6 +105,9 @@ impl Header {
         }
         let exchange = ExchangeType(reader.u8("exchange type")?);
         let flags = reader.u8("flags")?;
+        if flags & !FLAGS != 0 {
+            return Err(Malformed::Invalid("ISAKMP flags"));
+        }
         let message_id = reader.u32("message ID")?;
         let length = reader.u32("length")?;
         let body = usize::try_from(length)
@@ -99,6 +126,12 @@ impl Header {
         self.flags & FLAG_ENCRYPTION != 0
     }
 
+    //= rfc2408 3.1 "The remaining bits of the Flags field MUST be set to 0 prior to transmission."
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, flags_that_are_not_defined_are_refused
+    //= rfc2408 3.1 "However, the value MUST be reset after the Phase 1 negotiation."
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, the_commit_bit_and_a_fourth_message_of_quick_mode_are_tolerated
+    //= rfc2408 5.2 "When creating an ISAKMP message, the transmitting entity (initiator or responder) MUST do the following:"
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, trailing_octets_and_other_versions_are_refused, a_header_that_does_not_fit_its_exchange_is_not_looked_at
     /// Writes the header in front of `body`.
     pub(super) fn write(&self, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(HEADER_LENGTH + body.len()).expect("messages of this crate are shorter than 64 KiB");
@@ -140,6 +173,10 @@ pub(super) struct Payloads<'a> {
 }
 
 impl<'a> Payloads<'a> {
+    //= rfc2408 3.4 "This field MUST NOT contain the values for the Proposal or Transform payloads as they are considered part of the security association negotiation."
+    //= test: the_first_message_is_answered_with_its_own_proposal_and_the_vendor_ids_that_both_know, proposals_and_transforms_outside_of_an_sa_payload_are_refused
+    //= rfc2408 5.3 "When any of the ISAKMP Payloads are received, the receiving entity (initiator or responder) MUST do the following:"
+    //= test: a_chain_is_read_as_it_was_written, proposals_and_transforms_outside_of_an_sa_payload_are_refused, a_reserved_field_that_is_not_zero_is_refused
     /// Follows the chain that begins with a payload of type `first`.
     pub(super) fn read(first: PayloadType, octets: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(octets);
@@ -147,6 +184,10 @@ impl<'a> Payloads<'a> {
         while kind != PayloadType::NONE {
             if list.len() >= MAX_PAYLOADS {
                 return Err(Malformed::Invalid("number of payloads"));
+            }
+            // They stand inside of an SA payload. What is not known at all is of another vendor, and is passed over.
+            if matches!(kind, PayloadType::P | PayloadType::T) {
+                return Err(Malformed::Invalid("next payload"));
             }
             let next = PayloadType(reader.u8("next payload")?);
             // RFC 2408 section 3.2: the field RESERVED is 0. A wrong key shows here first.
@@ -195,6 +236,18 @@ impl<'a> Payloads<'a> {
         if all.next().is_some() { Err(Malformed::Invalid(what)) } else { Ok(body) }
     }
 
+    //= rfc2409 5 "The SA payload MUST precede all other payloads in a phase 1 exchange."
+    //= test: the_first_message_is_answered_with_its_own_proposal_and_the_vendor_ids_that_both_know, the_sa_payload_of_phase_1_comes_first_and_alone
+    /// The body of the only SA payload of phase 1, which comes first (RFC 2409 section 5).
+    pub(super) fn sa(&self) -> Result<&'a [u8], Malformed> {
+        match self.list.first() {
+            Some(first) if first.kind == PayloadType::SA => self.single(PayloadType::SA, "SA payload"),
+            Some(_) | None => Err(Malformed::Invalid("first payload")),
+        }
+    }
+
+    //= rfc2408 5.13 "When a Nonce payload is received, the receiving entity (initiator or responder) MUST do the following:"
+    //= test: nonces_have_8_to_256_octets, nobody_is_admitted_without_a_public_value_of_the_right_length_and_a_nonce
     /// The body of the only NONCE payload: 8 to 256 octets (RFC 2409 section 5).
     pub(super) fn nonce(&self) -> Result<&'a [u8], Malformed> {
         //= rfc2409 5 "The length of nonce payload MUST be between 8 and 256 bytes inclusive."
@@ -206,7 +259,7 @@ impl<'a> Payloads<'a> {
     /// The body of the HASH payload that has to come first, and what it covers.
     pub(super) fn hashed(&self) -> Option<(&'a [u8], &'a [u8])> {
         //= rfc2409 5.5 "In Quick Mode, a HASH payload MUST immediately follow the ISAKMP header and a SA payload MUST immediately follow the HASH."
-        //= test: the_messages_of_quick_mode_are_readable_and_their_hashes_are_ours, a_hash_behind_another_payload_is_none
+        //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, a_hash_behind_another_payload_is_none
         let first = self.list.first().filter(|payload| payload.kind == PayloadType::HASH)?;
         Some((first.body, self.after_first))
     }
@@ -226,6 +279,8 @@ impl Chain {
         Self { first: PayloadType::NONE, octets: Zeroizing::default(), last: None }
     }
 
+    //= rfc2408 5.3 "When creating the Generic Payload Header, the transmitting entity (initiator or responder) MUST do the following:"
+    //= test: a_chain_is_read_as_it_was_written, a_reserved_field_that_is_not_zero_is_refused
     /// Appends a payload.
     pub(super) fn push(&mut self, kind: PayloadType, body: &[u8]) {
         let at = self.octets.len();
@@ -334,6 +389,48 @@ mod tests {
         let (header, body) = Header::read(&message).unwrap();
         let refused = Malformed::Invalid("reserved field of a payload");
         assert_eq!(Payloads::read_plain(header.next_payload, body).unwrap_err(), refused);
+    }
+
+    fn chain(content: &[(PayloadType, &[u8])]) -> Chain {
+        let mut chain = Chain::new();
+        content.iter().for_each(|(kind, body)| chain.push(*kind, body));
+        chain
+    }
+
+    #[test]
+    fn the_sa_payload_of_phase_1_comes_first_and_alone() {
+        let (sa, nonce) = ((PayloadType::SA, &[7; 8][..]), (PayloadType::NONCE, &[8; 8][..]));
+        let found = |content: &[(PayloadType, &[u8])]| {
+            let chain = chain(content);
+            Payloads::read(chain.first(), chain.octets()).unwrap().sa().map(<[u8]>::to_vec)
+        };
+        assert_eq!(found(&[sa, nonce]), Ok(vec![7; 8]));
+        for wrong in [&[nonce, sa][..], &[sa, sa], &[sa, nonce, sa], &[nonce], &[]] {
+            assert!(found(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn proposals_and_transforms_outside_of_an_sa_payload_are_refused() {
+        for kind in [PayloadType::P, PayloadType::T] {
+            for content in [&[(kind, &[7; 8][..])][..], &[(PayloadType::SA, &[7; 8]), (kind, &[8; 8])]] {
+                let chain = chain(content);
+                let refused = Payloads::read(chain.first(), chain.octets()).unwrap_err();
+                assert_eq!(refused, Malformed::Invalid("next payload"));
+            }
+        }
+        // One of a vendor is none of our business.
+        let chain = chain(&[(PayloadType(200), &[7; 8]), (PayloadType::NONCE, &[8; 8])]);
+        assert!(Payloads::read(chain.first(), chain.octets()).unwrap().nonce().is_ok());
+    }
+
+    #[test]
+    fn flags_that_are_not_defined_are_refused() {
+        for (flags, taken) in [(0, true), (1, true), (2, true), (4, true), (8, false), (0x80, false), (0x41, false)] {
+            let mut message = message();
+            message[19] = flags;
+            assert_eq!(Header::read(&message).is_ok(), taken, "{flags:x}");
+        }
     }
 
     #[test]

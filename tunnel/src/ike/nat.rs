@@ -14,6 +14,9 @@ use crate::buffer::Port;
 use crate::crypto::hash;
 use crate::suite::Hash;
 
+//= out: rfc3947 2 "This document shall use the keywords "MUST", "MUST NOT", "REQUIRED", "SHALL", "SHALL NOT", "SHOULD", "SHOULD NOT", "RECOMMENDED, "MAY", and "OPTIONAL" to describe requirements." says which words demand something
+//= out: rfc3947 4 "The responder does similar processing to the above, and if successful, MUST update it's internal IKE ports." binds the responder of Aggressive Mode, which is not answered
+
 /// Which ends are behind a NAT, as far as this end can tell from the peer's NAT-D payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Nat {

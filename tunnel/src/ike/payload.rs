@@ -59,6 +59,8 @@ impl Identity {
         }
     }
 
+    //= rfc2408 3.8 "If unused, then this field MUST be set to 0."
+    //= test: an_identification_of_phase_1_has_neither_protocol_nor_port, message_1_names_the_client_and_offers_one_group
     /// The body of an Identification payload.
     pub(super) fn body(&self, protocol: u8, port: u16) -> Vec<u8> {
         let mut body = vec![self.kind().0, protocol];
@@ -73,6 +75,7 @@ impl Identity {
         body
     }
 
+    //= out: rfc2408 5.8 "When an Identification payload is received, the receiving entity (initiator or responder) MUST do the following:" an identity of an unknown type or a name that cannot be read is kept as octets instead of being refused: Windows, Apple and old gateways send odd ones. What is proved is the key, and where an identity is configured or a certificate names it, nothing else is accepted
     /// Reads the body of an Identification payload. Protocol and port are not judged: real peers put 0, 500, 4500 and other
     /// ports there. What does not fit its type is kept as it is: the peer has proved it, so it is an identity.
     pub(super) fn read(body: &[u8]) -> Self {
@@ -145,6 +148,11 @@ pub(super) fn address_octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// Reads the domain of interpretation, which is IPsec. Some peers leave it at 0, ISAKMP by itself, which means the same.
+fn read_doi(reader: &mut Reader<'_>, what: &'static str) -> Result<(), Malformed> {
+    if [0, DOI_IPSEC].contains(&reader.u32(what)?) { Ok(()) } else { Err(Malformed::Invalid(what)) }
+}
+
 /// A Notification payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Notification<'a> {
@@ -154,11 +162,16 @@ pub(super) struct Notification<'a> {
     pub(super) data: &'a [u8],
 }
 
+//= out: rfc2407 4.6.3.1 "When present, the Notification Payload MUST have the following format:" binds who sends RESPONDER-LIFETIME: this end never does, and lets a shorter life of its own take effect without a word (section 4.5.4); those of peers are read
+//= out: rfc2407 4.6.3.2 "When present, the Notification Payload MUST have the following format:" binds who sends REPLAY-STATUS: this end never does
+//= out: rfc2408 3.14 "If the SPI Size is non-zero, the content of the SPI field MUST be ignored." it is ignored but in R-U-THERE and its answer, whose cookies RFC 3706 section 6.1 wants compared
 impl<'a> Notification<'a> {
+    //= rfc2408 5.14 "When a Notification payload is received, the receiving entity (initiator or responder) MUST do the following:"
+    //= test: a_question_and_its_answer_have_the_form_of_the_rfc_and_the_same_number, notifications_and_deletes_of_another_domain_are_refused, unprotected_messages_change_nothing
+    //= out: rfc2408 5.14 "When a Notification payload is received, the receiving entity (initiator or responder) MUST do the following:" of the six steps the third is left out: an unknown Protocol-ID does not discard an authenticated payload, because peers put 0 and odd numbers beside a refusal that means the Quick Mode in flight
     pub(super) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
-        // Some peers leave the DOI at 0 (generic ISAKMP); the notify types below are the same.
-        reader.u32("notification DOI")?;
+        read_doi(&mut reader, "notification DOI")?;
         let protocol = ProtocolId(reader.u8("notification protocol")?);
         let spi_size = reader.u8("notification SPI size")?;
         let kind = NotifyType(reader.u16("notify message type")?);
@@ -166,6 +179,10 @@ impl<'a> Notification<'a> {
         Ok(Self { protocol, spi, kind, data: reader.rest() })
     }
 
+    //= rfc2407 4.6.3.3 "When present, the Notification Payload MUST have the following format:"
+    //= test: initial_contact_follows_aggressive_mode_in_a_message_of_its_own, notifications_and_deletes_survive_the_round_trip_and_refuse_truncation
+    //= rfc2408 5.14 "When creating a Notification Payload, the transmitting entity (initiator or responder) MUST do the following:"
+    //= test: a_question_and_its_answer_have_the_form_of_the_rfc_and_the_same_number, notifications_and_deletes_survive_the_round_trip_and_refuse_truncation
     pub(super) fn body(&self) -> Vec<u8> {
         let mut body = DOI_IPSEC.to_be_bytes().to_vec();
         let spi_size = u8::try_from(self.spi.len()).expect("an SPI of this crate has 0, 4 or 16 octets");
@@ -185,9 +202,11 @@ pub(super) struct Delete<'a> {
 }
 
 impl<'a> Delete<'a> {
+    //= rfc2408 5.15 "When a Delete payload is received, the receiving entity (initiator or responder) MUST do the following:"
+    //= test: closing_deletes_everything_at_the_other_end_even_over_a_bad_link, a_delete_with_the_spi_of_another_protocol_or_domain_or_with_a_wrong_hash_deletes_nothing, deletes_of_what_is_unknown_or_already_replaced_touch_nothing_else
     pub(super) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
-        reader.u32("delete DOI")?;
+        read_doi(&mut reader, "delete DOI")?;
         let protocol = ProtocolId(reader.u8("delete protocol")?);
         let spi_size = usize::from(reader.u8("delete SPI size")?);
         let count = usize::from(reader.u16("number of SPIs")?);
@@ -199,6 +218,10 @@ impl<'a> Delete<'a> {
         Ok(Self { protocol, spis })
     }
 
+    //= rfc2408 3.15 "Mixing of Protocol Identifiers MUST NOT be performed with the Delete payload."
+    //= test: what_goes_is_named_by_its_protocol_with_an_spi_of_its_size, a_delete_with_the_spi_of_another_protocol_or_domain_or_with_a_wrong_hash_deletes_nothing
+    //= rfc2408 5.15 "When creating a Delete Payload, the transmitting entity (initiator or responder) MUST do the following:"
+    //= test: what_goes_is_named_by_its_protocol_with_an_spi_of_its_size, notifications_and_deletes_survive_the_round_trip_and_refuse_truncation
     /// The body of a payload that deletes one SA.
     pub(super) fn body(protocol: ProtocolId, spi: &[u8]) -> Vec<u8> {
         let mut body = DOI_IPSEC.to_be_bytes().to_vec();
@@ -254,6 +277,19 @@ mod tests {
     #[test]
     fn names_of_the_peer_are_printed_without_control_characters() {
         assert_eq!(Identity::Fqdn("a\u{1b}[31m".into()).to_string(), "a\\u{1b}[31m");
+    }
+
+    #[test]
+    fn notifications_and_deletes_of_another_domain_are_refused() {
+        let (spi, kind) = (&[1, 2, 3, 4], NotifyType::INVALID_SPI);
+        let notification = Notification { protocol: ProtocolId::ESP, spi, kind, data: &[] }.body();
+        let delete = Delete::body(ProtocolId::ESP, spi);
+        for (doi, taken) in [(0, true), (1, true), (2, false), (255, false)] {
+            let [mut notification, mut delete] = [notification.clone(), delete.clone()];
+            (notification[3], delete[3]) = (doi, doi);
+            assert_eq!(Notification::read(&notification).is_ok(), taken, "{doi}");
+            assert_eq!(Delete::read(&delete).is_ok(), taken, "{doi}");
+        }
     }
 
     #[test]

@@ -7,13 +7,13 @@
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::main_mode::{Choice, Context, Established, MainMode, Role, Step};
+use super::main_mode::{Choice, Context, Established, MainMode, Role, Step, message_id};
 use super::message::{Cookies, Header};
 use super::nat::Endpoint;
 use super::payload::Identity;
 use super::proposal::LEAST_LIFETIME;
 use super::quick_mode::QuickMode;
-use super::registry::{ExchangeType, ProtocolId};
+use super::registry::{ExchangeType, PayloadType, ProtocolId};
 use super::retransmission::{Answered, MAX_REPEATS};
 use super::sa::{CROSSING, IsakmpSa, RETRY, grace, postponed, renewal};
 use super::vendor::Abilities;
@@ -60,6 +60,8 @@ impl Ike {
         complete().find(|sa| !sa.superseded).or_else(|| complete().next())
     }
 
+    //= rfc2409 5 "Implementations MUST NOT switch exchange types in the middle of an exchange."
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, an_answer_in_another_exchange_is_none
     pub(super) fn handle_main_mode(&mut self, now: Instant, port: Port, header: &Header, parts: [&[u8]; 2]) {
         let fits = |negotiation: &&mut MainMode| negotiation.exchange == header.exchange && negotiation.is_for(header);
         let Some(negotiation) = self.negotiations.iter_mut().find(fits) else {
@@ -137,6 +139,8 @@ impl Ike {
         }
     }
 
+    //= rfc3947 4 "Similarly, if the responder has to rekey the Phase 1 SA, then the rekey negotiation MUST be started by using UDP(4500,Y)."
+    //= test: phase_1_is_renewed_by_either_side_and_the_esp_sas_stay, both_phases_are_renewed_and_a_move_is_followed_over_ipv6
     /// Begins a Main Mode unless one of ours is under way, or the XAUTH behind it.
     pub(super) fn begin_main_mode(&mut self, now: Instant) {
         if self.negotiations.iter().any(|negotiation| negotiation.role == Role::Initiator)
@@ -306,8 +310,14 @@ impl Ike {
         let Some(negotiation) = self.take_negotiation(id) else { return };
         let rekey = negotiation.rekey || self.is_established();
         let initial_contact = established.initial_contact;
-        let sa = IsakmpSa::new(now, id, &negotiation, established);
+        let mut sa = IsakmpSa::new(now, id, &negotiation, established);
         self.export_isakmp(&sa);
+        if let Some(status) = negotiation.status_apart() {
+            let message_id = message_id(&mut self.rng);
+            sa.remember(message_id);
+            let message = sa.keys.informational(sa.cookies, &sa.last_block, message_id, PayloadType::N, &status);
+            self.transmit(sa.port, message);
+        }
         if sa.xauth.is_awaited() {
             self.begin_xauth(now, sa);
         } else {

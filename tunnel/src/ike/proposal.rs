@@ -14,6 +14,24 @@ use super::registry::{
 use crate::suite::{Cipher, EspProposal, Group, Hash, IkeProposal};
 use crate::wire::{Malformed, Reader, fix_length};
 
+//= out: rfc2407 0 "Section 4.4.4.2 states, "All implememtations within the IPSEC DOI MUST support ESP_DES..."." the note of the IESG that DES is too weak, and it is not offered: RFC 8221 says MUST NOT
+//= out: rfc2407 4.1 "Within the IPSEC DOI, all well-known identifiers MUST be registered with the IANA under the IPSEC DOI." a demand on those who define identifiers; none is defined here
+//= out: rfc2407 4.4.1.2 "For export control considerations, confidentiality MUST NOT be provided by any PROTO_IPSEC_AH transform." AH is not spoken: it does not pass a NAT
+//= out: rfc2407 4.4.3 "Note: the Authentication Algorithm attribute MUST be specified to identify the appropriate AH protection suite." AH is not spoken: it does not pass a NAT
+//= out: rfc2407 4.4.3 "Note: all mandatory-to-implement algorithms are listed as "MUST" implement (e.g." says how the document marks what it demands, and demands nothing
+//= out: rfc2407 4.4.3.2 "All implementations within the IPSEC DOI MUST support AH_SHA along with the Auth(HMAC-SHA) attribute." AH does not pass a NAT, and RFC 8221 no longer asks for it
+//= out: rfc2407 4.4.4 "Note: all mandatory-to-implement algorithms are listed as "MUST" implement (e.g." says how the document marks what it demands, and demands nothing
+//= out: rfc2407 4.5 "When negotiating ESP without confidentiality, the Auth Algorithm attribute MUST be included in the proposal and the ESP transform ID must be ESP_NULL." ESP without confidentiality is neither offered nor accepted
+//= out: rfc2407 4.6.1 "The secrecy level MUST be padded with zero (0) to align on the next 32-bit boundary." labels of secrecy and integrity are not supported, so that no such field is ever written
+//= out: rfc2407 4.6.1 "The bitmap MUST be padded with zero (0) to align on the next 32-bit boundary." labels of secrecy and integrity are not supported, so that no such field is ever written
+//= out: rfc2407 4.6.1 "The integrity level MUST be padded with zero (0) to align on the next 32-bit boundary." labels of secrecy and integrity are not supported, so that no such field is ever written
+//= out: rfc2407 7.7 "o added lifetime duration MUST follow lifetype attribute to SA Life Type and SA Life Duration attribute definition" an entry of the change log; section 4.5 has the demand, which is kept
+//= out: rfc2407 7.7 "o removed Group Description default for PFS QM ([IKE] MUST)" an entry of the change log; RFC 2409 section 5.5 has the demand, which is kept
+//= out: rfc2408 4.2 "If the SA establishment negotiation is for a combined protection suite consisting of multiple protocols, then there MUST be multiple Proposal payloads each with the same Proposal number." ESP alone is negotiated: no bundle with AH or IPCOMP is offered, and one of a peer is passed over
+//= out: rfc2408 4.2 "If the SA establishment negotiation is for different protection suites, then there MUST be multiple Proposal payloads each with a monotonically increasing Proposal number." what is offered differs in its transforms only, which stand in one proposal
+//= out: rfc2408 4.2 "The different proposals MUST be presented in the initiator's preference order." one proposal is offered; the order is that of its transforms
+//= out: rfc2408 4.2.1 "The responder MUST select from the two transforms proposed for ESP." the example is a bundle of ESP and AH, of which no responder without AH can choose
+
 /// The most transforms of all proposals together that are looked at. The longest known offers have some 60.
 const MAX_TRANSFORMS: usize = 200;
 
@@ -123,6 +141,10 @@ struct Proposal<'a> {
     transforms: Vec<Transform<'a>>,
 }
 
+//= rfc2408 5.4 "When a Security Association payload is received, the receiving entity (initiator or responder) MUST do the following:"
+//= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, sa_payloads_of_another_domain_or_situation_are_refused, no_common_proposal_of_phase_1_is_reported_within_seconds
+//= rfc2408 5.5 "When a Proposal payload is received, the receiving entity (initiator or responder) MUST do the following:"
+//= test: of_the_second_example_of_rfc_2408_one_transform_of_the_second_proposal_is_chosen, a_proposal_for_another_protocol_or_with_an_spi_that_is_none_is_passed_over, next_payloads_and_reserved_fields_of_proposals_and_transforms_are_what_they_must_be
 /// Reads the body of an SA payload.
 fn read_sa(body: &[u8]) -> Result<Vec<Proposal<'_>>, Malformed> {
     let mut reader = Reader::new(body);
@@ -170,6 +192,10 @@ fn read_sa(body: &[u8]) -> Result<Vec<Proposal<'_>>, Malformed> {
     Ok(proposals)
 }
 
+//= rfc2408 3.5 "This field MUST only contain the value "2" or "0"."
+//= test: of_the_second_example_of_rfc_2408_one_transform_of_the_second_proposal_is_chosen, next_payloads_and_reserved_fields_of_proposals_and_transforms_are_what_they_must_be
+//= rfc2408 3.6 "This field MUST only contain the value "3" or "0"."
+//= test: every_proposal_of_phase_2_survives_the_offer_the_choice_and_the_answer, next_payloads_and_reserved_fields_of_proposals_and_transforms_are_what_they_must_be
 fn sub_payload<'a>(reader: &mut Reader<'a>, kind: PayloadType, more: &mut bool) -> Result<Reader<'a>, Malformed> {
     let next = PayloadType(reader.u8("next payload")?);
     *more = match next {
@@ -177,11 +203,25 @@ fn sub_payload<'a>(reader: &mut Reader<'a>, kind: PayloadType, more: &mut bool) 
         next if next == kind => true,
         _ => return Err(Malformed::Invalid("next payload in an SA payload")),
     };
-    reader.u8("reserved")?;
+    if reader.u8("reserved")? != 0 {
+        return Err(Malformed::Invalid("reserved field of a payload"));
+    }
     let length = usize::from(reader.u16("payload length")?);
     reader.sub(length.checked_sub(4).ok_or(Malformed::Invalid("payload length"))?, "payload in an SA payload")
 }
 
+//= rfc2407 4.2.2 "If an initiator does not support SIT_SECRECY, SIT_SECRECY MUST NOT be set in the Situation bitmap and no secrecy level or category bitmaps shall be included."
+//= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, sa_payloads_of_another_domain_or_situation_are_refused
+//= rfc2407 4.2.3 "If an initiator does not support SIT_INTEGRITY, SIT_INTEGRITY MUST NOT be set in the Situation bitmap and no integrity level or category bitmaps shall be included."
+//= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, sa_payloads_of_another_domain_or_situation_are_refused
+//= rfc2408 3.4 "This field MUST be present within the Security Association payload."
+//= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, sa_payloads_cut_short_anywhere_are_refused
+//= rfc2408 5.4 "When creating a Security Association Payload, the transmitting entity (initiator or responder) MUST do the following:"
+//= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, sa_payloads_of_another_domain_or_situation_are_refused
+//= rfc2408 5.5 "When creating a Proposal Payload, the transmitting entity (initiator or responder) MUST do the following:"
+//= test: every_proposal_of_phase_2_survives_the_offer_the_choice_and_the_answer, an_spi_begins_with_the_bits_of_its_space_and_is_never_reserved, what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption
+//= rfc2409 5 "To put it another way, for phase 1 exchanges there MUST NOT be multiple Proposal Payloads for a single SA payload and there MUST NOT be multiple SA payloads."
+//= test: transforms_of_phase_1_are_numbered_in_our_order_in_one_proposal, an_answer_with_several_proposals_is_refused, the_sa_payload_of_phase_1_comes_first_and_alone
 /// Writes the body of an SA payload with one proposal.
 fn write_sa(number: u8, protocol: ProtocolId, spi: &[u8], transforms: &[Vec<u8>]) -> Vec<u8> {
     let mut out = DOI_IPSEC.to_be_bytes().to_vec();
@@ -205,6 +245,18 @@ fn write_sa(number: u8, protocol: ProtocolId, spi: &[u8], transforms: &[Vec<u8>]
 /// The most transforms that are offered: far above what real peers stand, and it keeps the message below the path's MTU.
 pub(super) const MAX_OFFERED: usize = 32;
 
+//= rfc2408 4.2 "The multiple transforms MUST be presented with monotonically increasing numbers in the initiator's preference order."
+//= test: transforms_of_phase_1_are_numbered_in_our_order_in_one_proposal, transforms_of_phase_2_are_numbered_in_our_order_in_one_proposal
+//= rfc2408 5.6 "When creating a Transform Payload, the transmitting entity (initiator or responder) MUST do the following:"
+//= test: transforms_of_phase_1_are_numbered_in_our_order_in_one_proposal, transforms_of_phase_2_are_numbered_in_our_order_in_one_proposal
+//= rfc2409 4 "All of these attributes are mandatory and MUST be negotiated."
+//= test: every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer, a_transform_of_phase_1_lacks_none_of_its_four_attributes_and_has_no_other_group_beside
+//= rfc2409 4 "The Diffie-Hellman group MUST be either specified using a defined group description (section 6) or by defining all attributes of a group (section 5.6)."
+//= test: every_proposal_of_phase_1_survives_the_offer_the_choice_and_the_answer, a_transform_of_phase_1_lacks_none_of_its_four_attributes_and_has_no_other_group_beside
+//= rfc2409 4 "Group attributes (such as group type or prime-- see Appendix A) MUST NOT be offered in conjunction with a previously defined group (either a reserved group description or a private use description that is established after conclusion of a New Group Mode exchange)."
+//= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, a_transform_of_phase_1_lacks_none_of_its_four_attributes_and_has_no_other_group_beside
+//= rfc2409 Appendix.A "This attribute MUST NOT be used when the specified Encryption Algorithm uses a fixed length key."
+//= test: a_key_length_is_stated_for_aes_alone_and_in_network_order, a_key_length_beside_a_cipher_of_one_length_or_in_another_order_is_passed_over
 /// The body of the SA payload that offers phase 1.
 pub(super) fn offer_phase1(
     proposals: &[IkeProposal],
@@ -237,6 +289,14 @@ pub(super) fn offer_phase1(
     write_sa(1, ProtocolId::ISAKMP, &[], &transforms)
 }
 
+//= rfc2407 4.4.4 "Note: when authentication, integrity protection, and replay detection are required, the Authentication Algorithm attribute MUST be specified to identify the appropriate ESP protection suite."
+//= test: every_proposal_of_phase_2_survives_the_offer_the_choice_and_the_answer, esp_without_authentication_is_neither_offered_nor_chosen
+//= rfc2407 4.5 "When negotiating ESP without authentication, the Auth Algorithm attribute MUST NOT be included in the proposal."
+//= test: a_cipher_that_authenticates_by_itself_has_no_other_algorithm_for_it, esp_without_authentication_is_neither_offered_nor_chosen
+//= rfc2407 4.5 "For fixed length ciphers, the Key Length attribute MUST NOT be sent."
+//= test: a_key_length_is_stated_for_aes_alone_and_in_network_order, a_key_length_beside_a_cipher_of_one_length_or_in_another_order_is_passed_over
+//= rfc2407 4.5.1 "To ensure basic interoperability, all implementations MUST be prepared to negotiate all of the following attributes."
+//= test: every_proposal_of_phase_2_survives_the_offer_the_choice_and_the_answer, the_chosen_transform_of_quick_mode_is_returned_octet_for_octet, esp_without_authentication_is_neither_offered_nor_chosen
 /// The body of the SA payload that offers ESP with the given SPI.
 pub(super) fn offer_phase2(
     proposals: &[EspProposal],
@@ -289,7 +349,9 @@ impl ChosenIke {
 /// What a transform of phase 1 stands for; none when it has something that is not known here.
 fn phase1_meaning(transform: &Transform<'_>) -> Option<ChosenIke> {
     //= rfc2408 5.6 "If the Transform-ID field contains an unknown or unsupported value, then that Transform payload MUST be ignored and MUST NOT cause the generation of an INVALID TRANSFORM event."
-    //= test: the_offer_of_a_foreign_peer_is_understood_and_ours_is_the_same, unknown_attributes_spoil_their_transform_only_and_aes_without_a_length_has_128_bits
+    //= test: of_the_second_example_of_rfc_2408_one_transform_of_the_second_proposal_is_chosen, a_transform_with_an_unknown_number_is_passed_over_without_a_word
+    //= rfc2408 5.6 "When a Transform payload is received, the receiving entity (initiator or responder) MUST do the following:"
+    //= test: of_the_second_example_of_rfc_2408_one_transform_of_the_second_proposal_is_chosen, a_transform_with_an_unknown_number_is_passed_over_without_a_word, a_transform_of_phase_1_lacks_none_of_its_four_attributes_and_has_no_other_group_beside
     if transform.id != KEY_IKE {
         return None;
     }
@@ -439,7 +501,8 @@ fn only_transform<'s, 'a>(
     proposals: &'s [Proposal<'a>],
     protocol: ProtocolId,
 ) -> Result<(&'s Proposal<'a>, Transform<'a>), &'static str> {
-    // RFC 2408 section 4.2: "Each of the Proposal payloads MUST contain a single Transform payload associated with the Protocol."
+    //= rfc2408 4.2 "Each of the Proposal payloads MUST contain a single Transform payload associated with the Protocol."
+    //= test: the_chosen_transform_of_quick_mode_is_returned_octet_for_octet, an_answer_that_was_not_offered_is_refused
     // No bundle of protocols was offered, so there is one Proposal payload.
     let [proposal] = proposals else { return Err("it holds several proposals") };
     let [transform] = proposal.transforms.as_slice() else { return Err("it holds several transforms") };
@@ -451,6 +514,12 @@ fn esp_spi(spi: &[u8]) -> Option<u32> {
     <[u8; 4]>::try_from(spi).ok().map(u32::from_be_bytes).filter(|&spi| spi > 255)
 }
 
+//= rfc2408 3.5 "If the SPI Size is non-zero, the content of the SPI field MUST be ignored."
+//= test: an_spi_in_a_proposal_of_phase_1_is_ignored, a_proposal_for_another_protocol_or_with_an_spi_that_is_none_is_passed_over
+//= rfc2408 4.1.1 "An initiator MAY provide multiple proposals for negotiation; a responder MUST reply with only one."
+//= test: the_responder_follows_its_own_preference_and_returns_the_number_of_the_initiator, an_answer_that_was_not_offered_is_refused
+//= rfc2409 7.1 "The initiator MAY propose several proposals; the responder MUST reply with one."
+//= test: the_responder_follows_its_own_preference_and_returns_the_number_of_the_initiator, an_answer_that_was_not_offered_is_refused
 /// The choice of the responder of phase 1, with the body of the SA payload to answer: ours in our order of preference, with any
 /// of `methods`.
 pub(super) fn choose_phase1(
@@ -478,6 +547,10 @@ pub(super) fn choose_phase1(
     }))
 }
 
+//= rfc2408 4.2.1 "The responder MUST select from the two different proposals."
+//= test: of_the_second_example_of_rfc_2408_one_transform_of_the_second_proposal_is_chosen, a_bundle_of_protocols_is_not_taken_for_esp_alone
+//= rfc2408 4.2.1 "If the second Proposal is selected, the responder MUST select from the two transforms for ESP."
+//= test: of_the_second_example_of_rfc_2408_one_transform_of_the_second_proposal_is_chosen, the_chosen_transform_of_quick_mode_is_returned_octet_for_octet
 /// The choice of the responder of Quick Mode: what was chosen, and the body of the SA payload to answer with `our_spi`.
 ///
 /// A fresh exchange that the peer asks for is accepted with any group where ours asks for none: it only adds secrecy.
@@ -515,6 +588,9 @@ pub(super) fn choose_phase2(
         (*chosen, write_sa(proposal.number, proposal.protocol, &our_spi.to_be_bytes(), &[transform.body.to_vec()]))
     }))
 }
+
+#[cfg(test)]
+mod form;
 
 #[cfg(test)]
 mod tests {
@@ -694,9 +770,11 @@ mod tests {
     #[test]
     fn sa_payloads_of_another_domain_or_situation_are_refused() {
         let offer = offer_phase1(&ike(&["aes256-sha1-modp2048"]), PSK, DAY.seconds);
-        for (octet, what) in [(3, "SA DOI"), (7, "SA situation")] {
+        assert_eq!(offer[..8], [0, 0, 0, 1, 0, 0, 0, 1]);
+        // SIT_SECRECY and SIT_INTEGRITY.
+        for (octet, bit, what) in [(3, 2, "SA DOI"), (7, 2, "SA situation"), (7, 4, "SA situation")] {
             let mut changed = offer.clone();
-            changed[octet] |= 2;
+            changed[octet] |= bit;
             assert_eq!(read_sa(&changed).unwrap_err(), Malformed::Invalid(what));
         }
     }

@@ -94,6 +94,12 @@ pub(super) enum Step {
 }
 
 impl QuickMode {
+    //= rfc2409 5 "In addition, Quick Mode MUST be implemented as a mechanism to generate fresh keying material and negotiate non-ISAKMP security services."
+    //= test: every_proposal_of_esp_establishes_with_keys_of_the_right_size, a_quick_mode_with_a_wrong_hash_or_another_sa_payload_is_not_answered
+    //= rfc2409 5.5 "Similarly, if client identities are used, they MUST apply to every SA in the negotiation."
+    //= test: quick_mode_names_l2tp_and_the_original_addresses_on_the_wire, a_quick_mode_with_a_wrong_hash_or_another_sa_payload_is_not_answered
+    //= rfc3947 5.2 "The initiator MUST send the payloads if it proposes any UDP-Encapsulated-Transport mode, and the responder MUST send the payload only if it selected UDP-Encapsulated-Transport mode."
+    //= test: quick_mode_names_l2tp_and_the_original_addresses_on_the_wire, no_mode_but_transport_in_udp_is_chosen_where_no_other_is_wanted
     /// Begins as initiator; returns message 1 as well.
     pub(super) fn initiate(
         context: &mut Context<'_>,
@@ -176,6 +182,8 @@ impl QuickMode {
         Ok((begun, pair, response))
     }
 
+    //= rfc2408 4.2 "When responding to a Security Association payload, the responder MUST send a Security Association payload with the selected proposal, which may consist of multiple Proposal payloads and their associated Transform payloads."
+    //= test: the_chosen_transform_of_quick_mode_is_returned_octet_for_octet, an_answer_without_an_sa_payload_is_none
     /// Everything of message 2 that its hash covers.
     fn answer(context: &mut Context<'_>, sa: &IsakmpSa, request: &Payloads<'_>, spi: u32) -> Result<Answer, Error> {
         let config = context.config;
@@ -382,6 +390,8 @@ fn new_pair(
     }
 }
 
+//= rfc2409 Appendix.B "ISAKMP produces the requested amount of keying material from which the service MUST generate a suitable key."
+//= test: every_device_comes_up_behind_a_nat, every_proposal_of_esp_establishes_with_keys_of_the_right_size, triple_des_refuses_what_is_single_des_even_behind_other_parity_bits
 /// The keys of one direction: the cipher's come first in KEYMAT, then those of the integrity algorithm (RFC 2407 is silent; RFC
 /// 4301 section 4.5.2 has the order).
 fn sa(

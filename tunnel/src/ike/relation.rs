@@ -54,6 +54,8 @@ impl Ike {
         self.config.spis = space;
     }
 
+    //= rfc2408 2.4 "During the SA establishment, a SPI MUST be generated."
+    //= test: what_names_an_sa_is_there_where_it_must_be_and_no_flag_but_that_of_encryption, an_answer_with_an_spi_that_is_in_use_is_refused
     /// An SPI for this end to receive on.
     pub(super) fn spi(&mut self) -> u32 {
         loop {

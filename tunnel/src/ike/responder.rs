@@ -249,7 +249,7 @@ impl Responder {
             return Err(Reason::FirstMessages);
         }
         let payloads = Payloads::read_plain(header.next_payload, body).map_err(|_| Reason::Malformed)?;
-        let sa = payloads.single(PayloadType::SA, "SA payload").map_err(|_| Reason::Malformed)?;
+        let sa = payloads.sa().map_err(|_| Reason::Malformed)?;
         if sa.len() > MAX_OFFER {
             return Err(Reason::OfferTooLong);
         }

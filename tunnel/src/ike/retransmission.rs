@@ -20,6 +20,8 @@ const JITTER: f64 = 0.1;
 /// How often a duplicate is answered: more than any peer repeats itself within its own patience.
 pub(super) const MAX_REPEATS: u8 = 10;
 
+//= rfc2408 5.1 "When transmitting an ISAKMP message, the transmitting entity (initiator or responder) MUST do the following:"
+//= test: retransmissions_of_every_message_are_byte_identical, silence_is_reported_after_31_seconds_with_the_message
 /// The last message of an exchange and when it is sent again.
 #[derive(Debug, Clone)]
 pub(super) struct Retransmission {
@@ -57,12 +59,13 @@ impl Retransmission {
     }
 }
 
-//= rfc2408 5.1 "NOTE: Implementations MUST NOT use a fixed timer."
+//= rfc2408 5.1 "Implementations MUST NOT use a fixed timer."
 //= test: a_message_is_sent_six_times_and_never_changes, no_two_clients_keep_the_same_pauses
 fn jittered(pause: Duration, rng: &mut StdRng) -> Duration {
     pause.mul_f64(1.0 + JITTER * rng.random::<f64>())
 }
 
+//= out: rfc2408 5.1 "When transmitting an ISAKMP message, the transmitting entity (initiator or responder) MUST do the following:" the responder of Main Mode sets no timer: it answers again when it is asked again, or else everybody could make it send to others; Informational messages have no answer (sections 5.14 and 5.15)
 /// A request of the peer that was answered, and the answer.
 #[derive(Debug, Clone)]
 pub(super) struct Answered {

@@ -24,6 +24,7 @@ mod nat;
 mod recorded;
 mod renewal;
 mod responder;
+mod rules;
 mod selectors;
 mod xauth;
 

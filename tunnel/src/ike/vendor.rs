@@ -80,6 +80,10 @@ impl Abilities {
     //= test: a_dead_peer_is_noticed_and_a_quiet_one_is_not_dead, dead_peer_detection_stays_off_with_a_peer_that_does_not_know_it
     //= rfc3947 3.1 "In the first two messages of Phase 1, the vendor id payload for this specification MUST be sent if supported (and it MUST be received by both sides) for the NAT-Traversal probe to continue."
     //= test: the_drafts_of_nat_traversal_are_spoken_with_peers_that_know_no_other, a_peer_without_nat_traversal_is_named
+    //= rfc2408 3.16 "A vendor sending the Vendor ID MUST not make any assumptions about private payloads that it may send unless a Vendor ID is received as well."
+    //= test: the_drafts_of_nat_traversal_are_spoken_with_peers_that_know_no_other, a_peer_that_does_not_announce_it_is_sent_no_fragments
+    //= rfc3706 5.1 "An IKE peer MUST send the Vendor ID if it wishes to take part in DPD exchanges."
+    //= test: the_first_message_is_answered_with_its_own_proposal_and_the_vendor_ids_that_both_know, dead_peer_detection_stays_off_with_a_peer_that_does_not_know_it
     /// All that this end knows, for the first message of an initiator that offers XAUTH or does not.
     pub(super) fn announce(chain: &mut Chain, nat_traversal: NatTraversal, own: NatPayloads, xauth: bool) {
         if nat_traversal != NatTraversal::Off {

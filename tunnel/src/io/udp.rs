@@ -19,6 +19,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
+    //= rfc2408 2.5.1 "Implementations MUST include send and receive capability for ISAKMP using the User Datagram Protocol (UDP) on port 500."
+    //= test: both_sockets_speak_to_the_well_known_ports_and_from_them_unless_fresh_ones_are_asked_for, an_answer_leaves_from_the_address_that_was_asked, a_port_that_is_taken_gives_way_to_another
     /// Opens those of UDP towards `remote`, from the well-known ports unless `fresh_ports` or somebody else has them.
     ///
     /// # Errors
@@ -373,6 +375,19 @@ mod tests {
                 }
             }
             assert_eq!([esp, udp].map(|socket| socket.endpoint.is_segmenting()), [false, true]);
+        });
+    }
+
+    #[test]
+    fn both_sockets_speak_to_the_well_known_ports_and_from_them_unless_fresh_ones_are_asked_for() {
+        in_namespace(async || {
+            for fresh in [false, true] {
+                let sockets = Sockets::open([127, 0, 0, 1].into(), fresh).unwrap();
+                for (port, number) in [(Port::Ike, 500), (Port::NatT, 4500)] {
+                    let socket = sockets.get(port);
+                    assert_eq!((socket.remote().port(), socket.local().port() == number), (number, !fresh));
+                }
+            }
         });
     }
 

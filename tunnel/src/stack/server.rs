@@ -216,6 +216,8 @@ impl Server {
         }
     }
 
+    //= rfc3947 3 "The NAT may change the IKE UDP source port, and recipients MUST be able to process IKE packets whose source port is different from 500."
+    //= test: a_client_dials_in_and_packets_go_both_ways, message_3_is_taken_only_from_where_message_1_came_from_and_for_a_minute_at_most
     fn handle_isakmp(&mut self, now: Instant, port: Port, local: SocketAddr, remote: SocketAddr, message: &[u8]) {
         if let Some(slot) = ike::cookies(message).and_then(|cookies| self.slots.by_cookie(cookies)) {
             return self.with(now, slot, |peer, context| peer.handle_isakmp(context, port, remote, message));

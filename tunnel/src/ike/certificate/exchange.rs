@@ -13,11 +13,15 @@ pub(super) fn certificate(der: &[u8]) -> Vec<u8> {
     [&[CertificateEncoding::X509_SIGNATURE.0], der].concat()
 }
 
+//= rfc2408 5.10 "When creating a Certificate Request Payload, the transmitting entity (initiator or responder) MUST do the following:"
+//= test: requests_name_the_authorities_or_ask_for_any, certificates_are_asked_for_in_messages_4_and_5_and_sent_to_those_who_ask
 /// The body of a CERTREQ payload for certificates of this authority; of any if the name is empty.
 pub(super) fn request(authority: &[u8]) -> Vec<u8> {
     [&[CertificateEncoding::X509_SIGNATURE.0], authority].concat()
 }
 
+//= out: rfc2408 3.10 "The Certificate Request payload MUST be accepted at any point during the exchange." it is obeyed where RFC 4945 section 3.2.4 and peers put it, in messages 3, 4 and 5 of Main Mode; elsewhere it is passed over, because nothing is kept of message 1 and message 6 is the last
+//= out: rfc2408 5.10 "When a Certificate Request payload is received, the receiving entity (initiator or responder) MUST do the following:" the encoding is judged, but not the authority: there is one certificate to send, and a peer that asks by an intermediate or cross-signed authority believes it all the same. It learns the subject of a certificate that it may not trust
 /// Whether the peer wants our certificate, whatever authority it names: there is one certificate to send.
 pub(in crate::ike) fn asks(payloads: &Payloads<'_>) -> bool {
     payloads.all(PayloadType::CR).filter_map(|body| body.first()).any(|&encoding| {
@@ -26,6 +30,8 @@ pub(in crate::ike) fn asks(payloads: &Payloads<'_>) -> bool {
     })
 }
 
+//= rfc2408 5.9 "When a Certificate payload is received, the receiving entity (initiator or responder) MUST do the following:"
+//= test: pkcs_7_is_unwrapped_and_what_is_no_certificate_left_out, a_peer_without_a_certificate_is_told_apart_from_one_whose_certificate_cannot_be_read
 /// The certificates of a message in DER, each once and as many as a chain has. What is neither X.509 nor PKCS #7 is left out:
 /// revocation lists of a peer revoke nothing here (RFC 4945 section 3.3.10.5).
 pub(super) fn received(payloads: &Payloads<'_>) -> Vec<Vec<u8>> {

@@ -4,6 +4,7 @@
 //!   1  HDR, SA, KE, Ni, IDii, VID …         ->
 //!                                           <-       HDR, SA, KE, Nr, IDir, VID …, NAT-D, NAT-D, HASH_R   2
 //!   3  HDR*, NAT-D, NAT-D, HASH_I (4500)    ->
+//!      HDR*, HASH, N (Informational)        ->
 //! ```
 //!
 //! Both identities travel in the clear, and so does HASH_R: whoever answers message 1, or hears the answer, can try keys on it for
@@ -52,7 +53,7 @@ impl MainMode {
         let State::Aggressive(Begun { pair, nonce }) = &self.state else { return Err(Error::Undecryptable) };
         let config = context.config;
         let payloads = Payloads::read_plain(header.next_payload, body)?;
-        let answer = payloads.single(PayloadType::SA, "SA payload")?;
+        let answer = payloads.sa()?;
         let chosen = proposal::accept_phase1(&of_one_group(&config.proposals), self.offered, answer)
             .map_err(|reason| Error::NotOffered { phase: 1, reason })?;
         let abilities = Abilities::of(&payloads, config.nat_traversal, config.nat_payloads)?;
@@ -87,9 +88,6 @@ impl MainMode {
         let nat_d = Self::nat_d(context, agreed.proposal.hash, &cookies, self.port);
         agreed.abilities.write_nat_d(&nat_d, &mut chain);
         exchanged.write_hash(config, &keys, Role::Initiator, &mut chain)?;
-        if self.initial_contact {
-            chain.push(PayloadType::N, &initial_contact(&cookies));
-        }
         let mut iv = keys.first_iv(&exchanged.public_i, &exchanged.public_r);
         let response = keys.seal(Header::new(cookies, self.exchange, 0), &chain, &mut iv);
         self.cookies = cookies;
@@ -98,6 +96,14 @@ impl MainMode {
         let mut established = Established::new(config, agreed, exchanged.nat, keys, iv, peer);
         established.answered = Some(Answered::new(message, response));
         Ok(Step::Established(Box::new(established)))
+    }
+
+    //= rfc2407 4.6.3 "These messages MUST NOT be sent in Aggressive Mode exchange, since Aggressive Mode does not provide the necessary protection to bind the Notify Status Message to the exchange."
+    //= test: initial_contact_follows_aggressive_mode_in_a_message_of_its_own, initial_contact_is_said_once
+    /// The notification that has to follow this exchange, because it binds none to itself: INITIAL-CONTACT.
+    pub(in crate::ike) fn status_apart(&self) -> Option<Vec<u8>> {
+        let says = self.initial_contact && self.exchange == ExchangeType::AGGRESSIVE;
+        says.then(|| initial_contact(&self.cookies))
     }
 }
 
@@ -194,6 +200,7 @@ mod tests {
         let payloads = Payloads::read_plain(header.next_payload, body).unwrap();
         let id = payloads.first(PayloadType::ID).map(Identity::read);
         assert_eq!(id, Some(Identity::Fqdn("client.example.com".to_owned())));
+        assert_eq!(payloads.first(PayloadType::ID).map(|body| &body[1..4]), Some(&[0; 3][..]));
         let groups: Vec<String> = of_one_group(&config(KEY).proposals).iter().map(ToString::to_string).collect();
         assert_eq!(groups, ["aes128-sha256-ecp256", "aes256-sha1-ecp256"]);
     }
@@ -236,6 +243,33 @@ mod tests {
         // A gateway that has lost message 3 asks again.
         ike.handle_message(now, Port::Ike, &message_2);
         assert_eq!(sent(&mut ike), [(Port::NatT, message_3.clone())]);
+    }
+
+    #[test]
+    fn initial_contact_follows_aggressive_mode_in_a_message_of_its_own() {
+        for said in [true, false] {
+            let now = Instant::now();
+            let mut ike = Ike::new(Config { initial_contact: said, ..config(KEY) }, StdRng::seed_from_u64(1));
+            ike.connect(now);
+            let (exchanged, keys, message_2) = answer(&sent(&mut ike)[0].1, KEY);
+            ike.handle_message(now, Port::Ike, &message_2);
+            let messages = sent(&mut ike);
+            let (header, body) = Header::read(&messages[0].1).unwrap();
+            let (plain, last) = keys.open(&keys.first_iv(&exchanged.public_i, &exchanged.public_r), body).unwrap();
+            assert_eq!(Keys::payloads(header.next_payload, &plain).unwrap().first(PayloadType::N), None);
+            let (header, body) = Header::read(&messages[1].1).unwrap();
+            // Before Quick Mode, so that nothing new is taken for what is left of an earlier connection.
+            assert_eq!(header.exchange == ExchangeType::INFORMATIONAL, said);
+            if said {
+                let plain = keys.open_informational(&last, &header, body).unwrap();
+                let payloads = Keys::payloads(header.next_payload, &plain).unwrap();
+                // IPsec DOI, ISAKMP, 16 octets of SPI, 24578, both cookies and nothing behind them.
+                let expected = [&[0, 0, 0, 1, 1, 16, 0x60, 2][..], &exchanged.cookies.spi()].concat();
+                assert_eq!((messages[1].0, payloads.first(PayloadType::N)), (Port::NatT, Some(&expected[..])));
+            }
+            let quick_mode = Header::read(&messages.last().unwrap().1).unwrap().0.exchange;
+            assert_eq!((messages.len(), quick_mode), (2 + usize::from(said), ExchangeType::QUICK_MODE));
+        }
     }
 
     #[test]

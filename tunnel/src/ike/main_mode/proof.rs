@@ -70,6 +70,8 @@ fn expect(expected: Option<&Identity>, received: &Identity) -> Result<(), Error>
     }
 }
 
+//= rfc2408 5.8 "When creating an Identification Payload, the transmitting entity (initiator or responder) MUST do the following:"
+//= test: every_kind_of_identity_is_proved_and_compared, a_pinned_identity_has_to_be_proved
 /// Our identity, for the ID payload.
 pub(super) fn own_identity(config: &Config, method: Method) -> Result<Vec<u8>, Error> {
     let own = match method {
@@ -78,9 +80,9 @@ pub(super) fn own_identity(config: &Config, method: Method) -> Result<Vec<u8>, E
     };
     // RFC 3947 section 4: "the port in the ID payload in Main Mode/Aggressive Mode MUST be set to 0."
     //= rfc2407 4.6.2 "During Phase I negotiations, the ID port and protocol fields MUST be set to zero or to UDP port 500."
-    //= test: an_identification_of_phase_1_has_neither_protocol_nor_port, every_kind_of_identity_is_proved_and_compared
+    //= test: an_identification_of_phase_1_has_neither_protocol_nor_port, message_1_names_the_client_and_offers_one_group
     //= rfc3947 4 "If the support of the NAT-Traversal is enabled, the port in the ID payload in Main Mode/Aggressive Mode MUST be set to 0."
-    //= test: an_identification_of_phase_1_has_neither_protocol_nor_port, every_kind_of_identity_is_proved_and_compared
+    //= test: an_identification_of_phase_1_has_neither_protocol_nor_port, message_1_names_the_client_and_offers_one_group
     Ok(own.body(0, 0))
 }
 
@@ -95,6 +97,10 @@ impl Exchanged {
         Keys::derive(&self.agreed.proposal, skeyid, &self.secret, &self.cookies)
     }
 
+    //= rfc2408 1.6.2 "An authenticated key exchange MUST be supported by ISAKMP."
+    //= test: messages_5_and_6_are_readable_and_their_hashes_are_ours, a_gateway_with_another_key_is_not_believed
+    //= rfc2408 5.11 "When creating a Hash Payload, the transmitting entity (initiator or responder) MUST do the following:"
+    //= test: messages_5_and_6_are_readable_and_their_hashes_are_ours, the_messages_of_quick_mode_are_readable_and_their_hashes_are_ours
     /// HASH_I or HASH_R over the identification body `id` of that role.
     fn hash(&self, keys: &Keys, role: Role, id: &[u8]) -> Zeroizing<Vec<u8>> {
         let (initiator, responder) = (&self.cookies.initiator[..], &self.cookies.responder[..]);
@@ -113,6 +119,10 @@ impl Exchanged {
         Ok(())
     }
 
+    //= rfc2408 5.9 "When creating a Certificate Payload, the transmitting entity (initiator or responder) MUST do the following:"
+    //= test: chains_over_intermediate_authorities_are_sent_and_fit_into_the_messages, certificates_are_asked_for_in_messages_4_and_5_and_sent_to_those_who_ask
+    //= rfc2408 5.12 "When creating a Signature Payload, the transmitting entity (initiator or responder) MUST do the following:"
+    //= test: each_kind_of_key_establishes_with_each_hash_and_names_the_subjects, a_signature_by_another_key_or_over_another_hash_is_refused
     /// Appends our identity and what proves it: HASH, or SIG with the certificates that it needs.
     pub(super) fn write_proof(
         &self,
@@ -149,6 +159,10 @@ impl Exchanged {
         Ok(())
     }
 
+    //= rfc2408 1.5.3 "Strong authentication MUST be provided on ISAKMP exchanges."
+    //= test: each_kind_of_key_establishes_with_each_hash_and_names_the_subjects, a_signature_by_another_key_or_over_another_hash_is_refused, a_gateway_with_another_key_is_not_believed
+    //= rfc2408 5.11 "When a Hash payload is received, the receiving entity (initiator or responder) MUST do the following:"
+    //= test: messages_5_and_6_are_readable_and_their_hashes_are_ours, a_gateway_with_another_key_is_not_believed, a_quick_mode_with_a_wrong_hash_or_another_sa_payload_is_not_answered
     /// Checks what the peer proves itself by: `key` is the pre-shared key, if it is not a certificate.
     pub(super) fn read_proof(
         &self,

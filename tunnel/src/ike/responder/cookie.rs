@@ -63,6 +63,10 @@ impl Secret {
     //= test: a_cookie_says_what_it_was_made_of_and_is_never_zero, a_cookie_is_good_for_one_peer_one_port_and_one_payload
     //= rfc2408 2.5.3 "2. It must not be possible for anyone other than the issuing entity to generate cookies that will be accepted by that entity."
     //= test: a_cookie_is_good_for_two_periods, each_bit_of_a_cookie_counts
+    //= rfc2408 2.5.3 "The details of cookie generation are implementation dependent, but MUST satisfy these basic requirements (originally stated by Phil Karn in [Karn]):"
+    //= test: a_cookie_is_good_for_one_peer_one_port_and_one_payload, each_bit_of_a_cookie_counts
+    //= rfc2408 2.5.3 "ISAKMP requires that the cookie be unique for each SA establishment to help prevent replay attacks, therefore, the date and time MUST be added to the information hashed."
+    //= test: a_cookie_is_good_for_two_periods, message_3_is_taken_only_from_where_message_1_came_from_and_for_a_minute_at_most, cookies_and_nonces_are_never_the_same_twice
     fn mac(&self, word: u64, bound: &Bound<'_>, period: u64) -> u64 {
         let address = address_octets(bound.remote.ip());
         let port = if bound.port == Port::Ike { 0 } else { 1 };

@@ -218,6 +218,14 @@ fn certificates_are_asked_for_in_messages_4_and_5_and_sent_to_those_who_ask() {
 }
 
 #[test]
+fn certificates_and_the_requests_for_them_add_no_message() {
+    let root = Authority::new("root");
+    let link = dialled(pair(&fast(), &issue(&root, P256, CLIENT_NAME), &issue(&root, P256, SERVER_NAME), &root), 116);
+    link.assert_established();
+    assert_eq!(link.sent.len(), 9);
+}
+
+#[test]
 fn a_new_certificate_is_taken_on_at_the_next_renewal_without_a_lost_packet() {
     let root = Authority::new("root");
     let next = Authority::new("next root");

@@ -184,20 +184,20 @@ fn connected(seed: u64) -> Link {
     link
 }
 
-/// Message 1 of another Quick Mode of the client, with what is changed of the usual one.
-fn request(link: &Link, message_id: u32, change: impl FnOnce(&mut Content)) -> Vec<u8> {
+/// Message 1 of another Quick Mode of the client, with what is changed of the usual one; its hash covers `salt` as well.
+fn request(link: &Link, message_id: u32, salt: &[u8], change: impl FnOnce(&mut Content)) -> Vec<u8> {
     let sa = &link.peers[CLIENT].ike.isakmp[0];
     let mut content = opened(sa, &link.sent[6].2, None);
     content.retain(|(kind, _)| *kind != PayloadType::HASH);
     // The SPI stands behind DOI, situation and the header of the proposal.
     content[0].1[16..20].copy_from_slice(&message_id.to_be_bytes());
     change(&mut content);
-    written(sa, ExchangeType::QUICK_MODE, message_id, None, &[], &content)
+    written(sa, ExchangeType::QUICK_MODE, message_id, None, salt, &content)
 }
 
 /// What the server answers to it.
 fn answer(link: &mut Link, message_id: u32, change: impl FnOnce(&mut Content)) -> Content {
-    let request = request(link, message_id, change);
+    let request = request(link, message_id, &[], change);
     link.peers[SERVER].ike.handle_message(link.now, Port::NatT, &request);
     let sent = link.sent.len();
     link.drain();
@@ -233,6 +233,37 @@ fn a_quick_mode_without_identifications_is_answered_without_any() {
     let mut link = connected(111);
     let content = answer(&mut link, 0x1000, |content| content.retain(|(kind, _)| *kind != PayloadType::ID));
     assert!(bodies(&content, PayloadType::ID).is_empty() && !bodies(&content, PayloadType::SA).is_empty());
+}
+
+#[test]
+fn a_quick_mode_with_a_wrong_hash_or_another_sa_payload_is_not_answered() {
+    let mut link = connected(119);
+    let sent = link.sent.len();
+    let wrong = [
+        request(&link, 0x1000, &[1], |_| {}),
+        request(&link, 0x1001, &[], |content| content.push(content[0].clone())),
+        request(&link, 0x1002, &[], |content| drop(content.remove(0))),
+    ];
+    for message in wrong {
+        link.peers[SERVER].ike.handle_message(link.now, Port::NatT, &message);
+    }
+    link.drain();
+    assert_eq!((link.sent.len(), link.peers[SERVER].inbound.len()), (sent, 1));
+    let right = request(&link, 0x1003, &[], |_| {});
+    link.peers[SERVER].ike.handle_message(link.now, Port::NatT, &right);
+    link.drain();
+    assert_eq!((link.sent.len(), link.peers[SERVER].inbound.len()), (sent + 1, 2));
+}
+
+#[test]
+fn a_request_for_a_certificate_that_is_not_there_adds_no_message() {
+    let link = changed(120, |number, content| {
+        if number == 3 {
+            content.push((PayloadType::CR, vec![registry::CertificateEncoding::X509_SIGNATURE.0]));
+        }
+    });
+    link.assert_established();
+    assert_eq!(link.sent.len(), 9);
 }
 
 #[test]
@@ -304,6 +335,8 @@ fn the_commit_bit_and_a_fourth_message_of_quick_mode_are_tolerated() {
     link.run(seconds(5));
     link.assert_established();
     assert_eq!(link.sent[sent..].iter().filter(|(from, ..)| *from == SERVER).count(), 0);
+    // It is not returned.
+    assert!(link.sent.iter().all(|(from, _, message)| *from == CLIENT || message[19] & 2 == 0));
 }
 
 #[test]

@@ -188,6 +188,6 @@ fn a_peer_that_is_somebody_else_is_told_that_its_isakmp_sa_is_gone() {
 #[test]
 fn initial_contact_is_not_said_when_others_have_the_same_identity() {
     let link = Link::connected(&Config { initial_contact: false, ..fast() }, 83);
-    let said = |event: &Event| matches!(event, Event::Notice(text) if text.contains("first contact"));
+    let said = |event: &Event| matches!(event, Event::IsakmpEstablished { initial_contact: true, .. });
     assert_eq!(link.peers[SERVER].count(said), 0);
 }

@@ -73,6 +73,25 @@ fn a_probe_asks_at_once_and_its_answer_is_a_sign_of_life() {
 }
 
 #[test]
+fn a_question_and_its_answer_have_the_form_of_the_rfc_and_the_same_number() {
+    let mut link = Link::connected(&without_own_verdict(), 54);
+    let sent = link.sent.len();
+    link.peers[CLIENT].ike.probe(link.now);
+    link.drain();
+    link.run(seconds(1));
+    let sa = &link.peers[CLIENT].ike.isakmp[0];
+    let [question, answer] = [sent, sent + 1].map(|index| {
+        let content = opened(sa, &link.sent[index].2, None);
+        bodies(&content, PayloadType::N)[0].to_vec()
+    });
+    // IPsec DOI, ISAKMP, 16 octets of SPI, 36136 or 36137, both cookies, the number.
+    let form = |kind: u16| [&[0, 0, 0, 1, 1, 16][..], &kind.to_be_bytes(), &sa.cookies.spi()].concat();
+    assert_eq!((&question[..24], &answer[..24]), (&form(36_136)[..], &form(36_137)[..]));
+    assert_eq!((question.len(), &question[24..]), (28, &answer[24..]));
+    assert_eq!(link.sent.len(), sent + 2);
+}
+
+#[test]
 fn a_peer_that_does_not_know_dead_peer_detection_is_not_probed() {
     let mut link = Link::pair(&without_own_verdict(), 51);
     let dpd = 0xafca_d713_68a1_f1c9_6b86_96fc_7757_0100_u128.to_be_bytes();

@@ -78,6 +78,13 @@ fn an_answer_with_other_addresses_or_without_selectors_is_accepted() {
 }
 
 #[test]
+fn an_answer_without_an_sa_payload_is_none() {
+    let mut link = Link::connected(&fast(), 67);
+    answer_renewal(&mut link, |content| drop(content.remove(0)));
+    assert_eq!((renewal_error(&link), link.peers[CLIENT].outbound.len()), (None, 1));
+}
+
+#[test]
 fn an_answer_with_an_spi_that_is_in_use_is_refused() {
     let mut link = Link::connected(&fast(), 64);
     let used = link.peers[CLIENT].ike.pairs[0].outbound.to_be_bytes();

@@ -282,6 +282,10 @@ impl Peer {
     //= test: a_client_that_moves_is_followed_on_its_first_authentic_packet, only_what_is_authenticated_is_a_sign_of_life
     //= rfc3947 7 "To recover from this, ends that are NOT behind NAT SHOULD use the last valid UDP encapsulated IKE or IPsec packet from the other end to determine which IP and port addresses should be used."
     //= test: a_client_that_moves_is_followed_on_its_first_authentic_packet, only_what_is_authenticated_is_a_sign_of_life
+    //= rfc3947 3 "This means that when the original responder is doing rekeying or sending notifications to the original initiator, it MUST send the packets using the same set of port and IP numbers used when the IKE SA was last used."
+    //= test: a_client_that_moves_is_followed_on_its_first_authentic_packet, both_phases_are_renewed_and_a_move_is_followed_over_ipv6
+    //= rfc3947 4 "The responder MUST respond with all subsequent IKE packets to this peer by using UDP(4500,Y)."
+    //= test: both_phases_are_renewed_for_hours_without_a_new_session, both_phases_are_renewed_and_a_move_is_followed_over_ipv6
     /// Takes note of where an authentic packet came from.
     fn follow(&mut self, port: Port, remote: Option<SocketAddr>) {
         let Some(remote) = remote else { return };

@@ -529,6 +529,19 @@ fn a_client_that_moves_is_followed_on_its_first_authentic_packet() {
 }
 
 #[test]
+fn a_client_does_not_follow_its_server_to_another_address() {
+    let mut town = Town::new();
+    let alice = town.dial("alice", "alice's password");
+    let address = town.address(alice);
+    town.outside.server = [203, 0, 113, 60].into();
+    town.arrive(&packet(SERVICE, address, 100));
+    assert_eq!(town.clients[alice].received.len(), 0);
+    town.outside.server = SERVER.into();
+    town.arrive(&packet(SERVICE, address, 100));
+    assert_eq!(town.clients[alice].received.len(), 1);
+}
+
+#[test]
 fn users_who_may_not_stay_go_when_the_configuration_says_so_and_others_stay() {
     let mut town = Town::new();
     town.dial("alice", "alice's password");
