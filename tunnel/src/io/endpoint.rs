@@ -1,13 +1,14 @@
 //! A UDP socket of this process: datagrams of equal size leave with generic segmentation offload (`UDP_SEGMENT`) and arrive with
 //! generic receive offload (`UDP_GRO`) where the kernel has them; without, each is a send of its own.
 //!
-//! None is ever fragmented: one that is longer than the path takes is refused with `EMSGSIZE`, and [`Endpoint::path_mtu`] tells what fits.
+//! ESP is never fragmented: what is longer than the path takes is refused with `EMSGSIZE`, and [`Endpoint::path_mtu`] tells what fits.
+//! An ISAKMP message that is too long goes in fragments of IP: there is no other way to a peer that knows none of IKE.
 //! [`super::udp`] connects such sockets to one peer, [`super::listener`] hears all.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::slice::ChunksMut;
 
 use nix::sys::socket::{
@@ -18,7 +19,8 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::routing;
-use crate::buffer::{BATCH_PACKETS, MAX_PACKET, Run, Way};
+use crate::buffer::{BATCH_PACKETS, MAX_PACKET, Port, Run, Way};
+use crate::esp::{Datagram, classify};
 
 /// The receive buffer that is asked for: some 30 ms of 1 Gbit/s.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -48,6 +50,12 @@ pub(super) struct Endpoint {
     segmentation: Cell<bool>,
 }
 
+/// Whether datagrams are fragmented, as the options of IPv4 and of IPv6 have it.
+type Fragmenting = (libc::c_int, libc::c_int);
+
+const WHOLE: Fragmenting = (libc::IP_PMTUDISC_DO, libc::IPV6_PMTUDISC_DO);
+const FRAGMENTED: Fragmenting = (libc::IP_PMTUDISC_DONT, libc::IPV6_PMTUDISC_DONT);
+
 /// A socket that is neither bound nor connected. Its packets stay out of the tunnel, and whole.
 ///
 /// # Errors
@@ -61,12 +69,25 @@ pub(super) fn prepare(domain: Domain) -> io::Result<RawSocket> {
         tracing::debug!(%error, "receive buffer stays as it is");
     }
     routing::mark(&socket)?;
-    // A socket for IPv6 may carry IPv4 as well.
-    setsockopt(&socket, options::Ipv4MtuDiscover, &libc::IP_PMTUDISC_DO)?;
-    if domain == Domain::IPV6 {
-        setsockopt(&socket, options::Ipv6MtuDiscover, &libc::IPV6_PMTUDISC_DO)?;
-    }
+    set_fragmenting(&socket, domain == Domain::IPV6, WHOLE)?;
     Ok(socket)
+}
+
+fn set_fragmenting(socket: &impl AsFd, is_ipv6: bool, (ipv4, ipv6): Fragmenting) -> nix::Result<()> {
+    // A socket for IPv6 may carry IPv4 as well.
+    setsockopt(socket, options::Ipv4MtuDiscover, &ipv4)?;
+    if is_ipv6 {
+        setsockopt(socket, options::Ipv6MtuDiscover, &ipv6)?;
+    }
+    Ok(())
+}
+
+/// Whether this leaves the socket as an ISAKMP message.
+fn is_isakmp(port: Port, datagram: &[u8]) -> bool {
+    match port {
+        Port::Ike => true,
+        Port::NatT => matches!(classify(datagram), Datagram::Isakmp(_)),
+    }
 }
 
 /// Lets datagrams of one peer arrive several at a time where the kernel can do that.
@@ -170,9 +191,17 @@ impl Endpoint {
                     Err(error) => unsegmented = Some(error),
                 }
             }
-            let before = sent.dropped;
+            let (before, mut fragmented) = (sent.dropped, false);
             for datagram in octets.chunks(run.segment) {
-                if let Err(error) = self.send(datagram, None, target.as_ref()) {
+                let mut sending = self.send(datagram, None, target.as_ref());
+                if let Err(error) = &sending
+                    && error.raw_os_error() == Some(libc::EMSGSIZE)
+                    && is_isakmp(run.port, datagram)
+                {
+                    fragmented = true;
+                    sending = self.send_fragmented(datagram, target.as_ref());
+                }
+                if let Err(error) = sending {
                     sent.dropped = sent.dropped.saturating_add(1);
                     sent.error = Some(error);
                 }
@@ -181,6 +210,7 @@ impl Endpoint {
             // datagrams has the same errors, and is wrong with each datagram too.
             if let Some(error) = unsegmented
                 && sent.dropped == before
+                && !fragmented
             {
                 tracing::debug!(%error, "no generic segmentation offload");
                 self.segmentation.set(false);
@@ -199,6 +229,15 @@ impl Endpoint {
     #[cfg(test)]
     pub(super) fn segment(&self, segmentation: bool) {
         self.segmentation.set(segmentation);
+    }
+
+    /// Sends a datagram in as many fragments of IP as it takes.
+    fn send_fragmented(&self, octets: &[u8], target: Option<&Target>) -> io::Result<()> {
+        let is_ipv6 = self.local.is_ipv6();
+        set_fragmenting(&self.socket, is_ipv6, FRAGMENTED)?;
+        let sent = self.send(octets, None, target);
+        set_fragmenting(&self.socket, is_ipv6, WHOLE)?;
+        sent
     }
 
     fn send(&self, octets: &[u8], segment: Option<usize>, target: Option<&Target>) -> io::Result<()> {

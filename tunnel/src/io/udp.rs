@@ -101,7 +101,7 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::{DatagramBatch, Way};
+    use crate::buffer::{DatagramBatch, PacketBatch, Way};
     use crate::io::namespace::in_namespace;
     use crate::io::netlink::Netlink;
     use crate::io::tun::Device;
@@ -162,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_path_does_not_take_is_refused_and_never_fragmented() {
+    fn what_the_path_does_not_take_is_refused_and_only_isakmp_is_fragmented() {
         /// What fits behind the headers of IP and UDP.
         const LONGEST: usize = 1300 - 20 - 8;
         in_namespace(async || {
             let netlink = Netlink::open().unwrap();
-            let _outside = Device::open("outside0").unwrap();
+            let mut outside = Device::open("outside0").unwrap();
             netlink.set_link("outside0", [192, 0, 2, 9].into(), 1500).await.unwrap();
             let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix([198, 51, 100, 0].into(), 24);
             let mut route = route.output_interface(netlink.index("outside0").await.unwrap()).build();
@@ -177,11 +177,21 @@ mod tests {
             let socket = Socket::open("198.51.100.1:4500".parse().unwrap(), None).unwrap();
             assert_eq!(socket.path_mtu(), 1300);
             for (segment, count, refused) in [(LONGEST, 1, 0), (LONGEST, 3, 0), (LONGEST + 1, 1, 1), (1400, 3, 3)] {
-                let octets = vec![0; segment * count];
-                let run = Run { port: Port::NatT, way: Way::from(socket.remote()), segment, octets: &octets };
+                let esp = vec![1; segment * count];
+                let mut run = Run { port: Port::NatT, way: Way::from(socket.remote()), segment, octets: &esp };
                 let sent = socket.send_run(&run);
                 assert_eq!(sent.dropped, refused);
                 assert_eq!(sent.error.and_then(|error| error.raw_os_error()), (refused > 0).then_some(libc::EMSGSIZE));
+                let isakmp = vec![0; segment * count];
+                run.octets = &isakmp;
+                assert_eq!(socket.send_run(&run).dropped, 0);
+                // All of those that were not whole are fragments of ISAKMP messages, two of each.
+                let mut packets = PacketBatch::default();
+                outside.readable().await;
+                outside.receive(&mut packets).unwrap();
+                let is_fragment = |packet: &&[u8]| packet[0] >> 4 == 4 && (packet[6] & 0x3f != 0 || packet[7] != 0);
+                let fragments = packets.iter().filter(is_fragment);
+                assert_eq!(fragments.count() as u64, 2 * refused);
             }
             assert!(socket.endpoint.is_segmenting());
         });
