@@ -5,7 +5,9 @@
 mod interop {
     mod agreement;
     mod capture;
+    mod certificate;
     mod failure;
+    mod ipv6;
     mod lifetime;
     mod radius;
     mod recovery;
