@@ -29,6 +29,10 @@ ip link set lo up
 ip address add "$ADDRESS/24" dev vec0
 ip link set vec0 up
 ip route add default via "$ROUTER"
+if [ -n "$ADDRESS6" ]; then
+  /run/modprobe -a ipv6 esp6
+  ip address add "$ADDRESS6/64" dev vec0 nodad
+fi
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0
 : > /etc/resolv.conf
 
@@ -53,9 +57,18 @@ start_daemons() {
   for _ in $(seq 300); do [ -S /run/charon.vici ] && break; sleep 0.1; done
   swanctl --load-all || return 1
   # L2TP goes through an SA or not at all: charon's own policies come before these.
-  ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto udp dport 1701 dir in action block priority 900000
-  ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto udp dport 1701 dir out action block priority 900000
-  ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto udp sport 1701 dir out action block priority 900000
+  for any in 0.0.0.0/0 ${ADDRESS6:+::/0}; do
+    ip xfrm policy add src $any dst $any proto udp dport 1701 dir in action block priority 900000
+    ip xfrm policy add src $any dst $any proto udp dport 1701 dir out action block priority 900000
+    ip xfrm policy add src $any dst $any proto udp sport 1701 dir out action block priority 900000
+  done
+  # xl2tpd speaks no IPv6: what it sends to this port of the loopback goes on over IPv6, and the answers come back. For a gateway
+  # it is the other way round.
+  if [ -n "$SERVER6" ]; then
+    socat UDP4-LISTEN:1702,bind=127.0.0.2 "UDP6:[$SERVER6]:1701,bind=[$ADDRESS6]:1701" &
+  elif [ -n "$ADDRESS6" ]; then
+    socat "UDP6-LISTEN:1701,bind=[$ADDRESS6]" UDP4:127.0.0.1:1701,bind=127.0.0.2:1702 &
+  fi
   xl2tpd -D -c /etc/xl2tpd/xl2tpd.conf -p /run/xl2tpd.pid > /mnt/l2tp.log 2>&1 &
   for _ in $(seq 100); do grep -q 'Listening on IP' /mnt/l2tp.log && return 0; sleep 0.1; done
   return 1

@@ -6,7 +6,7 @@ pub mod pki;
 mod radius;
 mod softether;
 
-pub use guest::{Exchanges, Guest, GuestPings, INNER, Lac, Lns, PppAuth, end_kept, is_kept};
+pub use guest::{Exchanges, Guest, GuestPings, INNER, Lac, Lns, PppAuth, end_kept, is_kept, outer_ipv6};
 pub use radius::FreeRadius;
 pub use softether::SoftEther;
 
@@ -14,6 +14,7 @@ pub use softether::SoftEther;
 pub const GUEST_PACKAGES: &[&str] = &[
     "busybox",
     "curl",
+    "dhcping",
     "gcc",
     "iproute2",
     "iputils-ping",
@@ -25,6 +26,8 @@ pub const GUEST_PACKAGES: &[&str] = &[
     "libstrongswan-standard-plugins",
     "openssl",
     "ppp",
+    "python3-scapy",
+    "socat",
     "strongswan",
     "strongswan-swanctl",
     "user-mode-linux",

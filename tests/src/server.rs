@@ -1,6 +1,5 @@
 //! The tunnel process in the role of the server, run in a namespace.
 
-use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::ExitStatus;
@@ -13,7 +12,7 @@ use towline_tunnel::report::Report;
 use crate::netns::Namespace;
 use crate::peer::Lns;
 use crate::peer::pki::Certificate;
-use crate::tunnel::{Tunnel, new_folder};
+use crate::tunnel::{Tunnel, certificate, new_folder, secret};
 
 /// Somebody who may dial in.
 #[derive(Debug, Clone)]
@@ -121,27 +120,16 @@ impl DerefMut for Server {
 
 /// The files of the key, and what the configuration says of them.
 fn credentials(folder: &Path, key: &Key) -> Result<Value> {
-    let file = |name: &str, text: &str| -> Result<Value> {
-        fs::write(folder.join(name), text)?;
-        Ok(json!({"path": folder.join(name)}))
-    };
     Ok(match key {
-        Key::PreShared(key) => json!({"preSharedKeys": [{"file": file("preSharedKey", key)?}]}),
-        Key::Certificate(own) => json!({"certificate": {
-            "chain": file("tls.crt", &own.chain())?,
-            "key": file("tls.key", &own.key)?,
-            "authorities": file("ca.crt", &own.authority)?,
-            "revocations": {"path": folder.join("crl.pem")},
-        }}),
+        Key::PreShared(key) => json!({"preSharedKeys": [{"file": secret(folder, "preSharedKey", key)?}]}),
+        Key::Certificate(own) => json!({"certificate": certificate(folder, own)?}),
     })
 }
 
 /// A user as the configuration has it; the password goes to a file.
 fn entry(folder: &Path, user: &User) -> Result<Value> {
-    let file = folder.join(format!("password-{}", user.name));
-    fs::write(&file, &user.password)?;
     let mut entry = user.more.clone();
     entry["name"] = json!(user.name);
-    entry["password"] = json!({"path": file});
+    entry["password"] = secret(folder, &format!("password-{}", user.name), &user.password)?;
     Ok(entry)
 }

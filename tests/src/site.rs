@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use nix::sys::signal::Signal;
 
@@ -127,6 +127,21 @@ impl Site {
         }
     }
 
+    /// Makes the NAT drop fragments of IPv4 packets before it looks into them, as many a firewall does.
+    pub fn drop_fragments(&self) -> Result<()> {
+        // Before the kernel puts them together for the NAT (NF_IP_PRI_CONNTRACK_DEFRAG is -400).
+        let rules = "table ip fragments { counter dropped { }; chain pre { type filter hook prerouting priority -450; \
+                     ip frag-off & 0x3fff != 0 counter name dropped drop; }; }";
+        run(self.nat.exec("nft").arg(rules)).map(drop)
+    }
+
+    /// How many the NAT has dropped.
+    pub fn dropped_fragments(&self) -> Result<u64> {
+        let said = run(self.nat.exec("nft").args(["list", "counter", "ip", "fragments", "dropped"]))?;
+        let number = said.split_once("packets ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        number.with_context(|| format!("no counter in {said}"))
+    }
+
     /// Makes the NAT forget every mapping, as a router that was switched off and on.
     pub fn forget_mappings(&self) -> Result<()> {
         run(self.nat.exec("conntrack").arg("-F")).map(drop)
@@ -160,6 +175,18 @@ impl Inside {
     pub const SERVER: &str = "10.20.4.1";
     /// Another address of the host, in another network.
     pub const OTHER: &str = "10.20.6.11";
+    /// The network over IPv6, once it has that.
+    pub const NETWORK6: &str = "fd20:4::/64";
+    /// The host's address there.
+    pub const ADDRESS6: &str = "fd20:4::11";
+
+    /// Gives the network behind `server` IPv6 as well.
+    pub fn add_ipv6(&self, server: &Namespace) -> Result<()> {
+        let own = format!("{}/64", Self::ADDRESS6);
+        self.host.ip(&["address", "add", &own, "dev", "eth0", "nodad"])?;
+        server.ip(&["address", "add", "fd20:4::1/64", "dev", "inside", "nodad"])?;
+        self.host.ip(&["-6", "route", "add", "default", "via", "fd20:4::1"]).map(drop)
+    }
 }
 
 /// Hides what goes out through the interface `out` behind its address, with ports of its own choice.

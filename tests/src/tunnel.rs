@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use towline_tunnel::report::{Layer, LayerReport, Report};
 
 use crate::netns::Namespace;
+use crate::peer::pki::Certificate;
 use crate::peer::{INNER, Lns};
 use crate::process::{Process, resident_memory, run, wait_until};
 use crate::{product, tool};
@@ -41,6 +42,16 @@ impl Tunnel {
         Self::start_with(host, config, lns, &[], None)
     }
 
+    /// The same with a certificate in place of the pre-shared key.
+    pub fn start_certified(host: &Namespace, mut config: Value, lns: &Lns, own: &Certificate) -> Result<Self> {
+        let folder = new_folder(host)?;
+        config["credentials"]["certificate"] = certificate(&folder, own)?;
+        for (field, value) in [("username", &lns.user), ("password", &lns.password)] {
+            config["credentials"][field] = secret(&folder, field, value)?;
+        }
+        Self::spawn(host, folder, config, &[], None)
+    }
+
     /// The same with more arguments, and with name servers of its own.
     pub fn start_with(
         host: &Namespace,
@@ -65,12 +76,10 @@ impl Tunnel {
     fn credentials(host: &Namespace, config: &mut Value, lns: &Lns) -> Result<PathBuf> {
         let folder = new_folder(host)?;
         for (field, value) in [("preSharedKey", &lns.psk), ("username", &lns.user), ("password", &lns.password)] {
-            config["credentials"][field] = json!({"path": folder.join(field)});
-            fs::write(folder.join(field), value)?;
+            config["credentials"][field] = secret(&folder, field, value)?;
         }
-        if let Some(secret) = &lns.tunnel_secret {
-            config["credentials"]["tunnelSecret"] = json!({"path": folder.join("tunnelSecret")});
-            fs::write(folder.join("tunnelSecret"), secret)?;
+        if let Some(value) = &lns.tunnel_secret {
+            config["credentials"]["tunnelSecret"] = secret(&folder, "tunnelSecret", value)?;
         }
         if let Some((user, password)) = &lns.xauth {
             let [name, secret] = ["xauthUsername", "xauthPassword"].map(|field| folder.join(field));
@@ -203,6 +212,22 @@ pub(crate) fn new_folder(host: &Namespace) -> Result<PathBuf> {
     }
     fs::create_dir_all(&folder)?;
     Ok(folder)
+}
+
+/// Writes a secret to a file, and says what the configuration has of it.
+pub(crate) fn secret(folder: &Path, name: &str, value: &str) -> Result<Value> {
+    fs::write(folder.join(name), value)?;
+    Ok(json!({"path": folder.join(name)}))
+}
+
+/// The files of a certificate, and what the configuration says of them.
+pub(crate) fn certificate(folder: &Path, own: &Certificate) -> Result<Value> {
+    Ok(json!({
+        "chain": secret(folder, "tls.crt", &own.chain())?,
+        "key": secret(folder, "tls.key", &own.key)?,
+        "authorities": secret(folder, "ca.crt", &own.authority)?,
+        "revocations": {"path": folder.join("crl.pem")},
+    }))
 }
 
 /// The page behind the gateway, fetched from `host`.

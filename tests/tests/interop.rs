@@ -5,8 +5,10 @@
 mod interop {
     mod agreement;
     mod capture;
+    mod certificate;
     mod encapsulation;
     mod failure;
+    mod ipv6;
     mod ladder;
     mod lifetime;
     mod radius;

@@ -16,13 +16,14 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::netns::Bridge;
+use crate::peer::pki::Certificate;
 use crate::process::{Identity, Process, run, wait_until};
 use crate::tool;
 use crate::tunnel::{answers, check_sequence};
 
 use self::configuration::Files;
 
-pub use self::configuration::{Lac, Lns, PppAuth};
+pub use self::configuration::{Lac, Lns, PppAuth, outer_ipv6};
 
 /// The address behind every LNS guest: it answers pings and serves a web page.
 pub const INNER: &str = "10.20.4.11";
@@ -108,28 +109,35 @@ impl Guest {
     /// Boots a gateway at `address` (an address of 192.0.2.0/24 or 198.51.100.0/24, by the bridge) behind `router`.
     pub fn lns(bridge: &Bridge, name: &str, address: &str, router: &str, lns: &Lns) -> Result<Self> {
         let mut files = Files::default();
-        files.ipsec(lns, address, None);
+        let mut settings = format!("INNER={INNER}\nPAGE='{}'\n", lns.page);
+        if lns.outer_ipv6 {
+            let outer = outer_ipv6(address);
+            settings += &format!("ADDRESS6={outer}\n");
+            files.ipsec(lns, &outer, None);
+        } else {
+            files.ipsec(lns, address, None);
+        }
         files.lns(lns);
-        Self::boot(bridge, name, address, router, (INNER, &lns.page), &files)
+        Self::boot(bridge, name, address, router, &settings, &files)
     }
 
     /// Boots a client at `address`.
     pub fn lac(bridge: &Bridge, name: &str, address: &str, router: &str, lac: &Lac) -> Result<Self> {
         let mut files = Files::default();
-        files.ipsec(&lac.like, address, Some(&lac.server));
-        files.lac(lac);
         let behind = lac.behind.as_deref().unwrap_or_default();
-        Self::boot(bridge, name, address, router, (behind, &lac.like.page), &files)
+        let mut settings = format!("INNER={behind}\nPAGE='{}'\n", lac.like.page);
+        if lac.is_ipv6() {
+            let outer = outer_ipv6(address);
+            settings += &format!("ADDRESS6={outer}\nSERVER6={}\n", lac.server);
+            files.ipsec(&lac.like, &outer, Some(&lac.server));
+        } else {
+            files.ipsec(&lac.like, address, Some(&lac.server));
+        }
+        files.lac(lac);
+        Self::boot(bridge, name, address, router, &settings, &files)
     }
 
-    fn boot(
-        bridge: &Bridge,
-        name: &str,
-        address: &str,
-        router: &str,
-        inner: (&str, &str),
-        files: &Files,
-    ) -> Result<Self> {
+    fn boot(bridge: &Bridge, name: &str, address: &str, router: &str, more: &str, files: &Files) -> Result<Self> {
         let namespace = bridge.namespace();
         let folder = folder(namespace.name(), name);
         if folder.exists() {
@@ -139,7 +147,7 @@ impl Guest {
         }
         fs::create_dir_all(folder.join("commands"))?;
         files.write(&folder.join("etc"))?;
-        let settings = format!("ADDRESS={address}\nROUTER={router}\nINNER={}\nPAGE='{}'\n", inner.0, inner.1);
+        let settings = format!("ADDRESS={address}\nROUTER={router}\n{more}");
         fs::write(folder.join("settings"), settings)?;
         fs::copy(tool::workspace().join("tests/peers/init.sh"), folder.join("init.sh"))?;
         // Interface names have 15 characters at most; the address is unique on its bridge.
@@ -259,6 +267,13 @@ impl Guest {
             tail -n 5 /mnt/l2tp.log /mnt/pppd.log
             exit 1",
         )
+    }
+
+    /// (Client guests.) Proves itself by EAP-TLS with another certificate from the next call on.
+    pub fn prove(&self, certificate: &Certificate) -> Result<()> {
+        let (chain, key) = (certificate.chain(), &certificate.key);
+        self.exec(&format!("cat > /etc/ppp/own.pem <<END\n{chain}END\ncat > /etc/ppp/own.key <<END\n{key}END"))
+            .map(drop)
     }
 
     /// (Client guests.) Brings the SAs up, and no more.

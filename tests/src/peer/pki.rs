@@ -15,6 +15,8 @@ use crate::tool;
 pub enum Key {
     /// RSA with 2048 bits.
     Rsa,
+    /// RSA with 4096 bits.
+    Rsa4096,
     /// ECDSA with the curve P-256.
     Ecdsa256,
     /// ECDSA with the curve P-384.
@@ -25,6 +27,7 @@ impl Key {
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Rsa => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+            Self::Rsa4096 => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:4096"],
             Self::Ecdsa256 => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
             Self::Ecdsa384 => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"],
         }

@@ -2,13 +2,14 @@
 //! with generic receive offload (`UDP_GRO`) where the kernel has them; without, each is a send of its own. So it is on a raw
 //! socket for ESP without UDP, which has neither.
 //!
-//! None is ever fragmented: one that is longer than the path takes is refused with `EMSGSIZE`, and [`Endpoint::path_mtu`] tells what fits.
+//! ESP is never fragmented: what is longer than the path takes is refused with `EMSGSIZE`, and [`Endpoint::path_mtu`] tells what fits.
+//! An ISAKMP message that is too long goes in fragments of IP: there is no other way to a peer that knows none of IKE.
 //! [`super::udp`] connects such sockets to one peer, [`super::listener`] hears all.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::slice::ChunksMut;
 
 use nix::sys::socket::{
@@ -19,7 +20,8 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::routing;
-use crate::buffer::{BATCH_PACKETS, MAX_PACKET, Run, Way};
+use crate::buffer::{BATCH_PACKETS, Carrier, MAX_PACKET, Port, Run, Way};
+use crate::esp::{Datagram, classify};
 
 /// The receive buffer that is asked for: some 30 ms of 1 Gbit/s.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -50,6 +52,12 @@ pub(super) struct Endpoint {
     segmentation: Cell<bool>,
 }
 
+/// Whether datagrams are fragmented, as the options of IPv4 and of IPv6 have it.
+type Fragmenting = (libc::c_int, libc::c_int);
+
+const WHOLE: Fragmenting = (libc::IP_PMTUDISC_DO, libc::IPV6_PMTUDISC_DO);
+const FRAGMENTED: Fragmenting = (libc::IP_PMTUDISC_DONT, libc::IPV6_PMTUDISC_DONT);
+
 /// A UDP socket that is neither bound nor connected. Its packets stay out of the tunnel, and whole.
 ///
 /// # Errors
@@ -79,13 +87,28 @@ fn open(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Ra
     }
     routing::mark(&socket)?;
     // A UDP socket for IPv6 may carry IPv4 as well; a raw one does not know the option.
-    if domain == Domain::IPV4 || kind == Type::DGRAM {
-        setsockopt(&socket, options::Ipv4MtuDiscover, &libc::IP_PMTUDISC_DO)?;
-    }
-    if domain == Domain::IPV6 {
-        setsockopt(&socket, options::Ipv6MtuDiscover, &libc::IPV6_PMTUDISC_DO)?;
-    }
+    set_fragmenting(&socket, (domain == Domain::IPV4 || kind == Type::DGRAM, domain == Domain::IPV6), WHOLE)?;
     Ok(socket)
+}
+
+/// Sets it for the versions of IP that the socket carries: 4 and 6.
+fn set_fragmenting(socket: &impl AsFd, carries: (bool, bool), (ipv4, ipv6): Fragmenting) -> nix::Result<()> {
+    if carries.0 {
+        setsockopt(socket, options::Ipv4MtuDiscover, &ipv4)?;
+    }
+    if carries.1 {
+        setsockopt(socket, options::Ipv6MtuDiscover, &ipv6)?;
+    }
+    Ok(())
+}
+
+/// Whether this leaves the socket as an ISAKMP message.
+fn is_isakmp(carrier: Carrier, datagram: &[u8]) -> bool {
+    match carrier {
+        Carrier::Udp(Port::Ike) => true,
+        Carrier::Udp(Port::NatT) => matches!(classify(datagram), Datagram::Isakmp(_)),
+        Carrier::Esp => false,
+    }
 }
 
 /// Lets datagrams of one peer arrive several at a time where the kernel can do that.
@@ -169,7 +192,7 @@ impl Endpoint {
     }
 
     /// Sends every datagram of `run`. What the socket does not take at once is dropped: the protocols above repeat what matters.
-    pub(super) fn send_run<S>(&self, run: &Run<'_, S>) -> Sent {
+    pub(super) fn send_run<S: Copy + Into<Carrier>>(&self, run: &Run<'_, S>) -> Sent {
         let mut sent = Sent::default();
         if run.segment == 0 {
             return sent;
@@ -190,9 +213,17 @@ impl Endpoint {
                     Err(error) => unsegmented = Some(error),
                 }
             }
-            let before = sent.dropped;
+            let (before, mut fragmented) = (sent.dropped, false);
             for datagram in octets.chunks(run.segment) {
-                if let Err(error) = self.send(datagram, None, target.as_ref()) {
+                let mut sending = self.send(datagram, None, target.as_ref());
+                if let Err(error) = &sending
+                    && error.raw_os_error() == Some(libc::EMSGSIZE)
+                    && is_isakmp(run.socket.into(), datagram)
+                {
+                    fragmented = true;
+                    sending = self.send_fragmented(datagram, target.as_ref());
+                }
+                if let Err(error) = sending {
                     sent.dropped = sent.dropped.saturating_add(1);
                     sent.error = Some(error);
                 }
@@ -201,6 +232,7 @@ impl Endpoint {
             // datagrams has the same errors, and is wrong with each datagram too.
             if let Some(error) = unsegmented
                 && sent.dropped == before
+                && !fragmented
             {
                 tracing::debug!(%error, "no generic segmentation offload");
                 self.segmentation.set(false);
@@ -219,6 +251,15 @@ impl Endpoint {
     #[cfg(test)]
     pub(super) fn segment(&self, segmentation: bool) {
         self.segmentation.set(segmentation);
+    }
+
+    /// Sends a datagram in as many fragments of IP as it takes.
+    fn send_fragmented(&self, octets: &[u8], target: Option<&Target>) -> io::Result<()> {
+        let carries = (true, self.local.is_ipv6());
+        set_fragmenting(&self.socket, carries, FRAGMENTED)?;
+        let sent = self.send(octets, None, target);
+        set_fragmenting(&self.socket, carries, WHOLE)?;
+        sent
     }
 
     fn send(&self, octets: &[u8], segment: Option<usize>, target: Option<&Target>) -> io::Result<()> {

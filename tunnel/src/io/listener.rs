@@ -377,7 +377,7 @@ mod tests {
                     assert_eq!(listener.path_mtu(way).unwrap(), mtu);
                     let fits = usize::from(mtu) - 28;
                     for (length, count, refused) in [(fits, 1, 0), (fits, 3, 0), (fits + 1, 1, 1), (fits + 1, 3, 3)] {
-                        let sent = send(&listener, Port::NatT, way, &vec![vec![0; length]; count]);
+                        let sent = send(&listener, Port::NatT, way, &vec![vec![1; length]; count]);
                         let [sent] = sent.as_slice() else { panic!("{sent:?}") };
                         assert_eq!(sent.dropped, refused);
                         let error = sent.error.as_ref().and_then(io::Error::raw_os_error);

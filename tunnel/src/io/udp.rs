@@ -140,7 +140,7 @@ impl Socket {
     }
 
     /// Sends every datagram of `run`. What the socket does not take at once is dropped: the protocols above repeat what matters.
-    pub fn send_run<S>(&self, run: &Run<'_, S>) -> Sent {
+    pub fn send_run<S: Copy + Into<Carrier>>(&self, run: &Run<'_, S>) -> Sent {
         self.endpoint.send_run(run)
     }
 }
@@ -233,8 +233,12 @@ mod tests {
         };
         let receiver = bound(here, there);
         for (from, number) in [(other, 1), (there, 2)] {
-            let run =
-                Run { socket: (), way: Way::from(SocketAddr::new(here, 0)), segment: 300, octets: &[number; 300] };
+            let run = Run {
+                socket: Carrier::Esp,
+                way: Way::from(SocketAddr::new(here, 0)),
+                segment: 300,
+                octets: &[number; 300],
+            };
             assert_eq!(bound(from, here).send_run(&run).dropped, 0);
         }
         receiver.readable().await;
@@ -323,9 +327,10 @@ mod tests {
             netlink.handle.route().add(route).execute().await.unwrap();
             let udp = Socket::open("198.51.100.1:4500".parse().unwrap(), None).unwrap();
             let esp = Socket::open_esp([198, 51, 100, 2].into()).unwrap();
-            for (socket, mtu, protocol) in [(udp, 1_200, 17), (esp, 1_300, 50)] {
+            let udp = (udp, Carrier::Udp(Port::NatT));
+            for ((socket, carrier), mtu, protocol) in [(udp, 1_200, 17), ((esp, Carrier::Esp), 1_300, 50)] {
                 assert_eq!(socket.path_mtu(), 1_500);
-                let run = Run { socket: (), way: Way::from(socket.remote()), segment: 1_400, octets: &[7; 1_400] };
+                let run = Run { socket: carrier, way: Way::from(socket.remote()), segment: 1_400, octets: &[7; 1_400] };
                 assert_eq!(socket.send_run(&run).dropped, 0);
                 let mut packets = PacketBatch::new();
                 while !packets.iter().any(|packet| packet[0] == 0x45 && packet[9] == protocol) {
@@ -349,12 +354,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_path_does_not_take_is_refused_and_never_fragmented() {
+    fn what_the_path_does_not_take_is_refused_and_only_isakmp_is_fragmented() {
         /// What fits behind the header of IP, and behind that of UDP as well.
-        const LONGEST: [usize; 2] = [1300 - 20, 1300 - 20 - 8];
+        const LONGEST: [(Carrier, usize); 2] = [(Carrier::Esp, 1300 - 20), (Carrier::Udp(Port::NatT), 1300 - 20 - 8)];
         in_namespace(async || {
             let netlink = Netlink::open().unwrap();
-            let _outside = Device::open("outside0").unwrap();
+            let mut outside = Device::open("outside0").unwrap();
             netlink.set_link("outside0", [192, 0, 2, 9].into(), 1500).await.unwrap();
             let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix([198, 51, 100, 0].into(), 24);
             let mut route = route.output_interface(netlink.index("outside0").await.unwrap()).build();
@@ -363,15 +368,28 @@ mod tests {
 
             let esp = Socket::open_esp([198, 51, 100, 1].into()).unwrap();
             let udp = Socket::open("198.51.100.1:4500".parse().unwrap(), None).unwrap();
-            for (socket, longest) in [&esp, &udp].into_iter().zip(LONGEST) {
+            for (socket, (carrier, longest)) in [&esp, &udp].into_iter().zip(LONGEST) {
                 assert_eq!(socket.path_mtu(), 1300);
                 for (segment, count, refused) in [(longest, 1, 0), (longest, 3, 0), (longest + 1, 1, 1), (1400, 3, 3)] {
-                    let octets = vec![0; segment * count];
-                    let run = Run { socket: (), way: Way::from(socket.remote()), segment, octets: &octets };
+                    let octets = vec![1; segment * count];
+                    let mut run = Run { socket: carrier, way: Way::from(socket.remote()), segment, octets: &octets };
                     let sent = socket.send_run(&run);
                     assert_eq!(sent.dropped, refused);
                     let error = sent.error.and_then(|error| error.raw_os_error());
                     assert_eq!(error, (refused > 0).then_some(libc::EMSGSIZE));
+                    if carrier == Carrier::Esp {
+                        continue;
+                    }
+                    let isakmp = vec![0; segment * count];
+                    run.octets = &isakmp;
+                    assert_eq!(socket.send_run(&run).dropped, 0);
+                    // All of those that were not whole are fragments of ISAKMP messages, two of each.
+                    let mut packets = PacketBatch::default();
+                    outside.readable().await;
+                    outside.receive(&mut packets).unwrap();
+                    let is_fragment = |packet: &&[u8]| packet[0] >> 4 == 4 && (packet[6] & 0x3f != 0 || packet[7] != 0);
+                    let fragments = packets.iter().filter(is_fragment);
+                    assert_eq!(fragments.count() as u64, 2 * refused);
                 }
             }
             assert_eq!([esp, udp].map(|socket| socket.endpoint.is_segmenting()), [false, true]);

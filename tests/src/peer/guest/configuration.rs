@@ -16,7 +16,7 @@ pub enum PppAuth {
     Chap,
     /// PAP.
     Pap,
-    /// EAP; (clients) with MS-CHAPv2 inside.
+    /// EAP; (clients) with MS-CHAPv2 inside, or with TLS where there is a certificate for it.
     Eap,
 }
 
@@ -60,6 +60,8 @@ pub struct Lns {
     pub rekey: bool,
     /// Seconds between DPD messages; zero for none.
     pub dpd: u32,
+    /// Fragmentation of IKE messages in strongSwan's words: `yes` where the other end announces it, `force`, or `no`.
+    pub fragmentation: &'static str,
     /// Whether it claims to be behind a NAT.
     pub force_encapsulation: bool,
     /// The PPP authentication that it insists on.
@@ -70,6 +72,10 @@ pub struct Lns {
     pub password: String,
     /// Whether pppd offers compression (CCP), which is refused.
     pub compression: bool,
+    /// Whether pppd speaks IPV6CP.
+    pub ipv6: bool,
+    /// (Gateways.) Whether IKE, ESP and L2TP go over IPv6.
+    pub outer_ipv6: bool,
     /// The secret of L2TP tunnel authentication.
     pub tunnel_secret: Option<String>,
     /// Whether xl2tpd has only one address to give; it refuses further calls.
@@ -91,11 +97,14 @@ impl Default for Lns {
             esp_life: 3_600,
             rekey: false,
             dpd: 0,
+            fragmentation: "yes",
             force_encapsulation: false,
             auth: PppAuth::MsChapV2,
             user: "alice".to_owned(),
             password: "wonderland".to_owned(),
             compression: false,
+            ipv6: false,
+            outer_ipv6: false,
             tunnel_secret: None,
             single_address: false,
             page: "the page behind the gateway".to_owned(),
@@ -106,8 +115,10 @@ impl Default for Lns {
 /// A client.
 #[derive(Debug, Clone)]
 pub struct Lac {
-    /// The gateway's address.
+    /// The gateway's address. One of IPv6 is dialled from [`outer_ipv6`] of the client.
     pub server: String,
+    /// What the user proves itself with by EAP-TLS, in place of the password.
+    pub eap_tls: Option<Certificate>,
     /// Networks that are routed into the link.
     pub routes: Vec<String>,
     /// A site: the address of a host behind this client, in a /24, with a web page.
@@ -119,9 +130,22 @@ pub struct Lac {
 impl Lac {
     /// A client of the gateway at `server`.
     pub fn new(server: &str, like: Lns) -> Self {
-        Self { server: server.to_owned(), routes: vec!["10.20.4.0/24".to_owned()], behind: None, like }
+        Self { server: server.to_owned(), routes: vec!["10.20.4.0/24".to_owned()], behind: None, eap_tls: None, like }
+    }
+
+    /// Whether IKE, ESP and L2TP go over IPv6.
+    pub(super) fn is_ipv6(&self) -> bool {
+        self.server.contains(':')
     }
 }
+
+/// The IPv6 address of the guest with this IPv4 address, in the same network: `2001:db8::20` of `192.0.2.20`.
+pub fn outer_ipv6(address: &str) -> String {
+    format!("2001:db8::{}", address.rsplit('.').next().unwrap_or_default())
+}
+
+/// Where xl2tpd, which speaks no IPv6, finds the relay that carries its datagrams to a gateway with an IPv6 address.
+const RELAY: &str = "127.0.0.2:1702";
 
 /// Configuration files, by their path below `/etc`.
 #[derive(Default)]
@@ -164,6 +188,7 @@ impl Files {
                   remote_addrs = {peer}
                   proposals = {ike}
                   encap = {encap}
+                  fragmentation = {fragmentation}
                   reauth_time = {reauth}
                   rekey_time = 0
                   over_time = {over}
@@ -196,6 +221,7 @@ impl Files {
                 peer = server.unwrap_or("%any"),
                 id = lns.remote_id.as_ref().map(|id| format!("id = {id}")).unwrap_or_default(),
                 ike = lns.ike,
+                fragmentation = lns.fragmentation,
                 encap = if lns.force_encapsulation { "yes" } else { "no" },
                 reauth = at(lns.ike_life),
                 over = lns.ike_life / 5,
@@ -253,7 +279,7 @@ impl Files {
             "lcp-echo-interval 10",
             "lcp-echo-failure 3",
             "nodefaultroute",
-            "noipv6",
+            if lns.ipv6 { "+ipv6" } else { "noipv6" },
         ]);
         // The plugin for L2TP switches off what is not asked for.
         options.extend(if lns.compression { ["deflate 15,15", "bsdcomp 15,15"].as_slice() } else { &["noccp"] });
@@ -261,7 +287,11 @@ impl Files {
         options.extend(more);
         self.0.push(("ppp/options.l2tp", options.join("\n") + "\n"));
         self.0.push(("ppp/options", String::new()));
-        let secrets = format!("\"{}\" * \"{}\" *\n", lns.user, lns.password);
+        // With a certificate and a password pppd takes the first method that the other end names.
+        let secrets = match more.contains(&"need-peer-eap") {
+            true => String::new(),
+            false => format!("\"{}\" * \"{}\" *\n", lns.user, lns.password),
+        };
         self.0.push(("ppp/chap-secrets", secrets.clone()));
         self.0.push(("ppp/pap-secrets", secrets));
         let secret = lns.tunnel_secret.as_ref().map(|secret| format!("* * {secret}\n")).unwrap_or_default();
@@ -284,11 +314,20 @@ impl Files {
 
     pub(super) fn lac(&mut self, lac: &Lac) {
         let user = format!("name {}", lac.like.user);
-        self.ppp(
-            &lac.like,
-            false,
-            &["noipdefault", "ipcp-accept-local", "ipcp-accept-remote", "usepeerdns", "remotename lns", &user],
-        );
+        let mut more =
+            vec!["noipdefault", "ipcp-accept-local", "ipcp-accept-remote", "usepeerdns", "remotename lns", &user];
+        if let Some(certificate) = &lac.eap_tls {
+            more.extend([
+                "need-peer-eap",
+                "cert /etc/ppp/own.pem",
+                "key /etc/ppp/own.key",
+                "ca /etc/ppp/authority.pem",
+            ]);
+            self.0.push(("ppp/own.pem", certificate.chain()));
+            self.0.push(("ppp/own.key", certificate.key.clone()));
+            self.0.push(("ppp/authority.pem", certificate.authority.clone()));
+        }
+        self.ppp(&lac.like, false, &more);
         let challenge = if lac.like.tunnel_secret.is_some() { "yes" } else { "no" };
         self.0.push((
             "xl2tpd/xl2tpd.conf",
@@ -296,7 +335,7 @@ impl Files {
                 "[global]\nport = 1701\naccess control = no\nauth file = /etc/xl2tpd/l2tp-secrets\ndebug tunnel = yes\ndebug state = yes\n\
                  [lac lns]\nlns = {}\nlength bit = yes\nrequire authentication = no\nchallenge = {challenge}\n\
                  pppoptfile = /etc/ppp/options.l2tp\n",
-                lac.server
+                if lac.is_ipv6() { RELAY } else { &lac.server }
             ),
         ));
         let routes: String = lac.routes.iter().map(|route| format!("ip route add {route} dev $1\n")).collect();

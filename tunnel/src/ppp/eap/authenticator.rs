@@ -12,6 +12,9 @@ use crate::ppp::chap::Algorithm;
 use crate::ppp::error::{Error, Phase};
 use crate::ppp::packet::{HEADER, Packet, Protocol};
 
+/// What a Nak has in place of a Type where the peer knows no other method (RFC 3748 section 5.3.1).
+const NO_ALTERNATIVE: u8 = 0;
+
 /// What came of a Response.
 pub(in crate::ppp) enum Step {
     /// Nothing: not valid, or not the answer to the Request that is out.
@@ -144,11 +147,19 @@ impl Authenticator {
         }
     }
 
-    /// The peer does not want the method: it gets the first of the others that it names.
+    /// The peer does not want the method: it gets the first of the others that it names. One that names none of ours gets the
+    /// next all the same unless it says that there is no other: pppd names what it does not have, and never TLS.
     fn follow(&mut self, wanted: &[u8]) -> Step {
         let Eap::Local(methods) = &mut self.eap else { return Step::Ignored };
         methods.drain(..1.min(methods.len()));
-        methods.retain(|method| wanted.contains(&method.kind().0));
+        let is_named = |method: &Method| wanted.contains(&method.kind().0);
+        //= rfc3748 5.3.1 "the authenticator SHOULD NOT send another Request after receiving a Nak Response containing a zero value."
+        //= test: a_client_hears_of_no_method_that_it_does_not_name, a_client_that_names_none_of_our_methods_gets_the_next_one
+        if wanted.contains(&NO_ALTERNATIVE) {
+            methods.clear();
+        } else if methods.iter().any(is_named) {
+            methods.retain(is_named);
+        }
         self.begin()
     }
 

@@ -201,14 +201,25 @@ fn started() -> (Link, u8) {
     (link, next)
 }
 
+/// Code and Type of the answer to a Nak with this data.
+fn answer_to_nak(wanted: &[u8]) -> (u8, Option<u8>) {
+    let (mut link, id) = started();
+    link.say(EAP, 2, id, &[&[3][..], wanted].concat());
+    let (_, code, _, data) = link.heard();
+    (code, data.first().copied())
+}
+
 #[test]
 fn a_client_hears_of_no_method_that_it_does_not_name() {
-    for (wanted, code, kind) in [(&[3, 4][..], 4, None), (&[3, 0], 4, None), (&[3, 4, 26], 1, Some(26))] {
-        let (mut link, id) = started();
-        link.say(EAP, 2, id, wanted);
-        let (_, said, _, data) = link.heard();
-        assert_eq!((said, data.first().copied()), (code, kind), "{wanted:?}");
+    for (wanted, answer) in [(&[0][..], (4, None)), (&[26, 0], (4, None)), (&[4, 26], (1, Some(26)))] {
+        assert_eq!(answer_to_nak(wanted), answer, "{wanted:?}");
     }
+}
+
+#[test]
+fn a_client_that_names_none_of_our_methods_gets_the_next_one() {
+    // EAP SRP-SHA1, with which pppd answers whatever it has no secret for.
+    assert_eq!(answer_to_nak(&[19]), (1, Some(26)));
 }
 
 #[test]

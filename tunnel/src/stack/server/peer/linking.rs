@@ -97,7 +97,13 @@ impl Peer {
             }
             ppp::Event::Down { .. } | ppp::Event::Closed => self.end_session_of(context, call, EndCause::PeerClosed),
             ppp::Event::Failed(error) => {
-                tracing::debug!(session = id, %error, "PPP failed");
+                // A refusal by a user's name is told where it is decided.
+                if matches!(error, ppp::Error::NotProved { .. } | ppp::Error::NoCommonAuthentication) {
+                    let peer = self.remote().map(|peer| peer.to_string());
+                    tracing::warn!(session = id, peer, %error, "a client is refused");
+                } else {
+                    tracing::debug!(session = id, %error, "PPP failed");
+                }
                 self.end_session_of(context, call, EndCause::Failed);
             }
         }
