@@ -448,7 +448,7 @@ impl Connection {
                 }
             }
             l2tp::Event::Failed(error) => {
-                let failure = verdict::of_l2tp(&error);
+                let failure = verdict::of_l2tp(&error, self.state == State::Up);
                 let hello = matches!(error, l2tp::Error::NoResponse { to: l2tp::message::MessageType::HELLO });
                 if hello && self.state == State::Up {
                     self.hello_lost = Some((now, failure));
