@@ -178,7 +178,7 @@ reasons! {
 
     /// The L2TP session is up.
     SessionUp,
-    /// The peer refused or closed the L2TP control connection or the call.
+    /// The peer refused the L2TP control connection or the call, or closed it before there was a link.
     L2tpRefused,
     /// The peer does not answer L2TP inside IPsec.
     L2tpTimeout,

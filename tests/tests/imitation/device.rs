@@ -46,6 +46,8 @@ pub(crate) enum Encoding {
     Racoon,
     /// Algorithms, then the lifetime in two octets where it fits.
     Charon,
+    /// Likewise in phase 1; in phase 2 the lifetimes before the algorithms (debug output of IOS).
+    Ios,
 }
 
 /// Which NAT payloads a device knows.
@@ -86,7 +88,9 @@ pub(crate) struct Device {
     /// Kilobytes.
     pub(crate) phase2_kilobytes: Option<u32>,
     pub(crate) pfs: Option<Group>,
+    /// Vendor IDs of message 1, and those of message 3.
     pub(crate) vendor_ids: Vec<Vec<u8>>,
+    pub(crate) later_ids: Vec<Vec<u8>>,
     pub(crate) nat: NatFlavour,
     /// Protocol and port of the phase 1 identity, which is the own address.
     pub(crate) identity: (u8, u16),
@@ -151,15 +155,16 @@ pub(crate) enum Auth {
 }
 
 impl Encryption {
-    /// Number in phase 1 (RFC 2409 appendix A), transform identifier in ESP (RFC 2407 section 4.4.4), Key Length.
-    fn numbers(self) -> (u16, u8, Option<u16>) {
+    /// Number in phase 1 (RFC 2409 appendix A), transform identifier in ESP (RFC 2407 section 4.4.4), Key Length: but not that of
+    /// 128 bits where it is omitted.
+    pub(crate) fn numbers(self, omits_128: bool) -> (u16, u8, Option<u16>) {
         match self {
             Self::Des => (1, 2, None),
             Self::Of(Cipher::TripleDes) => (5, 3, None),
-            Self::Of(Cipher::Aes128) => (7, 12, Some(128)),
+            Self::Of(Cipher::Aes128) => (7, 12, (!omits_128).then_some(128)),
             Self::Of(Cipher::Aes192) => (7, 12, Some(192)),
             Self::Of(Cipher::Aes256) => (7, 12, Some(256)),
-            Self::Of(Cipher::Aes128Gcm16) => (0, 20, Some(128)),
+            Self::Of(Cipher::Aes128Gcm16) => (0, 20, (!omits_128).then_some(128)),
             Self::Of(Cipher::Aes256Gcm16) => (0, 20, Some(256)),
         }
     }
@@ -190,12 +195,6 @@ fn life(unit: u16, [kind_of_unit, kind]: [u16; 2], value: u32, long: bool) -> [A
 }
 
 impl Device {
-    /// The numbers of a cipher as this device writes them.
-    fn cipher(&self, encryption: Encryption) -> (u16, u8, Option<u16>) {
-        let (phase1, phase2, length) = encryption.numbers();
-        (phase1, phase2, length.filter(|bits| !(self.omits_key_length && *bits == 128)))
-    }
-
     /// The transforms of phase 1.
     pub(crate) fn phase1_transforms(&self) -> Vec<Transform> {
         let one = |(index, offer): (usize, &Phase1)| {
@@ -207,14 +206,16 @@ impl Device {
                 Hash::Sha384 => 5,
                 Hash::Sha512 => 6,
             };
-            let (cipher, _, length) = self.cipher(encryption);
+            let (cipher, _, length) = encryption.numbers(self.omits_key_length);
             let cipher = std::iter::once(Attribute::Short(1, cipher));
             let cipher = cipher.chain(length.map(|length| Attribute::Short(14, length)));
             let (hash, group) = (Attribute::Short(2, hash), Attribute::Short(4, group.number()));
             let auth = Attribute::Short(3, 1);
             let life = life(1, [11, 12], self.phase1_life, self.encoding == Encoding::Windows);
             let attributes = match self.encoding {
-                Encoding::Windows | Encoding::Charon => cipher.chain([hash, group, auth]).chain(life).collect(),
+                Encoding::Windows | Encoding::Charon | Encoding::Ios => {
+                    cipher.chain([hash, group, auth]).chain(life).collect()
+                }
                 Encoding::Racoon => life.into_iter().chain(cipher).chain([auth, hash, group]).collect(),
             };
             Transform { number: index as u8 + 1, id: 1, attributes }
@@ -224,8 +225,31 @@ impl Device {
 
     /// The transforms of a proposal of phase 2.
     pub(crate) fn phase2_transforms(&self, offers: &[Phase2], encapsulation: u16) -> Vec<Transform> {
+        Form {
+            encoding: self.encoding,
+            omits_key_length: self.omits_key_length,
+            pfs: self.pfs,
+            seconds: self.phase2_life,
+            kilobytes: self.phase2_kilobytes,
+        }
+        .transforms(offers, encapsulation)
+    }
+}
+
+/// How offers of phase 2 are written, and what they say besides their algorithms.
+pub(crate) struct Form {
+    pub(crate) encoding: Encoding,
+    pub(crate) omits_key_length: bool,
+    pub(crate) pfs: Option<Group>,
+    pub(crate) seconds: u32,
+    pub(crate) kilobytes: Option<u32>,
+}
+
+impl Form {
+    /// The transforms of a proposal.
+    pub(crate) fn transforms(&self, offers: &[Phase2], encapsulation: u16) -> Vec<Transform> {
         let one = |(index, offer): (usize, &Phase2)| {
-            let (_, id, length) = self.cipher(offer.0);
+            let (_, id, length) = offer.0.numbers(self.omits_key_length);
             let auth = match offer.1 {
                 Integrity::Of(Hash::Md5) => Some(1),
                 Integrity::Of(Hash::Sha1) => Some(2),
@@ -238,12 +262,13 @@ impl Device {
             let (auth, length) = (auth.map(|auth| Attribute::Short(5, auth)), length.map(|n| Attribute::Short(6, n)));
             let group = self.pfs.map(|group| Attribute::Short(3, DhGroup::Of(group).number()));
             let long = self.encoding == Encoding::Windows;
-            let lives = life(1, [1, 2], self.phase2_life, long).into_iter();
-            let lives = lives.chain(self.phase2_kilobytes.into_iter().flat_map(|kb| life(2, [1, 2], kb, long)));
+            let lives = life(1, [1, 2], self.seconds, long).into_iter();
+            let lives = lives.chain(self.kilobytes.into_iter().flat_map(|kb| life(2, [1, 2], kb, long)));
             let attributes = match self.encoding {
                 Encoding::Windows => [mode].into_iter().chain(length).chain(auth).chain(group).chain(lives).collect(),
                 Encoding::Racoon => lives.chain([mode]).chain(length).chain(auth).chain(group).collect(),
                 Encoding::Charon => length.into_iter().chain(auth).chain(group).chain([mode]).chain(lives).collect(),
+                Encoding::Ios => [mode].into_iter().chain(lives).chain(auth).chain(length).chain(group).collect(),
             };
             Transform { number: index as u8 + 1, id, attributes }
         };

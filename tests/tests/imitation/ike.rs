@@ -20,9 +20,9 @@ use crate::isakmp::{
 };
 use crate::keys::{Exchange, Keys};
 
-const INITIAL_CONTACT: u16 = 24_578;
-const R_U_THERE: u16 = 36_136;
-const R_U_THERE_ACK: u16 = 36_137;
+pub(crate) const INITIAL_CONTACT: u16 = 24_578;
+pub(crate) const R_U_THERE: u16 = 36_136;
+pub(crate) const R_U_THERE_ACK: u16 = 36_137;
 
 /// What comes out of it.
 pub(crate) enum Event {
@@ -181,6 +181,7 @@ impl Ike {
         let public_value = pair.public_value().to_vec();
         let nonce = self.random(20);
         let mut all = vec![(KEY_EXCHANGE, public_value.clone()), (NONCE, nonce.clone())];
+        all.extend(self.device.later_ids.iter().map(|id| (VENDOR_ID, id.clone())));
         for kind in self.nat_payloads(20, 130) {
             // RFC 3947 section 3.2: the remote end first.
             let port = if self.port == Port::Ike { 500 } else { 4500 };
@@ -545,7 +546,8 @@ pub(crate) fn identification(protocol: u8, port: u16, address: Ipv4Addr) -> Vec<
     [[1, protocol, high, low], address.octets()].concat()
 }
 
-fn notification(protocol: u8, spi: &[u8], kind: u16, data: &[u8]) -> Vec<u8> {
+/// The body of a notification payload (RFC 2408 section 3.14).
+pub(crate) fn notification(protocol: u8, spi: &[u8], kind: u16, data: &[u8]) -> Vec<u8> {
     let mut body = vec![0, 0, 0, 1, protocol, spi.len() as u8];
     body.extend(kind.to_be_bytes());
     body.extend(spi);

@@ -1,7 +1,8 @@
-//! Imitations of devices that no test can have: each dials with its own offers, encodings, identities, NAT payloads, AVPs and
-//! PPP options. Their messages are built and read apart from the product's own code; it lends the cryptographic primitives.
+//! Imitations of devices that no test can have: each dials our server, or is dialled by our client, with its own offers, encodings,
+//! identities, NAT payloads, AVPs and PPP options. Their messages are built and read apart from the product's own code; it lends the
+//! cryptographic primitives.
 //!
-//! | device | what is played |
+//! | device that dials | what is played |
 //! |---|---|
 //! | Windows 10 and 11 | offers in its order with lifetimes of four octets, a proposal for each transform, a lifetime in kilobytes; refuses a server behind a NAT; callback and MRRU in LCP, WINS in IPCP, CCP, IPV6CP; no dead peer detection; the Commit bit |
 //! | Windows XP | drafts of NAT traversal, a name in place of an address in Quick Mode |
@@ -9,7 +10,10 @@
 //! | Mac OS X 10.4 | NAT-D in the other order, Hello without an answer |
 //! | Android 4 to 11 | 17/0 in Quick Mode, window 1, the ZLB after SCCCN, SHA2-256 of 96 bits, sleep through Hello |
 //! | ChromeOS | offers and encodings of charon, AES-GCM; AES without Key Length |
-//! | RouterOS, Cisco, SEIL | perfect forward secrecy; NAT-D of the drafts beside those of RFC 3947; frames without address and control |
+//! | RouterOS, Cisco, SEIL | perfect forward secrecy; NAT-D of the drafts beside those of RFC 3947; vendor IDs in message 3; frames without address and control |
+//! | Yamaha RTX | IPCP without an address |
+//!
+//! Gateways that are dialled, each with where its habits are known from, are in [`gateway`].
 //!
 //! What only devices can prove: that these are their habits in each of their versions, how they repeat and give up, and what their
 //! users see.
@@ -19,6 +23,7 @@
 mod client;
 mod device;
 mod esp;
+mod gateway;
 mod ike;
 mod isakmp;
 mod keys;

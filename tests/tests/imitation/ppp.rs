@@ -6,10 +6,10 @@ use towline_tunnel::suite::Hash;
 
 use crate::device::{self, Auth};
 
-const LCP: u16 = 0xc021;
-const PAP: u16 = 0xc023;
-const CHAP: u16 = 0xc223;
-const IPCP: u16 = 0x8021;
+pub(crate) const LCP: u16 = 0xc021;
+pub(crate) const PAP: u16 = 0xc023;
+pub(crate) const CHAP: u16 = 0xc223;
+pub(crate) const IPCP: u16 = 0x8021;
 pub(crate) const IPV4: u16 = 0x0021;
 
 /// Where a protocol with Configure packets is.
@@ -173,6 +173,8 @@ impl Ppp {
                 for option in options {
                     match own.options.iter_mut().find(|old| old[0] == option[0]) {
                         Some(old) => *old = option,
+                        // RFC 1332 section 3.3: appended for a peer that did not ask.
+                        None if protocol == IPCP && option[0] == 3 => own.options.insert(0, option),
                         None => return Err(format!("a Nak of an option that was not sent: {option:?}")),
                     }
                 }
@@ -299,7 +301,7 @@ impl Ppp {
 }
 
 /// Each option whole.
-fn options(mut body: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+pub(crate) fn options(mut body: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let mut all = Vec::new();
     while let [_, length, ..] = *body {
         let option = body.get(..usize::from(length.max(2))).ok_or("an option that is cut off")?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use towline_tunnel::buffer::Port;
 
 use crate::device::{Auth, Device, Selector};
-use crate::table::{self, android_4, android_sha256, apple, apple_older, cisco, windows, windows_xp};
+use crate::table::{self, android_4, android_sha256, apple, apple_older, cisco, windows, windows_xp, yamaha};
 use crate::world::{DNS, HOST, PASSWORD, PSK, Place, World};
 
 fn assert_each_comes_up(place: Place, port: Port) {
@@ -204,6 +204,14 @@ fn a_cisco_that_sends_the_nat_payloads_of_the_drafts_too_is_served() {
     let mut world = World::new(Place::Nat);
     let number = world.dial(&cisco());
     world.assert_up(number);
+}
+
+#[test]
+fn a_yamaha_that_asks_for_no_address_is_told_the_one_that_it_has() {
+    let mut world = World::new(Place::Nat);
+    let number = world.dial(&yamaha());
+    world.assert_up(number);
+    assert!(yamaha().ppp.ipcp.iter().all(|option| option[0] != 3));
 }
 
 #[test]

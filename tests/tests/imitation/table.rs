@@ -7,10 +7,10 @@ use crate::device::{
     Auth, Device, DhGroup, Encoding, Encryption, Integrity, L2tp, NatFlavour, Phase1, Phase2, Ppp, Selector,
 };
 
-const AES256: Encryption = Encryption::Of(Cipher::Aes256);
-const AES192: Encryption = Encryption::Of(Cipher::Aes192);
+pub(crate) const AES256: Encryption = Encryption::Of(Cipher::Aes256);
+pub(crate) const AES192: Encryption = Encryption::Of(Cipher::Aes192);
 pub(crate) const AES128: Encryption = Encryption::Of(Cipher::Aes128);
-const TRIPLE_DES: Encryption = Encryption::Of(Cipher::TripleDes);
+pub(crate) const TRIPLE_DES: Encryption = Encryption::Of(Cipher::TripleDes);
 const DES: Encryption = Encryption::Des;
 
 const MODP1024: DhGroup = DhGroup::Of(Group::Modp1024);
@@ -22,7 +22,7 @@ const MODP3072: DhGroup = DhGroup::Of(Group::Modp3072);
 pub(crate) const DPD: [u8; 16] =
     [0xaf, 0xca, 0xd7, 0x13, 0x68, 0xa1, 0xf1, 0xc9, 0x6b, 0x86, 0x96, 0xfc, 0x77, 0x57, 0x01, 0x00];
 /// XAUTH (draft-ietf-ipsec-isakmp-xauth-06).
-const XAUTH: [u8; 8] = [0x09, 0x00, 0x26, 0x89, 0xdf, 0xd6, 0xb7, 0x12];
+pub(crate) const XAUTH: [u8; 8] = [0x09, 0x00, 0x26, 0x89, 0xdf, 0xd6, 0xb7, 0x12];
 
 /// A vendor ID that is the MD5 of a text.
 pub(crate) fn vendor_id(text: &str) -> Vec<u8> {
@@ -53,15 +53,15 @@ const fn sha(hash: Hash) -> Integrity {
 }
 
 /// An option of PPP.
-fn option(kind: u8, value: &[u8]) -> Vec<u8> {
+pub(crate) fn option(kind: u8, value: &[u8]) -> Vec<u8> {
     [&[kind, 2 + value.len() as u8], value].concat()
 }
 
-fn mru(mru: u16) -> Vec<u8> {
+pub(crate) fn mru(mru: u16) -> Vec<u8> {
     option(1, &mru.to_be_bytes())
 }
 
-fn magic() -> Vec<u8> {
+pub(crate) fn magic() -> Vec<u8> {
     option(5, &[0x4d, 0x61, 0x67, 0x63])
 }
 
@@ -82,7 +82,7 @@ fn ipv6cp() -> (u16, Vec<u8>) {
 }
 
 /// CCP with MPPC or MPPE (RFC 3078).
-fn ccp(bits: u32) -> (u16, Vec<u8>) {
+pub(crate) fn ccp(bits: u32) -> (u16, Vec<u8>) {
     (0x80fd, request(&[option(18, &bits.to_be_bytes())]))
 }
 
@@ -128,6 +128,7 @@ pub(crate) fn windows() -> Device {
         phase2_kilobytes: Some(250_000),
         pfs: None,
         vendor_ids,
+        later_ids: Vec::new(),
         nat: NatFlavour::Rfc,
         identity: (0, 0),
         selector: Selector::L2tp,
@@ -202,6 +203,7 @@ pub(crate) fn apple() -> Device {
         phase2_kilobytes: None,
         pfs: None,
         vendor_ids,
+        later_ids: Vec::new(),
         nat: NatFlavour::Rfc,
         identity: (17, 500),
         selector: Selector::Ephemeral(52_312),
@@ -385,13 +387,12 @@ pub(crate) fn router_os() -> Device {
     }
 }
 
-/// A Cisco router as the access concentrator.
+/// A Cisco router as the access concentrator: by published output of `debug crypto isakmp`, but for L2TP and PPP.
 pub(crate) fn cisco() -> Device {
-    let mut vendor_ids = named(&[RFC_3947, "draft-ietf-ipsec-nat-t-ike-07", DRAFT_03, DRAFT_02_N]);
-    vendor_ids.push(DPD.to_vec());
+    let vendor_ids = named(&[RFC_3947, "draft-ietf-ipsec-nat-t-ike-07", DRAFT_03, DRAFT_02_N]);
     Device {
         name: "Cisco",
-        encoding: Encoding::Charon,
+        encoding: Encoding::Ios,
         phase1: vec![Phase1(AES256, Hash::Sha1, MODP1536), Phase1(TRIPLE_DES, Hash::Sha1, MODP1024)],
         phase1_life: 86_400,
         phase2: vec![vec![Phase2(AES256, sha(Hash::Sha1))], vec![Phase2(TRIPLE_DES, sha(Hash::Sha1))]],
@@ -399,8 +400,10 @@ pub(crate) fn cisco() -> Device {
         phase2_kilobytes: Some(4_608_000),
         pfs: None,
         vendor_ids,
+        // The last but one is by which one IOS knows another.
+        later_ids: vec![DPD.to_vec(), [[0x3e, 0x98, 0x40, 0x48].as_slice(), &[0xc5; 12]].concat(), XAUTH.to_vec()],
         nat: NatFlavour::Both,
-        identity: (17, 500),
+        identity: (17, 0),
         selector: Selector::L2tp,
         initial_contact: true,
         l2tp: L2tp {
@@ -423,22 +426,57 @@ pub(crate) fn cisco() -> Device {
     }
 }
 
-/// A SEIL that dials as a site.
+/// A SEIL that dials as a site: a port of its own, algorithms, lifetime and fresh exchange by its manual.
 pub(crate) fn seil() -> Device {
     Device {
         name: "SEIL",
-        phase1: offers(&[AES256, AES128, TRIPLE_DES], &[Hash::Sha1], MODP1024),
+        phase1: offers(&[AES128, TRIPLE_DES], &[Hash::Sha1, Hash::Md5], MODP1536)
+            .into_iter()
+            .chain(offers(&[AES128, TRIPLE_DES], &[Hash::Sha1, Hash::Md5], MODP1024))
+            .collect(),
         phase1_life: 28_800,
-        phase2: vec![suites(&[AES256, AES128, TRIPLE_DES], &[sha(Hash::Sha1), sha(Hash::Md5)])],
-        phase2_life: 28_800,
-        selector: Selector::L2tp,
-        l2tp: L2tp { host_name: "seil", vendor_name: Some("IIJ"), ..xl2tpd() },
+        phase2: vec![suites(&[AES128, TRIPLE_DES], &[sha(Hash::Sha1), sha(Hash::Md5)])],
+        phase2_life: 3_600,
+        pfs: Some(Group::Modp1536),
+        vendor_ids: vec![vendor_id(RFC_3947), DPD.to_vec()],
+        selector: Selector::Ephemeral(49_733),
+        l2tp: L2tp { port: 49_733, host_name: "seil", vendor_name: Some("IIJ"), window: Some(8), ..xl2tpd() },
         ppp: Ppp {
             lcp: vec![mru(1400), magic()],
             auth: vec![Auth::MsChapV2, Auth::ChapMd5],
             ipcp: asked(&[3, 129, 131]),
             others: Vec::new(),
             address_and_control: false,
+            early_echo: false,
+        },
+        ..apple()
+    }
+}
+
+/// A Yamaha RTX as it would dial. By its documentation it does not, by L2TP; by PPTP and PPPoE it does, and the source of npppd
+/// tells of its IPCP without an address. Its algorithms are those that it is set to between networks.
+pub(crate) fn yamaha() -> Device {
+    Device {
+        name: "Yamaha RTX",
+        encoding: Encoding::Charon,
+        phase1: vec![
+            Phase1(TRIPLE_DES, Hash::Sha1, MODP1024),
+            Phase1(AES128, Hash::Sha1, MODP1024),
+            Phase1(AES256, Hash::Sha256, MODP2048),
+        ],
+        phase1_life: 28_800,
+        phase2: vec![vec![Phase2(AES128, sha(Hash::Sha1))]],
+        phase2_life: 28_800,
+        vendor_ids: named(&[RFC_3947]),
+        identity: (0, 0),
+        selector: Selector::L2tp,
+        l2tp: L2tp { host_name: "RTX1210", vendor_name: Some("YAMAHA Corporation"), firmware: None, ..xl2tpd() },
+        ppp: Ppp {
+            lcp: vec![mru(1454), magic()],
+            auth: vec![Auth::ChapMd5, Auth::Pap],
+            ipcp: asked(&[129, 131]),
+            others: Vec::new(),
+            address_and_control: true,
             early_echo: false,
         },
         ..apple()
@@ -459,5 +497,6 @@ pub(crate) fn all() -> Vec<Device> {
         router_os(),
         cisco(),
         seil(),
+        yamaha(),
     ]
 }

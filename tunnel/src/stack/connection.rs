@@ -459,7 +459,8 @@ impl Connection {
                 }
             }
             l2tp::Event::Failed(error) => {
-                let failure = verdict::of_l2tp(&error, self.esp.map(|(_, encapsulation)| encapsulation));
+                let encapsulation = self.esp.map(|(_, encapsulation)| encapsulation);
+                let failure = verdict::of_l2tp(&error, encapsulation, self.state == State::Up);
                 let hello = matches!(error, l2tp::Error::NoResponse { to: l2tp::message::MessageType::HELLO });
                 if hello && self.state == State::Up {
                     self.hello_lost = Some((now, failure));

@@ -186,9 +186,12 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
     Failure { refused, facets: Facet::after(error), ..Failure::new(layer, reason, sentence(error, advice)) }
 }
 
-/// What L2TP failed with; `encapsulation` is that of ESP below it.
-pub(super) fn of_l2tp(error: &l2tp::Error, encapsulation: Option<Encapsulation>) -> Failure {
+/// What L2TP failed with; `encapsulation` is that of ESP below it, and `up` says whether there was a link.
+pub(super) fn of_l2tp(error: &l2tp::Error, encapsulation: Option<Encapsulation>, up: bool) -> Failure {
     let (reason, advice) = match error {
+        l2tp::Error::StopCcn { .. } | l2tp::Error::Cdn { .. } if up => {
+            (Reason::PeerClosed, "The tunnel is dialled again; look into the gateway's log if that repeats.")
+        }
         l2tp::Error::NoResponse { .. } if encapsulation == Some(Encapsulation::None) => (
             Reason::L2tpTimeout,
             "ESP travels without UDP: check that IP protocol 50 is open on the way and no NAT is on it, and look into the gateway's log.",
@@ -389,6 +392,19 @@ mod tests {
     fn an_expiry_of_our_own_is_not_blamed_on_the_gateway() {
         let failure = of_ike(&ike::Error::Expired);
         assert!(failure.message.contains("expired") && !failure.message.contains("deleted"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_gateway_that_ends_a_call_of_hours_has_not_refused_it() {
+        let result = l2tp::outcome::StopCcnResult(1);
+        let ended = l2tp::Error::StopCcn { result, error: None, text: String::new() };
+        let [refused, closed] = [false, true].map(|up| of_l2tp(&ended, None, up));
+        assert_eq!((refused.reason, closed.reason), (Reason::L2tpRefused, Reason::PeerClosed));
+        assert!(
+            !closed.message.contains("l2tp.hostName") && closed.message.contains("dialled again"),
+            "{}",
+            closed.message
+        );
     }
 
     #[test]
