@@ -15,7 +15,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 10_000)]
     tunnels: u32,
     /// Idle peers of charon, the control; none with 0
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 1_000)]
     controls: u32,
     /// Seconds in which nothing but keepalives passes
     #[arg(long, default_value_t = 60)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use towline_tunnel::config;
 
@@ -40,7 +40,7 @@ pub(crate) fn measure(network: &Network, kind: Kind, suite: &Suite, peers: u32, 
     let mut load = Load::new(network, clients(kind, suite)?)?;
     load.raise(FIRST, WINDOW)?;
     let first = Reading::take(subject.pid())?;
-    load.raise(peers, WINDOW)?;
+    load.raise(peers, WINDOW).with_context(|| format!("idle peers of {}", kind.name()))?;
     let raised = first.until(&Reading::take(subject.pid())?);
     subject.confirm(peers, kind == Kind::Towline)?;
     load.keep(REST)?;

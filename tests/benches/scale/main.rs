@@ -37,8 +37,8 @@ struct Arguments {
     /// Idle tunnels of Towline
     #[arg(long, default_value_t = 10_000)]
     tunnels: u32,
-    /// Idle peers of charon
-    #[arg(long, default_value_t = 10_000)]
+    /// Idle peers of charon, the control; none with 0
+    #[arg(long, default_value_t = 1_000)]
     controls: u32,
     /// Seconds in which nothing but keepalives passes
     #[arg(long, default_value_t = 60)]
