@@ -35,6 +35,16 @@ pub const GUEST_PACKAGES: &[&str] = &[
     "xl2tpd",
 ];
 
+/// Those of charon on this machine, which the benchmark measures.
+pub const CHARON_PACKAGES: &[&str] = &[
+    "gcc",
+    "libc6-dev",
+    "libcharon-extra-plugins",
+    "libstrongswan-standard-plugins",
+    "strongswan-charon",
+    "strongswan-swanctl",
+];
+
 /// Those that the networks around them and captures need.
 pub const NETWORK_PACKAGES: &[&str] = &["conntrack", "nftables", "tcpdump", "tshark"];
 

@@ -36,6 +36,8 @@ pub enum Need {
     Namespaces,
     /// Boots guests.
     Guests,
+    /// Runs charon outside of guests.
+    Charon,
     /// Runs the peers that are no guests.
     OtherPeers,
     /// Captures and filters packets.
@@ -52,6 +54,7 @@ impl Need {
             Self::Compiler => BUILD_PACKAGES,
             Self::Namespaces => NAMESPACE_PACKAGES,
             Self::Guests => peer::GUEST_PACKAGES,
+            Self::Charon => peer::CHARON_PACKAGES,
             Self::OtherPeers => peer::OTHER_PACKAGES,
             Self::Network => peer::NETWORK_PACKAGES,
             Self::Go => tool::PACKAGES,

@@ -254,7 +254,16 @@ pub fn run(command: &mut Command) -> Result<String> {
 
 /// Resident memory in KiB, from the text of `/proc/PID/status`.
 pub fn resident_memory(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    kibibytes(status, "VmRSS:")
+}
+
+/// Resident memory in KiB, of which what is shared counts by its share, from the text of `/proc/PID/smaps_rollup`.
+pub fn proportional_memory(smaps_rollup: &str) -> Option<u64> {
+    kibibytes(smaps_rollup, "Pss:")
+}
+
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
@@ -323,6 +332,15 @@ mod tests {
         let own = Identity::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(own.is_alive());
         assert!(!Identity { started: own.started + 1, ..own }.is_alive());
+    }
+
+    #[test]
+    fn the_memory_of_a_process_is_read_in_kibibytes() {
+        let own = |name: &str| fs::read_to_string(Path::new("/proc/self").join(name)).unwrap();
+        assert!(resident_memory(&own("status")).unwrap() > 100);
+        assert_eq!(proportional_memory("00400000-7fff r-xp [rollup]\nRss:    300 kB\nPss:     200 kB\n"), Some(200));
+        assert!(proportional_memory(&own("smaps_rollup")).unwrap() > 100);
+        assert_eq!(proportional_memory("Pss_Dirty: 1 kB\n"), None);
     }
 
     #[test]

@@ -182,6 +182,25 @@ pub fn lock(name: &str) -> Result<File> {
     Ok(file)
 }
 
+/// The shared library of `tests/peers/NAME.c`, for `LD_PRELOAD`.
+pub fn preload(name: &str) -> Result<PathBuf> {
+    let library = folder().join(name).with_extension("so");
+    compile(&library, &workspace().join("tests/peers").join(name).with_extension("c"))?;
+    Ok(library)
+}
+
+/// Compiles `source` to the shared library `library` unless that is done. Guests boot at the same time, and none may load a
+/// library that is half written.
+fn compile(library: &Path, source: &Path) -> Result<()> {
+    let _lock = lock("compile")?;
+    if !is_newer(library, source) {
+        let unfinished = library.with_extension("unfinished");
+        run(Command::new("gcc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&unfinished).arg(source))?;
+        fs::rename(unfinished, library)?;
+    }
+    Ok(())
+}
+
 /// The folder with a module's sources, from Go's module cache.
 pub fn sources(module: &str, path: &str) -> Result<PathBuf> {
     let mut command = go(module);
@@ -293,6 +312,8 @@ fn number(version: &str, position: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -318,5 +339,23 @@ mod tests {
     #[test]
     fn the_parts_of_a_version_are_its_numbers() {
         assert_eq!((number("v1.37.2", 0), number("v1.37.2", 1)), ("1".to_owned(), "37".to_owned()));
+    }
+
+    #[test]
+    fn guests_that_boot_at_the_same_time_all_find_the_library_whole() {
+        let folder = env::temp_dir().join(format!("towline-compile-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (library, source) = (folder.join("answer.so"), folder.join("answer.c"));
+        fs::write(&source, "int answer(void) { return 42; }\n").unwrap();
+        let sizes: Vec<u64> = thread::scope(|scope| {
+            let compile = || {
+                compile(&library, &source).unwrap();
+                fs::metadata(&library).unwrap().len()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(compile)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(sizes[0] > 0 && sizes.iter().all(|size| *size == sizes[0]), "{sizes:?}");
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -178,6 +178,11 @@ impl Tunnel {
         self.process.output()
     }
 
+    /// Process id.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
     /// The folder of its files.
     pub fn folder(&self) -> &Path {
         &self.folder

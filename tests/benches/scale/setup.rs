@@ -1,90 +1,74 @@
-//! Main Mode and Quick Mode, nothing else: what one costs the responder, and what it costs charon.
+//! IKE set-ups: Main Mode and Quick Mode with a pre-shared key, and nothing else.
 
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use anyhow::Result;
 
-use anyhow::{Result, ensure};
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
-use towline_tunnel::buffer::Port;
-use towline_tunnel::esp::NON_ESP_MARKER;
-use towline_tunnel::ike::{self, Credentials, Event, Ike, Transmit};
-use zeroize::Zeroizing;
+use crate::client::Initiator;
+use crate::load::Load;
+use crate::meter::{Reading, Span};
+use crate::network::Network;
+use crate::subject::{Kind, key};
+use crate::suite::Suite;
+use crate::table;
 
-use crate::charon;
-use crate::host::{Datagram, Host, PSK, SERVER};
+/// Set-ups before those that count: code is read and tables are there then.
+const FIRST: u32 = 100;
+/// Set-ups that are under way at a time.
+pub(crate) const WINDOW: u32 = 16;
 
-/// Phase 1 and phase 2, as charon writes them too.
-const PROPOSALS: [[&str; 2]; 2] =
-    [["aes256-sha256-modp2048", "aes256-sha256"], ["aes256-sha256-ecp256", "aes256-sha256"]];
+/// What `count` set-ups take.
+pub(crate) fn measure(network: &Network, kind: Kind, suite: &Suite, count: u32) -> Result<Span> {
+    let mut subject = kind.start(network, suite, FIRST + count)?;
+    let (suite, key) = (*suite, key());
+    let mut load = Load::new(network, move |number| Box::new(Initiator::new(number, &suite, &key)))?;
+    load.raise(FIRST, WINDOW)?;
+    let before = Reading::take(subject.pid())?;
+    load.raise(FIRST + count, WINDOW)?;
+    let span = before.until(&Reading::take(subject.pid())?);
+    subject.confirm(FIRST + count, false)?;
+    subject.end()?;
+    Ok(span)
+}
 
-pub(crate) fn measure(count: u32) -> Result<()> {
-    println!("IKE set-ups (Main Mode and Quick Mode with a pre-shared key, {count} of each), CPU of the responder;");
-    println!("charon's is that of its whole process, sockets and threads included, ours that of the state machine:");
-    for [phase1, phase2] in PROPOSALS {
-        let ours = ours(count, phase1, phase2)?;
-        print!("  {phase1} / {phase2}: Towline {:.2} ms", millis(ours));
-        println!(" = {:.0} in a second of one core", 1.0 / ours.as_secs_f64());
-        match charon::measure(count, phase1, phase2) {
-            Ok(charon) => {
-                let ratio = ours.as_secs_f64() / charon.as_secs_f64();
-                println!("    charon {:.2} ms in the same run; Towline takes {ratio:.2} times that", millis(charon));
-            }
-            Err(error) => println!("    charon was not measured: {error:#}"),
-        }
+/// The rounds of both servers, one after the other.
+pub(crate) fn report(network: &Network, suite: &Suite, count: u32, rounds: u32) -> Result<()> {
+    println!("\n{suite}: {count} set-ups in each round, {WINDOW} at a time\n");
+    let [cpu, rate, clients] = ["CPU of one, ms", "set-ups per second", "clients' CPU of one, ms"];
+    table::head(2, ["round", "server", cpu, rate, "server busy", clients, "memory of one, KiB", "others' CPUs"]);
+    let mut ratios = Vec::new();
+    for round in 1..=rounds {
+        let measure = |kind: Kind| -> Result<Span> {
+            let span = measure(network, kind, suite, count)?;
+            row(round, kind, &span, count);
+            Ok(span)
+        };
+        let (ours, control) = (measure(Kind::Towline)?, measure(Kind::Charon)?);
+        ratios.push([
+            ours.server.as_secs_f64() / control.server.as_secs_f64(),
+            control.real.as_secs_f64() / ours.real.as_secs_f64(),
+            ours.memory as f64 / control.memory as f64,
+        ]);
     }
+    let [cpu, rate, memory] = [0, 1, 2].map(|index| median(ratios.iter().map(|ratio| ratio[index])));
+    println!("\nTowline ÷ charon, median of the rounds: CPU {cpu:.2}, rate {rate:.2}, memory {memory:.2}");
     Ok(())
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1_000.0
+fn row(round: u32, kind: Kind, span: &Span, count: u32) {
+    let (each, real, server) = (f64::from(count), span.real.as_secs_f64(), span.server.as_secs_f64());
+    table::row([
+        round.to_string(),
+        kind.name().to_owned(),
+        format!("{:.2}", server * 1_000.0 / each),
+        format!("{:.0}", each / real),
+        format!("{:.0} %", server / real * 100.0),
+        format!("{:.2}", span.clients.as_secs_f64() * 1_000.0 / each),
+        format!("{:.1}", span.memory as f64 / each),
+        format!("{:.2}", span.others),
+    ]);
 }
 
-/// The CPU of one set-up.
-fn ours(count: u32, phase1: &str, phase2: &str) -> Result<Duration> {
-    let now = Instant::now();
-    let mut host = Host::new(now, 1, 1, 1, |json| {
-        json["ike"] = serde_json::json!({"proposals": [phase1]});
-        json["esp"] = serde_json::json!({"proposals": [phase2]});
-    })?;
-    for client in 0..count {
-        establish(&mut host, now, client, phase1, phase2)?;
-    }
-    Ok(host.cpu / count)
-}
-
-fn establish(host: &mut Host, now: Instant, client: u32, phase1: &str, phase2: &str) -> Result<()> {
-    let credentials = Credentials::pre_shared_key(Zeroizing::new(PSK.to_vec()));
-    let config = ike::Config {
-        proposals: vec![phase1.parse()?],
-        esp_proposals: vec![phase2.parse()?],
-        ..ike::Config::new(IpAddr::from([192, 168, 0, 2]), SERVER, credentials)
-    };
-    let mut ike = Ike::new(config, StdRng::seed_from_u64(client.into()));
-    ike.connect(now);
-    let mut up = false;
-    loop {
-        let mut datagrams = Vec::new();
-        while let Some(transmit) = ike.poll_transmit() {
-            let Transmit::Message { port, mut message } = transmit else { continue };
-            if port == Port::NatT {
-                message.splice(..0, NON_ESP_MARKER);
-            }
-            datagrams.push(Datagram { client, port, octets: message });
-        }
-        while let Some(event) = ike.poll_event() {
-            up |= matches!(event, Event::InstallOutbound(_));
-        }
-        if datagrams.is_empty() {
-            break;
-        }
-        for Datagram { port, octets, .. } in host.deliver(now, datagrams)? {
-            let message = if port == Port::NatT { octets.strip_prefix(&NON_ESP_MARKER) } else { Some(&octets[..]) };
-            if let Some(message) = message {
-                ike.handle_message(now, port, message);
-            }
-        }
-    }
-    ensure!(up, "client {client} has no SAs with {phase1} / {phase2}");
-    Ok(())
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -375,48 +375,6 @@ impl Drop for Guest {
 
 /// The library that user-mode Linux needs on processors with AMX.
 fn xstate() -> Result<Option<PathBuf>> {
-    if !fs::read_to_string("/proc/cpuinfo")?.contains("amx_tile") {
-        return Ok(None);
-    }
-    let library = tool::folder().join("xstate.so");
-    let source = tool::workspace().join("tests/peers/xstate.c");
-    compile(&library, &source)?;
-    Ok(Some(library))
-}
-
-/// Compiles `source` to the shared library `library` unless that is done. Guests boot at the same time, and none may load a
-/// library that is half written.
-fn compile(library: &Path, source: &Path) -> Result<()> {
-    let _lock = tool::lock("compile")?;
-    if !tool::is_newer(library, source) {
-        let unfinished = library.with_extension("unfinished");
-        run(Command::new("gcc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&unfinished).arg(source))?;
-        fs::rename(unfinished, library)?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::*;
-
-    #[test]
-    fn guests_that_boot_at_the_same_time_all_find_the_library_whole() {
-        let folder = std::env::temp_dir().join(format!("towline-compile-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let (library, source) = (folder.join("answer.so"), folder.join("answer.c"));
-        fs::write(&source, "int answer(void) { return 42; }\n").unwrap();
-        let sizes: Vec<u64> = thread::scope(|scope| {
-            let compile = || {
-                compile(&library, &source).unwrap();
-                fs::metadata(&library).unwrap().len()
-            };
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(compile)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        assert!(sizes[0] > 0 && sizes.iter().all(|size| *size == sizes[0]), "{sizes:?}");
-        fs::remove_dir_all(folder).unwrap();
-    }
+    let needed = fs::read_to_string("/proc/cpuinfo")?.contains("amx_tile");
+    needed.then(|| tool::preload("xstate")).transpose()
 }

@@ -34,7 +34,7 @@ fn pppd_with_a_certificate_comes_in_by_eap_tls_and_with_a_foreign_an_expired_or_
         config["ppp"] = json!({"auth": ["Eap"]});
     });
     let like = Lns { certificate: Some(alice.clone()), auth: PppAuth::Eap, ..Lns::default() };
-    let lac = Lac { eap_tls: Some(alice.clone()), ..Lac::new(SERVER, like) };
+    let lac = Lac { eap_tls: Some(alice), ..Lac::new(SERVER, like) };
     let client = world.client_at(Side::Wan, "192.0.2.20", &lac);
     for newest in ["1.2", "1.3"] {
         client.exec(&format!("echo max-tls-version {newest} >> /etc/ppp/options.l2tp")).unwrap();
