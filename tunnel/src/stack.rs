@@ -191,7 +191,7 @@ impl Tunnel {
                 self.progress(Layer::Peer, Reason::Negotiating, &format!("Asking {}.", path.remote));
                 self.report.peer_endpoint = Some(path.remote);
                 let peer = self.peer();
-                let rung = self.ladder.rung(&peer, &self.config);
+                let rung = self.ladder.rung_and_hope(&peer, &self.config);
                 let call = u32::try_from(self.counters.dials).unwrap_or(u32::MAX);
                 let mut connection =
                     Connection::new(&self.config, rung, path, self.export_keys, call, &mut self.rng, now);

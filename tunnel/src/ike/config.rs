@@ -8,6 +8,7 @@ use super::authentication::Credentials;
 use super::nat::{Endpoint, NatPayloads, NatTraversal};
 use super::payload::Identity;
 use super::relation::SpiSpace;
+use super::retransmission::GIVE_UP;
 use crate::buffer::Port;
 use crate::suite::{EspProposal, IkeProposal, Security};
 
@@ -50,6 +51,9 @@ pub struct Config {
     pub dpd: Dpd,
     /// Whether this end traverses NATs, and with it how ESP travels.
     pub nat_traversal: NatTraversal,
+    /// How long the first message of phase 1 waits for an answer: less where something else can be offered to a peer that does
+    /// not answer what it does not like.
+    pub patience: Duration,
     /// How an initiator writes its payloads of NAT traversal.
     pub nat_payloads: NatPayloads,
     /// The pause after which a NAT is reminded of the mapping; zero switches it off.
@@ -91,6 +95,7 @@ impl Config {
             remote_id: None,
             dpd: Dpd { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) },
             nat_traversal: NatTraversal::default(),
+            patience: GIVE_UP,
             nat_payloads: NatPayloads::default(),
             keepalive: Duration::from_secs(20),
             local,

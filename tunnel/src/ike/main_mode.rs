@@ -281,7 +281,8 @@ impl MainMode {
         };
         Abilities::announce(&mut chain, config.nat_traversal, config.nat_payloads, xauth.is_some());
         let message = Header::new(cookies, exchange, 0).write_plain(&chain);
-        let retransmission = Some(Retransmission::new(now, port, message.clone(), context.rng));
+        let retransmission = Retransmission::new(now, port, message.clone(), context.rng);
+        let retransmission = Some(retransmission.with_patience(config.patience));
         let begun = Self {
             id,
             cookies,

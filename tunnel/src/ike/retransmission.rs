@@ -13,7 +13,7 @@ const FIRST: Duration = Duration::from_secs(1);
 /// A peer that is back after an outage is noticed within this time.
 const LONGEST: Duration = Duration::from_secs(8);
 /// The message was sent at 0, 1, 3, 7, 15 and 23 s when nobody hopes for an answer any more.
-const GIVE_UP: Duration = Duration::from_secs(31);
+pub(super) const GIVE_UP: Duration = Duration::from_secs(31);
 /// The share by which a pause may be longer, so that many clients of one gateway do not speak at the same time.
 const JITTER: f64 = 0.1;
 
@@ -29,13 +29,19 @@ pub(super) struct Retransmission {
     port: Port,
     begun: Instant,
     wait: Duration,
+    patience: Duration,
     due: Instant,
 }
 
 impl Retransmission {
     /// For a message that is sent at `now`.
     pub(super) fn new(now: Instant, port: Port, message: Vec<u8>, rng: &mut StdRng) -> Self {
-        Self { message, port, begun: now, wait: FIRST, due: now + jittered(FIRST, rng) }
+        Self { message, port, begun: now, wait: FIRST, patience: GIVE_UP, due: now + jittered(FIRST, rng) }
+    }
+
+    /// Gives up after `patience`.
+    pub(super) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// When [`Self::again`] is due.
@@ -50,7 +56,7 @@ impl Retransmission {
 
     /// The message once more, or none when it is time to give up.
     pub(super) fn again(&mut self, now: Instant, rng: &mut StdRng) -> Option<Transmit> {
-        if now.saturating_duration_since(self.begun) >= GIVE_UP {
+        if now.saturating_duration_since(self.begun) >= self.patience {
             return None;
         }
         self.wait = (self.wait * 2).min(LONGEST);

@@ -399,6 +399,8 @@ mod tests {
     #[test]
     fn both_sockets_speak_to_the_well_known_ports_and_from_them_unless_fresh_ones_are_asked_for() {
         in_namespace(async || {
+            let netlink = Netlink::open().unwrap();
+            add_address(&netlink, "lo", "127.0.0.9".parse().unwrap()).await;
             for fresh in [false, true] {
                 let sockets = Sockets::open([127, 0, 0, 1].into(), fresh).unwrap();
                 for (port, number) in [(Port::Ike, 500), (Port::NatT, 4500)] {

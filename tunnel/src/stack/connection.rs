@@ -127,10 +127,10 @@ enum State {
 }
 
 impl Connection {
-    /// Nothing happens before [`Connection::start`].
+    /// Nothing happens before [`Connection::start`]. `hopes` says that a peer which does not answer may like the next rung better.
     pub(super) fn new(
         config: &Config,
-        rung: &Rung,
+        (rung, hopes): (&Rung, bool),
         path: Path,
         export_keys: bool,
         call_serial_number: u32,
@@ -142,7 +142,7 @@ impl Connection {
             .map(|seconds| Duration::from_secs(seconds.into()));
         let second_offer = SecondOffer { proposals: rung.esp_proposals(config), pfs: rung.pfs.is_none() };
         Self {
-            ike: ike::Ike::new(settings::ike(config, rung, &path, export_keys), rng()),
+            ike: ike::Ike::new(settings::ike(config, (rung, hopes), &path, export_keys), rng()),
             datapath: Datapath::new(settings::esp_lifetime(config), rng()),
             lac: l2tp::Lac::new(settings::l2tp(config, &path, call_serial_number), rng()),
             ppp: Ppp::new(settings::ppp(config, &path), rng()),

@@ -2,7 +2,7 @@
 //!
 //! A refusal that another rung may help against is followed by that rung at once, and everything else by a wait
 //! ([`super::recovery`]). What worked is where the next attempt begins, until the peer refuses it: then all begins again with the
-//! strongest. The memory is that of the process.
+//! strongest. A peer that never answered is offered what is older a few seconds later. The memory is that of the process.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,9 @@ impl Place {
 
     /// The rung that may help after a failure.
     fn next(&mut self, config: &Config, failure: &Failure) -> Option<(Facet, Rung)> {
-        if failure.facets.is_empty() || self.causes.len().saturating_add(1) >= MAX_RUNGS {
+        // Silence says nothing of a peer that has answered before.
+        let is_away = failure.reason == Reason::PeerSilent && self.worked.is_some();
+        if is_away || failure.facets.is_empty() || self.causes.len().saturating_add(1) >= MAX_RUNGS {
             return None;
         }
         let first = Rung::first(config).with_ports(self.now.fresh_ports);
@@ -112,6 +114,14 @@ impl Ladder {
     /// The rung that `peer` is dialled by.
     pub(super) fn rung(&mut self, peer: &str, config: &Config) -> &Rung {
         &self.place(peer, config).now
+    }
+
+    /// The same, and whether one that does not answer may like the next rung better: some gateways are silent where they have
+    /// nothing of an offer. One that has answered before is away.
+    pub(super) fn rung_and_hope(&mut self, peer: &str, config: &Config) -> (&Rung, bool) {
+        let place = self.place(peer, config);
+        let hopes = place.worked.is_none() && place.now.next(config, &[Facet::Level]).is_some();
+        (&place.now, hopes)
     }
 
     /// Whether the attempt under way goes on with the climb of the one before.
@@ -267,7 +277,7 @@ mod tests {
         let mut seen = Vec::new();
         for _ in 0..3 {
             seen.push(fresh(&mut ladder));
-            climbed(&mut ladder, &config, silent());
+            while climbed(&mut ladder, &config, silent()).is_some() {}
         }
         assert_eq!(seen, [false, true, false]);
         // A climb goes on with the ports that it began with.

@@ -47,11 +47,14 @@ impl Facet {
         }
     }
 
-    /// What may help after the peer failed so, the likeliest first. A silent peer may be away, and one that does not know us by our
-    /// key is not asked for anything else.
+    /// What may help after the peer failed so, the likeliest first. One that does not know us by our key is not asked for anything
+    /// else.
     pub(super) fn after(error: &ike::Error) -> &'static [Self] {
         match error {
             ike::Error::NoProposalChosen { phase: 1, .. } => &[Self::Level],
+            // Some gateways are silent where they have nothing of an offer.
+            ike::Error::NoResponse { exchange: ExchangeType::QUICK_MODE, .. } => &[Self::EspLevel],
+            ike::Error::NoResponse { message: 1, .. } => &[Self::Level],
             // PFS was tried before: it needs no other phase 1.
             ike::Error::NoProposalChosen { .. } => &[Self::EspLevel, Self::NatPayloads],
             ike::Error::IdentityRefused { .. } => &[Self::Identity],
@@ -366,10 +369,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn each_refusal_has_its_remedy_and_silence_has_none() {
+    fn each_refusal_has_its_remedy_and_silence_about_an_offer_is_one() {
         let rejected =
             |notification| ike::Error::Rejected { exchange: ExchangeType::IDENTITY_PROTECTION, notification };
         let silent = |message| ike::Error::NoResponse { exchange: ExchangeType::IDENTITY_PROTECTION, message };
+        let unanswered = ike::Error::NoResponse { exchange: ExchangeType::QUICK_MODE, message: 1 };
         let none = |phase| ike::Error::NoProposalChosen { phase, notification: None };
         let refused = ike::Error::IdentityRefused { notification: NotifyType::INVALID_ID_INFORMATION };
         for (error, facets) in [
@@ -379,7 +383,8 @@ pub(super) mod tests {
             (silent(3), &[Facet::NatPayloads]),
             (rejected(NotifyType::INVALID_PAYLOAD_TYPE), &[Facet::NatPayloads]),
             (rejected(NotifyType::INVALID_COOKIE), &[]),
-            (silent(1), &[]),
+            (silent(1), &[Facet::Level]),
+            (unanswered, &[Facet::EspLevel]),
             (ike::Error::AuthenticationFailed { notification: None }, &[]),
             (ike::Error::NoNatTraversal, &[]),
         ] {

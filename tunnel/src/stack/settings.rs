@@ -22,13 +22,21 @@ const MAX_TUNNELS: usize = 4;
 /// The most calls of one peer of a server; clients have one.
 const MAX_CALLS: usize = 16;
 
+/// How long a peer may be silent about what it is offered first where something older can be offered: the message was sent three
+/// times, as some gateways do not answer an offer that they have nothing of.
+const HOPE: Duration = Duration::from_secs(6);
+
 /// Phase 1 and 2. The stack judges by itself whether the peer lives: IKE's own dead peer detection is off.
-pub(super) fn ike(config: &Config, rung: &Rung, path: &Path, export_keys: bool) -> ike::Config {
+///
+/// `hopes` says that a peer which does not answer may like the next rung better.
+pub(super) fn ike(config: &Config, (rung, hopes): (&Rung, bool), path: &Path, export_keys: bool) -> ike::Config {
     let mut esp_proposals = rung.esp_proposals(config);
     if rung.pfs.is_some() {
         esp_proposals.iter_mut().for_each(|proposal| proposal.group = rung.pfs);
     }
+    let base = ike::Config::new(path.local, path.remote, Arc::clone(&path.credentials.ike));
     ike::Config {
+        patience: if hopes { HOPE } else { base.patience },
         proposals: rung.ike_proposals(config),
         lifetime: Duration::from_secs(config.ike.lifetime_seconds.into()),
         esp_proposals,
@@ -51,7 +59,7 @@ pub(super) fn ike(config: &Config, rung: &Rung, path: &Path, export_keys: bool) 
         initial_contact: config.ike.initial_contact,
         aggressive: config.ike.exchange == Exchange::Aggressive,
         export_keys,
-        ..ike::Config::new(path.local, path.remote, Arc::clone(&path.credentials.ike))
+        ..base
     }
 }
 

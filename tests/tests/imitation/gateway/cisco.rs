@@ -127,7 +127,11 @@ fn an_asa_with_vendor_ids_of_its_own_is_spoken_to() {
 
 #[test]
 fn the_policy_with_the_lowest_number_counts_though_the_client_prefers_another() {
-    let world = World::up(&ios(), Place::Client);
+    let config = |json: &mut serde_json::Value| {
+        json["ike"]["proposals"] = serde_json::json!(["aes256-sha1-modp2048", "3des-sha1-modp1024"]);
+    };
+    let mut world = World::dial(&ios(), &Setting { config, ..Setting::default() });
+    world.assert_up();
     let negotiated = world.client.report().negotiated.clone().unwrap();
     assert_eq!(negotiated.ike.to_string(), "3des-sha1-modp1024");
     assert_eq!(negotiated.esp.unwrap().to_string(), "aes128-sha1");

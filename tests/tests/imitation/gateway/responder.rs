@@ -127,7 +127,8 @@ impl Responder {
         let ids = every(rest, VENDOR_ID);
         let nat = if self.policy.nat == NatFlavour::Draft { "draft-ietf-ipsec-nat-t-ike-02\n" } else { "RFC 3947" };
         if !ids.contains(&vendor_id(nat).as_slice()) {
-            return Err(format!("NAT traversal by {nat} is not announced"));
+            // What else the client tries after a refusal may be without it, and the device has no use for that.
+            return self.refuse();
         }
         let offers = proposals(offered).ok_or("malformed SA in message 1")?;
         let [Proposal { protocol: 1, transforms, .. }] = offers.as_slice() else {

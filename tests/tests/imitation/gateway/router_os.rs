@@ -117,7 +117,8 @@ fn a_router_os_that_insists_on_a_fresh_exchange_gets_one_in_the_group_of_phase_1
 fn a_router_os_that_insists_on_another_group_than_that_of_phase_1_is_a_case_for_the_configuration() {
     let mut gateway = router_os();
     gateway.ike.pfs = Pfs::Demands(Group::Modp1024);
-    let world = World::dial(&gateway, &Setting::default());
+    let mut world = World::dial(&gateway, &Setting::default());
+    world.run(Duration::from_secs(120));
     let reported = world.has_reported(Layer::Ipsec, Reason::QuickModeRejected, "with a group if it asks for PFS");
     assert!(reported && world.link.is_none(), "{}", world.story());
     let config = |json: &mut serde_json::Value| json["esp"]["proposals"] = serde_json::json!(["aes128-sha1-modp1024"]);

@@ -110,7 +110,13 @@ impl World {
             tunnel_secret: setting.tunnel_secret,
         };
         world.settle();
-        world.run(Duration::from_secs(5));
+        // A gateway that is silent about the first offers is made others.
+        for _ in 0..6 {
+            world.run(Duration::from_secs(5));
+            if world.link.is_some() {
+                break;
+            }
+        }
         world
     }
 

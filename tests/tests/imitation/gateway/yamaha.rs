@@ -111,7 +111,8 @@ fn an_rtx_that_asks_for_a_proof_that_the_client_may_not_give_is_named() {
 #[test]
 fn an_rtx_that_refuses_a_fresh_exchange_is_named_where_the_configuration_insists_on_one() {
     let config = |json: &mut serde_json::Value| json["esp"]["proposals"] = serde_json::json!(["aes128-sha1-modp1024"]);
-    let world = World::dial(&rtx(), &Setting { config, ..Setting::default() });
+    let mut world = World::dial(&rtx(), &Setting { config, ..Setting::default() });
+    world.run(Duration::from_secs(120));
     let reported = world.has_reported(Layer::Ipsec, Reason::QuickModeRejected, "esp.proposals");
     assert!(reported && world.link.is_none(), "{}", world.story());
 }

@@ -316,7 +316,7 @@ mod tests {
         let (exchanged, keys, message_2) = answer(&message_1, KEY);
         ike.handle_message(now, Port::Ike, &message_2);
         let messages = sent(&mut ike);
-        assert_eq!((messages.len(), ike.is_established()), (1, false), "message 3 alone");
+        assert_eq!((messages.len(), ike.is_established()), (2, false), "message 3 and INITIAL-CONTACT");
         let mut question = Chain::new();
         // REQUEST, identifier 7, USER-NAME and USER-PASSWORD.
         question.push(PayloadType::ATTRIBUTES, &hex_literal::hex!("01000007 40890000 408a0000"));

@@ -148,8 +148,7 @@ fn an_encrypted_refusal_in_the_middle_of_main_mode_is_read() {
     let refusal = sa.keys.informational(sa.cookies, before, 77, PayloadType::N, &body);
     link.peers[CLIENT].ike.handle_message(link.now, Port::NatT, &refusal);
     link.run(seconds(3));
-    let expected = Error::Rejected { exchange: ExchangeType::IDENTITY_PROTECTION, notification };
-    assert_eq!(link.peers[CLIENT].failure().unwrap().1, &expected);
+    assert_eq!(link.peers[CLIENT].failure().unwrap().1, &Error::IdentityRefused { notification });
 }
 
 #[test]
