@@ -139,6 +139,13 @@ impl Town {
     }
 
     fn dial_with(&mut self, user: &'static str, password: &'static str, psk: &'static [u8]) -> usize {
+        let number = self.begin((user, password), psk);
+        self.run(Duration::from_secs(10));
+        number
+    }
+
+    /// A client that has sent nothing yet.
+    fn begin(&mut self, (user, password): (&'static str, &'static str), psk: &'static [u8]) -> usize {
         let number = u8::try_from(self.clients.len()).unwrap();
         let mut text = serde_json::json!({
             "peers": [{"address": self.outside.server}],
@@ -160,7 +167,6 @@ impl Town {
         let (nat, received) = (self.outside.nat, Vec::new());
         self.clients.push(Client { tunnel, password, user, psk, nat, ports, address: None, received });
         self.clients.last_mut().unwrap().tunnel.start();
-        self.run(Duration::from_secs(10));
         usize::from(number)
     }
 
@@ -465,6 +471,21 @@ fn a_change_of_the_configuration_leaves_the_end_of_a_user_where_it_was() {
     town.run(Duration::from_secs(15));
     assert!(town.ended().contains(&EndCause::Total));
     assert_eq!((town.sessions(), town.refused()), (0, vec![Cause::Expired]), "and nobody gets in again");
+}
+
+#[test]
+fn two_clients_that_a_nat_shows_at_one_port_for_ike_are_told_apart_by_their_cookies() {
+    let mut town = Town::new();
+    let clients = [("alice", "alice's password"), ("bob", "bob's password")].map(|user| town.begin(user, PSK));
+    // What goes to port 500 of the NAT reaches both, and all of it in the same moment.
+    clients.iter().for_each(|client| town.clients[*client].ports[0] = 500);
+    town.run(Duration::from_secs(10));
+    let addresses = clients.map(|client| town.address(client));
+    assert_eq!((town.sessions(), town.server.peers()), (2, (0, 2)));
+    for (client, address) in clients.into_iter().zip(addresses) {
+        town.arrive(&packet(SERVICE, address, 100));
+        assert_eq!(town.clients[client].received.len(), 1);
+    }
 }
 
 #[test]
