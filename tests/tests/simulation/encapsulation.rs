@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use towline_tunnel::buffer::Port;
 use towline_tunnel::ike::NatTraversal;
 use towline_tunnel::report::{Encapsulation, Layer, Nat, Reason, State};
 
@@ -49,6 +50,23 @@ fn a_gateway_that_is_not_offered_nat_traversal_gets_protocol_50_and_one_that_is_
         let seen = world.gateway().seen.esp;
         assert!(seen[esp] > 0 && seen[1 - esp] == 0, "{seen:?}");
     }
+}
+
+#[test]
+fn a_path_that_swallows_port_4500_gets_protocol_50_where_that_is_allowed() {
+    let gateway_nat_traversal = NatTraversal::Offered;
+    let mut world = World::new(&Setting { config: AUTO, gateway_nat_traversal, ..Setting::default() });
+    world.network.blocked = |datagram| datagram.carrier.port() == Some(Port::NatT);
+    assert!(world.run(Duration::from_secs(60), |world| world.client.report().is_ready()));
+    let negotiated = world.negotiated();
+    assert_eq!(negotiated.encapsulation, Some(Encapsulation::None));
+    let rung = negotiated.rung.clone().unwrap();
+    assert!(rung.ends_with("ESP as IP protocol 50"), "{rung}");
+    assert_eq!((world.client.counters().climbs["encapsulation"], world.client.counters().dials), (1, 2));
+    assert!(world.exchange());
+    let mut world = World::new(&Setting { gateway_nat_traversal, ..Setting::default() });
+    world.network.blocked = |datagram| datagram.carrier.port() == Some(Port::NatT);
+    assert!(world.run(Duration::from_secs(120), |world| world.reason(Layer::Ike).0 == State::Down), "UDP is wanted");
 }
 
 #[test]

@@ -15,7 +15,7 @@ const LEVELS: [Security; 3] = [Security::Strong, Security::Compatible, Security:
 const KINDS: [IdentityKind; 3] = [IdentityKind::Fqdn, IdentityKind::UserFqdn, IdentityKind::KeyId];
 
 /// The most rungs that are tried one after the other: the one that is remembered, the first, and the rest of each facet.
-pub(super) const MAX_RUNGS: usize = 2 + 2 * (LEVELS.len() - 1) + KINDS.len() + (NatPayloads::ALL.len() - 1);
+pub(super) const MAX_RUNGS: usize = 2 + 2 * (LEVELS.len() - 1) + KINDS.len() + (NatPayloads::ALL.len() - 1) + 1;
 
 /// In what a rung differs from the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +30,8 @@ pub(super) enum Facet {
     Identity,
     /// Other payloads of NAT traversal.
     NatPayloads,
+    /// ESP without UDP, and so without port 4500.
+    Encapsulation,
     /// Back to the first rung: the one that worked before does so no more.
     Memory,
 }
@@ -43,6 +45,7 @@ impl Facet {
             Self::Pfs => "pfs",
             Self::Identity => "identity",
             Self::NatPayloads => "nat_payloads",
+            Self::Encapsulation => "encapsulation",
             Self::Memory => "memory",
         }
     }
@@ -61,6 +64,8 @@ impl Facet {
             // Message 3 is the first with NAT-D, and Quick Mode the first with NAT-OA and the number of the encapsulation.
             ike::Error::NoResponse { exchange: ExchangeType::IDENTITY_PROTECTION, message: 3 }
             | ike::Error::NotOffered { phase: 2, .. } => &[Self::NatPayloads],
+            // Message 5 is the first on port 4500, which a filter may swallow; a wrong key looks the same.
+            ike::Error::AuthenticationFailed { notification: None } => &[Self::Encapsulation],
             ike::Error::Rejected { notification, .. } if complains_about_payloads(*notification) => {
                 &[Self::NatPayloads]
             }
@@ -87,6 +92,8 @@ pub(super) struct Rung {
     /// Who we say that we are; our own address, or the subject of our certificate, if nothing is said.
     pub(super) identity: Option<config::Identity>,
     pub(super) nat_payloads: NatPayloads,
+    /// Whether NAT traversal is left out, so that ESP travels as an IP protocol.
+    pub(super) unencapsulated: bool,
     /// Whether ports 500 and 4500 must not be used as source ports.
     pub(super) fresh_ports: bool,
 }
@@ -100,6 +107,7 @@ impl Rung {
             pfs: None,
             identity: config.ike.local_id.clone(),
             nat_payloads: NatPayloads::default(),
+            unencapsulated: config.esp.encapsulation == Encapsulation::None,
             fresh_ports: false,
         }
     }
@@ -122,10 +130,14 @@ impl Rung {
                 }),
                 Facet::Identity => self.next_identity(config),
                 // Without NAT traversal there are none.
-                Facet::NatPayloads if config.esp.encapsulation == Encapsulation::None => None,
+                Facet::NatPayloads if self.unencapsulated => None,
                 Facet::NatPayloads => {
                     let next = after(&NatPayloads::ALL, &self.nat_payloads)?;
                     Some(Self { nat_payloads: *next, ..self.clone() })
+                }
+                Facet::Encapsulation => {
+                    let may = config.esp.encapsulation == Encapsulation::Auto && !self.unencapsulated;
+                    may.then(|| Self { unencapsulated: true, ..self.clone() })
                 }
                 Facet::Pfs | Facet::Memory => None,
             };
@@ -185,8 +197,9 @@ impl Rung {
         let identity =
             (self.identity != first.identity).then(|| format!("identity as {}", form(self.identity.as_ref())));
         let nat = (self.nat_payloads != first.nat_payloads).then(|| payloads(self.nat_payloads).to_owned());
+        let bare = (self.unencapsulated != first.unencapsulated).then(|| BARE.to_owned());
         let ports = self.fresh_ports.then(|| "fresh source ports".to_owned());
-        let more = [pfs, identity, nat, ports].into_iter().flatten();
+        let more = [pfs, identity, nat, bare, ports].into_iter().flatten();
         std::iter::once(offer).chain(more).collect::<Vec<_>>().join(", ")
     }
 
@@ -197,6 +210,7 @@ impl Rung {
             Facet::EspLevel => Some(format!("{:?} proposals for ESP", self.esp_level)),
             Facet::Identity => Some(format!("identity as {}", form(self.identity.as_ref()))),
             Facet::NatPayloads => Some(payloads(self.nat_payloads).to_owned()),
+            Facet::Encapsulation => Some(BARE.to_owned()),
             Facet::Pfs | Facet::Memory => None,
         }
     }
@@ -239,6 +253,9 @@ fn fits(kind: IdentityKind, own: &config::Identity) -> bool {
         IdentityKind::KeyId => true,
     }
 }
+
+/// What an unencapsulated rung is called.
+const BARE: &str = "ESP as IP protocol 50";
 
 fn form(identity: Option<&config::Identity>) -> String {
     identity.map_or_else(|| "own Address".to_owned(), |identity| format!("{:?}", identity.kind))
@@ -385,7 +402,7 @@ pub(super) mod tests {
             (rejected(NotifyType::INVALID_COOKIE), &[]),
             (silent(1), &[Facet::Level]),
             (unanswered, &[Facet::EspLevel]),
-            (ike::Error::AuthenticationFailed { notification: None }, &[]),
+            (ike::Error::AuthenticationFailed { notification: None }, &[Facet::Encapsulation]),
             (ike::Error::NoNatTraversal, &[]),
         ] {
             assert_eq!(Facet::after(&error), facets, "{error}");

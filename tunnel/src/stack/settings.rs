@@ -50,9 +50,9 @@ pub(super) fn ike(config: &Config, (rung, hopes): (&Rung, bool), path: &Path, ex
         local_port_ike: path.local_ike_port,
         local_port_nat_t: path.local_nat_t_port,
         nat_traversal: match config.esp.encapsulation {
-            Encapsulation::Udp => ike::NatTraversal::Required,
+            _ if rung.unencapsulated => ike::NatTraversal::Off,
+            Encapsulation::Udp | Encapsulation::None => ike::NatTraversal::Required,
             Encapsulation::Auto => ike::NatTraversal::Offered,
-            Encapsulation::None => ike::NatTraversal::Off,
         },
         nat_payloads: rung.nat_payloads,
         keepalive: KEEPALIVE_INTERVAL,

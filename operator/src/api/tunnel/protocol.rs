@@ -118,9 +118,9 @@ pub struct Esp {
     #[schemars(schema_with = "schema::esp_proposals")]
     pub proposals: Vec<String>,
     /// How ESP travels. Udp: in UDP, which NATs and cloud gateways let pass; a gateway without NAT traversal is refused.
-    /// Auto: in UDP if the gateway supports NAT traversal, else as IP protocol 50. None: as IP protocol 50; NAT traversal is
-    /// not offered. Auto and None give the pod the capability NET_RAW as well; without UDP no NAT may be on the way. Mode
-    /// Client only.
+    /// Auto: in UDP if the gateway supports NAT traversal and answers at port 4500, else as IP protocol 50. None: as IP
+    /// protocol 50; NAT traversal is not offered. Auto and None give the pod the capability NET_RAW as well; without UDP no
+    /// NAT may be on the way. Mode Client only.
     #[serde(default)]
     #[schemars(schema_with = "schema::encapsulation")]
     pub encapsulation: Encapsulation,
