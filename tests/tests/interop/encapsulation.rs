@@ -1,7 +1,8 @@
 //! ESP without UDP: what a gateway gets that hears nothing of NAT traversal (RFC 2407 section 4.5).
 
-use serde_json::json;
+use serde_json::{Value, json};
 use towline_tests::peer::Lns;
+use towline_tests::process::run;
 use towline_tests::site::{Capture, Side, tshark};
 use towline_tests::tunnel::{Pings, Tunnel, config, fetch_page};
 use towline_tunnel::report::{Encapsulation, Layer, Nat, Reason};
@@ -37,10 +38,19 @@ fn a_gateway_that_hears_nothing_of_nat_traversal_gets_esp_as_protocol_50_and_rek
 }
 
 #[test]
-fn a_gateway_with_nat_traversal_gets_esp_in_udp_even_where_it_could_go_without() {
+fn a_gateway_with_nat_traversal_gets_esp_in_udp_unless_port_4500_is_closed() {
+    let auto = |config: &mut Value| config["esp"] = json!({"encapsulation": "Auto"});
     let world = World::new(Lns::default(), Side::Wan);
-    let (_tunnel, report) = world.connect(|config| config["esp"] = json!({"encapsulation": "Auto"}));
+    let (tunnel, report) = world.connect(auto);
     assert_eq!(report.negotiated.unwrap().encapsulation, Some(Encapsulation::Udp));
+    tunnel.stop().unwrap();
+
+    let rules = "table ip closed { chain in { type filter hook input priority 0; udp sport 4500 drop; }; }";
+    run(world.host.exec("nft").arg(rules)).unwrap();
+    let (_tunnel, report) = world.connect(auto);
+    let negotiated = report.negotiated.unwrap();
+    assert_eq!(negotiated.encapsulation, Some(Encapsulation::None));
+    assert!(negotiated.rung.unwrap().ends_with("ESP as IP protocol 50"));
 }
 
 #[test]
@@ -56,7 +66,7 @@ fn the_largest_packets_of_esp_without_udp_are_the_longest_that_the_path_takes() 
     assert!(mtu <= 1_418, "{mtu}");
     let length = (mtu - 28).to_string();
     let ping = ["-c3", "-i", "0.2", "-W5", "-M", "do", "-s", &length, towline_tests::peer::INNER];
-    towline_tests::process::run(world.host.exec("ping").args(ping)).unwrap();
+    run(world.host.exec("ping").args(ping)).unwrap();
     tunnel.stop().unwrap();
     let capture = capture.stop().unwrap();
     let lengths = tshark(&capture, &["-Y", "ip.proto == 50", "-T", "fields", "-e", "ip.len"]).unwrap();

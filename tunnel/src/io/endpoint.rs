@@ -73,7 +73,7 @@ pub(super) fn prepare(domain: Domain) -> io::Result<RawSocket> {
 /// What the system says: `EPERM` without `CAP_NET_RAW`.
 pub(super) fn prepare_esp(domain: Domain) -> io::Result<RawSocket> {
     //= rfc4303 2 "The (outer) protocol header (IPv4, IPv6, or Extension) that immediately precedes the ESP header SHALL contain the value 50 in its Protocol (IPv4) or Next Header (IPv6, Extension) field (see IANA web page at http://www.iana.org/assignments/protocol-numbers)."
-    //= test: a_gateway_that_hears_nothing_of_nat_traversal_gets_esp_as_protocol_50_and_rekeys_lose_no_packet, a_gateway_with_nat_traversal_gets_esp_in_udp_even_where_it_could_go_without
+    //= test: a_gateway_that_hears_nothing_of_nat_traversal_gets_esp_as_protocol_50_and_rekeys_lose_no_packet, a_gateway_with_nat_traversal_gets_esp_in_udp_unless_port_4500_is_closed
     open(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_ESP)))
 }
 
