@@ -14,10 +14,14 @@ use super::entity::{Entity, title};
 use super::trust::Trust;
 use super::{Certificate, Clock, MAX_CHAIN};
 use crate::crypto::signature::SigningKey;
+use crate::ike::message::MAX_MESSAGE;
 use crate::ike::payload::Identity;
 
 /// The most authorities that are read.
 const MAX_AUTHORITIES: usize = 64;
+
+/// The most octets of our certificates: what else a message has with them fits behind.
+const MAX_CHAIN_OCTETS: usize = MAX_MESSAGE / 4 * 3;
 
 /// The most revocation lists that are read.
 const MAX_REVOCATIONS: usize = 64;
@@ -77,6 +81,14 @@ impl Certificate {
             return Err(unusable(
                 File::Chain,
                 format!("holds more than {MAX_CHAIN} certificates: leave the others out."),
+            ));
+        }
+        if chain.iter().map(Vec::len).sum::<usize>() > MAX_CHAIN_OCTETS {
+            return Err(unusable(
+                File::Chain,
+                format!(
+                    "has more than {MAX_CHAIN_OCTETS} octets of certificates, which no message takes: use smaller ones."
+                ),
             ));
         }
         let key = key(pem.key)?;

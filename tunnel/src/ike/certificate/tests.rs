@@ -426,6 +426,23 @@ fn files_that_cannot_be_used_are_named_with_a_remedy_and_without_their_content()
 }
 
 #[test]
+fn certificates_that_no_message_takes_are_refused() {
+    let root = Authority::new("root");
+    let read = |octets| {
+        let mut large = params("own", &[]);
+        let content = vec![5; octets];
+        large.custom_extensions.push(CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], content));
+        let own = root.issue(&P256, &large);
+        read(&own.chain, &own.key, &root.pem(), None).map(drop)
+    };
+    read(11_000).unwrap();
+    for octets in [12_288, 70_000] {
+        let unusable = read(octets).unwrap_err();
+        assert!(unusable.file == File::Chain && unusable.problem.contains("12288 octets"), "{}", unusable.problem);
+    }
+}
+
+#[test]
 fn the_authority_is_not_sent_and_its_certificate_in_the_chain_does_no_harm() {
     let root = Authority::new("root");
     let own = root.below("middle", |_| ()).issue(&P256, &params("own", &[]));
