@@ -282,11 +282,22 @@ impl Guest {
         self.exec(&format!("{initiate} || {{ tail -15 /mnt/initiate.log; exit 1; }}")).map(drop)
     }
 
-    /// (Client guests.) Ends the session in order: the L2TP tunnel first, then the SAs.
+    /// (Client guests.) Ends the session in order: the L2TP tunnel first, then the SAs. A client that was refused must hang up
+    /// before it dials again: xl2tpd may hold the call for active still, and takes none on a tunnel that it is closing.
     pub fn hang_up(&self) -> Result<()> {
-        let gone = "for i in $(seq 100); do ip link show type ppp | grep -q ppp || break; sleep 0.1; done";
-        self.exec(&format!("echo 'd lns' > /run/xl2tpd/l2tp-control; {gone}"))?;
-        self.exec("swanctl --terminate --ike l2tp --timeout 10").map(drop)
+        self.exec(
+            "echo 'd lns' > /run/xl2tpd/l2tp-control
+            for i in $(seq 400); do
+              opened=$(grep -c 'allocating new tunnel' /mnt/l2tp.log)
+              closed=$(grep -c 'closing down tunnel\\|Destroying anyway' /mnt/l2tp.log)
+              [ $opened = $closed ] && ! ip link show type ppp | grep -q ppp && exit 0
+              sleep 0.1
+            done
+            tail -n 15 /mnt/l2tp.log
+            exit 1",
+        )?;
+        self.exec("swanctl --terminate --ike l2tp --timeout 10 || [ -z \"$(swanctl --list-sas --ike l2tp)\" ]")
+            .map(drop)
     }
 
     /// (Client guests.) Whether PPP is up.

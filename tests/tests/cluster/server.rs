@@ -209,13 +209,14 @@ fn the_session_of_a_suspended_user_ends_and_its_client_is_refused_until_the_user
     wait_until("the end of the session", PATIENCE, || !client.is_up())
         .unwrap_or_else(|error| panic!("{error:#}\n{}", logs(&cluster, &client)));
     wait_for_sessions(&cluster, 0);
+    client.hang_up().unwrap();
     client.dial().unwrap_err();
     wait_for_user(&cluster, "alice", "refusal", |user| user["status"]["lastResult"] == "suspended");
 
     cluster.apply(&user("alice", "")).unwrap();
     let mut refused = String::new();
     wait_until("the client to be let in", PATIENCE, || {
-        let dialled = client.dial();
+        let dialled = client.hang_up().and_then(|()| client.dial());
         refused = dialled.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
         dialled.is_ok()
     })
