@@ -4,6 +4,7 @@
 
 mod cluster {
     mod admission;
+    mod encapsulation;
     mod evidence;
     mod gateway;
     mod liveness;
