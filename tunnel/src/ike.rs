@@ -165,6 +165,8 @@ pub enum Event {
         proposal: IkeProposal,
         /// Who is behind a NAT.
         nat: Nat,
+        /// Whether ESP goes in UDP: both ends support NAT traversal.
+        encapsulated: bool,
         /// Who the peer says it is.
         peer_id: Identity,
         /// What it has proved itself by.

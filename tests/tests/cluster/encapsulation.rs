@@ -1,14 +1,16 @@
 //! `esp.encapsulation: None`: a pod with `NET_RAW`, on a network that lets its own address out.
 
+use std::time::Duration;
+
 use serde_json::json;
 use towline_tests::cluster::Cluster;
 use towline_tests::process::run;
-use towline_tests::release::tunnel;
+use towline_tests::release::{tunnel, wait_for_condition};
 use towline_tests::site::tshark;
 
 use super::evidence::{assert_no_page, wire};
 use super::gateway::wait_for_page;
-use super::world::{alta, json, pod_of};
+use super::world::{alta, json, pod_of, settle};
 
 /// The pods' packets to `gateway` leave the node with the pods' addresses while this lives.
 struct Untranslated<'a>(&'a Cluster);
@@ -34,18 +36,25 @@ impl Drop for Untranslated<'_> {
 }
 
 #[test]
-fn a_pod_with_net_raw_carries_esp_as_protocol_50_and_loses_the_capability_with_the_field() {
+fn a_pod_with_net_raw_carries_esp_as_protocol_50_where_no_nat_is_and_is_told_of_one() {
     let alta = alta();
     let capabilities = || {
         let pod = json(&alta.cluster, &format!("get pod {} -o json", pod_of(&alta.cluster, alta.name).0));
         pod["spec"]["containers"][0]["securityContext"]["capabilities"].clone()
     };
+    let encapsulation = || tunnel(&alta.cluster, alta.name).unwrap()["status"]["negotiated"]["encapsulation"].clone();
+    let without_udp = alta.manifest.replace("  healthCheck", "  esp: {encapsulation: None}\n  healthCheck");
+    alta.cluster.apply(&without_udp).unwrap();
+    let is_refused = |(_, reason, _): &(String, String, String)| reason == "QuickModeRejected";
+    let (_, _, message) =
+        wait_for_condition(&alta.cluster, alta.name, "IpsecEstablished", Duration::from_secs(120), is_refused).unwrap();
+    assert!(message.contains("NAT") && message.contains("esp.encapsulation"), "{message}");
+
     let untranslated = Untranslated::new(&alta.cluster, alta.address);
     let capture = wire(alta.gateway(), "protocol-50-of-a-pod");
-    alta.change("  healthCheck", "  esp: {encapsulation: None}\n  healthCheck");
+    settle(&alta.cluster, alta.name);
     assert_eq!(capabilities(), json!({"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}));
-    let status = tunnel(&alta.cluster, alta.name).unwrap();
-    assert_eq!(status["status"]["negotiated"]["encapsulation"], "None", "{status:#}");
+    assert_eq!(encapsulation(), "None");
     wait_for_page(&alta.cluster, "http://alta-web.default.svc.cluster.local/");
     let capture = capture.stop().unwrap();
     for end in ["ip.src", "ip.dst"] {
@@ -55,9 +64,9 @@ fn a_pod_with_net_raw_carries_esp_as_protocol_50_and_loses_the_capability_with_t
     assert_no_page(&capture);
 
     drop(untranslated);
-    alta.change("  healthCheck", "  healthCheck");
+    alta.apply();
+    settle(&alta.cluster, alta.name);
     assert_eq!(capabilities(), json!({"drop": ["ALL"], "add": ["NET_ADMIN"]}));
-    let status = tunnel(&alta.cluster, alta.name).unwrap();
-    assert_eq!(status["status"]["negotiated"]["encapsulation"], "Udp", "{status:#}");
+    assert_eq!(encapsulation(), "Udp");
     wait_for_page(&alta.cluster, "http://alta-web.default.svc.cluster.local/");
 }

@@ -338,6 +338,7 @@ impl Ike {
         self.events.push_back(Event::IsakmpEstablished {
             proposal: sa.proposal,
             nat: sa.nat,
+            encapsulated: sa.abilities.flavour.is_some(),
             peer_id: sa.peer_id.clone(),
             authentication: sa.authentication.clone(),
             lifetime: sa.expires.saturating_duration_since(now),

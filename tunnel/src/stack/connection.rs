@@ -80,6 +80,8 @@ pub(super) struct Connection {
     cookie: Option<[u8; 8]>,
     answered: bool,
     link: Option<Link>,
+    /// What ESP goes in, as phase 1 has shown.
+    encapsulation: Option<Encapsulation>,
     /// What the last pair of ESP SAs was agreed on with.
     esp: Option<(EspProposal, Encapsulation)>,
     /// What phase 2 offers when the peer refuses the first offer.
@@ -152,6 +154,7 @@ impl Connection {
             cookie: None,
             answered: false,
             link: None,
+            encapsulation: None,
             esp: None,
             second_offer: config.esp.proposals.is_empty().then_some(second_offer),
             bare_until: None,
@@ -361,7 +364,8 @@ impl Connection {
 
     fn handle_ike_event(&mut self, now: Instant, event: ike::Event) {
         match event {
-            ike::Event::IsakmpEstablished { proposal, nat, peer_id, rekey, .. } => {
+            ike::Event::IsakmpEstablished { proposal, nat, encapsulated, peer_id, rekey, .. } => {
+                self.encapsulation = Some(if encapsulated { Encapsulation::Udp } else { Encapsulation::None });
                 let nat = match (nat.local, nat.remote) {
                     (false, false) => Nat::None,
                     (true, false) => Nat::Local,
@@ -389,7 +393,7 @@ impl Connection {
                 if silent && self.bare_until.is_some() {
                     self.fail(verdict::not_renewed(&error));
                 } else if !self.offer_again(now, &error) {
-                    self.fail(verdict::of_ike(&error));
+                    self.fail(verdict::of_ike(&error, self.encapsulation));
                 }
             }
             ike::Event::Lifetime { inbound_spi, kilobytes } => self.datapath.limit(inbound_spi, kilobytes),
@@ -459,8 +463,7 @@ impl Connection {
                 }
             }
             l2tp::Event::Failed(error) => {
-                let encapsulation = self.esp.map(|(_, encapsulation)| encapsulation);
-                let failure = verdict::of_l2tp(&error, encapsulation, self.state == State::Up);
+                let failure = verdict::of_l2tp(&error, self.encapsulation, self.state == State::Up);
                 let hello = matches!(error, l2tp::Error::NoResponse { to: l2tp::message::MessageType::HELLO });
                 if hello && self.state == State::Up {
                     self.hello_lost = Some((now, failure));

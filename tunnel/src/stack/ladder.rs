@@ -189,12 +189,15 @@ mod tests {
     }
 
     fn no_proposal() -> Failure {
-        verdict::of_ike(&ike::Error::NoProposalChosen { phase: 1, notification: Some(NotifyType::NO_PROPOSAL_CHOSEN) })
+        verdict::of_ike(
+            &ike::Error::NoProposalChosen { phase: 1, notification: Some(NotifyType::NO_PROPOSAL_CHOSEN) },
+            None,
+        )
     }
 
     fn silent() -> Failure {
         let exchange = ike::registry::ExchangeType::IDENTITY_PROTECTION;
-        verdict::of_ike(&ike::Error::NoResponse { exchange, message: 1 })
+        verdict::of_ike(&ike::Error::NoResponse { exchange, message: 1 }, None)
     }
 
     /// What differs in the attempt that follows at once, if one does.
@@ -222,7 +225,7 @@ mod tests {
     #[test]
     fn the_last_message_tells_of_the_rung_that_got_furthest_and_of_all_that_was_tried() {
         let config = legacy();
-        let refused = || verdict::of_ike(&ike::Error::AuthenticationFailed { notification: None });
+        let refused = || verdict::of_ike(&ike::Error::AuthenticationFailed { notification: None }, None);
         for failures in [[no_proposal(), refused()], [no_proposal(), silent()], [no_proposal(), no_proposal()]] {
             let mut ladder = Ladder::default();
             let [first, last] = failures;

@@ -56,7 +56,8 @@ pub(super) fn of_path(peer: &str, error: PathError) -> Failure {
     }
 }
 
-pub(super) fn of_ike(error: &ike::Error) -> Failure {
+/// What IKE failed with; `encapsulation` is that of ESP below it.
+pub(super) fn of_ike(error: &ike::Error, encapsulation: Option<Encapsulation>) -> Failure {
     use ike::registry::{ExchangeType, NotifyType};
     let (layer, reason, advice) = match error {
         ike::Error::NoResponse { exchange: ExchangeType::QUICK_MODE, .. } => (
@@ -164,6 +165,15 @@ pub(super) fn of_ike(error: &ike::Error) -> Failure {
             Reason::NatTraversalUnsupported,
             "Switch NAT traversal (NAT-T) on at the gateway, or set esp.encapsulation to Auto, which lets ESP travel without UDP.",
         ),
+        ike::Error::Rejected { exchange: ExchangeType::QUICK_MODE, .. }
+            if encapsulation == Some(Encapsulation::None) =>
+        {
+            (
+                Layer::Ipsec,
+                Reason::QuickModeRejected,
+                "ESP travels without UDP, and the gateway takes this end for the address that it comes from: check that no NAT is on the way, or set esp.encapsulation to Udp; else its policy for L2TP (UDP 1701, transport mode) does not fit: look into its log.",
+            )
+        }
         ike::Error::Rejected { exchange: ExchangeType::QUICK_MODE, .. }
         | ike::Error::NotOffered { phase: 2, .. }
         | ike::Error::InvalidSelectors { .. }
@@ -339,7 +349,7 @@ mod tests {
             (NotifyType::INVALID_ID_INFORMATION, Reason::InvalidIdentity, false),
             (NotifyType::AUTHENTICATION_FAILED, Reason::AuthenticationFailed, true),
         ] {
-            let failure = of_ike(&ike::Error::IdentityRefused { notification });
+            let failure = of_ike(&ike::Error::IdentityRefused { notification }, None);
             assert_eq!((failure.layer, failure.reason, failure.refused), (Layer::Ike, reason, refused));
             assert!(failure.message.contains("ike.localId"), "{}", failure.message);
         }
@@ -359,7 +369,7 @@ mod tests {
                 Reason::InvalidIdentity,
             ),
         ] {
-            let failure = of_ike(&error);
+            let failure = of_ike(&error, None);
             assert_eq!((failure.layer, failure.reason), (Layer::Ike, reason));
             assert!(!failure.message.contains("pre-shared"), "{}", failure.message);
         }
@@ -376,21 +386,37 @@ mod tests {
                 ["a new PIN", "fixed password"],
             ),
         ] {
-            let failure = of_ike(&error);
+            let failure = of_ike(&error, None);
             assert_eq!((failure.layer, failure.reason, failure.refused), (Layer::Ike, Reason::XauthFailed, true));
             assert!(words.iter().all(|word| failure.message.contains(word)), "{}", failure.message);
             assert!(!failure.message.contains("pre-shared"), "{}", failure.message);
         }
         for asked in [false, true] {
-            let failure = of_ike(&ike::Error::XauthTimeout { asked });
+            let failure = of_ike(&ike::Error::XauthTimeout { asked }, None);
             assert_eq!((failure.layer, failure.reason, failure.refused), (Layer::Ike, Reason::IkeTimeout, false));
             assert_eq!(failure.message.contains("client.xauth"), !asked, "{}", failure.message);
         }
     }
 
     #[test]
+    fn a_quick_mode_that_is_rejected_without_udp_names_the_nat_and_the_field() {
+        use ike::registry::ExchangeType;
+        let rejected = ike::Error::Rejected {
+            exchange: ExchangeType::QUICK_MODE,
+            notification: NotifyType::INVALID_ID_INFORMATION,
+        };
+        for (encapsulation, named) in [(Encapsulation::None, true), (Encapsulation::Udp, false)] {
+            let failure = of_ike(&rejected, Some(encapsulation));
+            assert_eq!((failure.layer, failure.reason), (Layer::Ipsec, Reason::QuickModeRejected));
+            for word in ["NAT", "esp.encapsulation to Udp"] {
+                assert_eq!(failure.message.contains(word), named, "{}", failure.message);
+            }
+        }
+    }
+
+    #[test]
     fn an_expiry_of_our_own_is_not_blamed_on_the_gateway() {
-        let failure = of_ike(&ike::Error::Expired);
+        let failure = of_ike(&ike::Error::Expired, None);
         assert!(failure.message.contains("expired") && !failure.message.contains("deleted"), "{}", failure.message);
     }
 
@@ -409,7 +435,7 @@ mod tests {
 
     #[test]
     fn refused_credentials_say_when_and_why_they_are_tried_again() {
-        let failure = of_ike(&ike::Error::AuthenticationFailed { notification: None });
+        let failure = of_ike(&ike::Error::AuthenticationFailed { notification: None }, None);
         assert!(failure.refused);
         let message = with_wait(failure, Duration::from_secs(37)).message;
         assert!(message.contains("in 37 s") && message.contains("when the Secret changes"), "{message}");
