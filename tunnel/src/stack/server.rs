@@ -338,6 +338,7 @@ impl Server {
         match step {
             Step::Cookie { cookie, alive: true } => self.slots.add_cookie(slot, cookie),
             Step::Cookie { cookie, alive: false } => self.slots.remove_cookie(slot, cookie),
+            Step::Agreed => self.count_sessions(),
             Step::Established { initial_contact } => self.established(now, slot, initial_contact),
             Step::InitialContact => self.probe_others(now, slot),
             Step::Authenticate { session, request } => self.authenticate(now, slot, session, request),

@@ -47,6 +47,8 @@ const MAX_STEPS: usize = 64;
 pub(super) enum Step {
     /// This end has a cookie in an exchange with the peer, or has it no longer.
     Cookie { cookie: [u8; 8], alive: bool },
+    /// Those who are in have other algorithms than before.
+    Agreed,
     /// Phase 1 is up.
     Established { initial_contact: bool },
     /// The peer says that it has no other SA with this end.
@@ -216,6 +218,16 @@ impl Peer {
         self.sessions.iter_mut().find(|session| session.id == id)
     }
 
+    /// Takes note of the algorithms of a new SA of either phase.
+    fn agree(&mut self, ike: Option<IkeProposal>, esp: Option<EspProposal>) {
+        let before = (self.ike_proposal, self.esp_proposal);
+        self.ike_proposal = ike.or(self.ike_proposal);
+        self.esp_proposal = esp.or(self.esp_proposal);
+        if !self.sessions.is_empty() && before != (self.ike_proposal, self.esp_proposal) {
+            self.step(Step::Agreed);
+        }
+    }
+
     /// What of the agreed algorithms is weak.
     fn weakness(&self) -> Option<String> {
         let truncated = self.datapath.is_truncated();
@@ -271,6 +283,7 @@ impl Peer {
     pub(super) fn absorb(&mut self, context: &mut Context<'_>, other: Self) {
         self.follow(Port::NatT, other.endpoint(Port::NatT));
         self.follow(Port::Ike, other.endpoint(Port::Ike));
+        self.agree(other.ike_proposal, None);
         self.ike.absorb(context.now, other.ike);
         self.life.heard(context.now, Source::Beside);
         self.pump(context);
@@ -437,7 +450,7 @@ impl Peer {
             ike::Event::OwnCookie { cookie, alive } => self.step(Step::Cookie { cookie, alive }),
             ike::Event::IsakmpEstablished { proposal, peer_id, initial_contact, .. } => {
                 tracing::debug!(slot = self.slot, %proposal, %peer_id, "phase 1 is up");
-                self.ike_proposal = Some(proposal);
+                self.agree(Some(proposal), None);
                 self.identity = Some(peer_id);
                 if self.is_half_open() {
                     self.phase = Phase::Secured(now + ESTABLISHMENT_LIMIT);
@@ -455,7 +468,7 @@ impl Peer {
             }
             ike::Event::InstallOutbound(sa) => {
                 self.export_esp(&sa);
-                self.esp_proposal = Some(sa.proposal);
+                self.agree(None, Some(sa.proposal));
                 if let Err(error) = self.datapath.install_outbound(now, &sa) {
                     tracing::warn!(%error, "the keys of phase 2 cannot be used");
                     self.drop_all(context, EndCause::Failed);
