@@ -49,6 +49,7 @@ impl Tunnel {
         for (field, value) in [("username", &lns.user), ("password", &lns.password)] {
             config["credentials"][field] = secret(&folder, field, value)?;
         }
+        xauth(&folder, &mut config, lns)?;
         Self::spawn(host, folder, config, &[], None)
     }
 
@@ -81,12 +82,7 @@ impl Tunnel {
         if let Some(value) = &lns.tunnel_secret {
             config["credentials"]["tunnelSecret"] = secret(&folder, "tunnelSecret", value)?;
         }
-        if let Some((user, password)) = &lns.xauth {
-            let [name, secret] = ["xauthUsername", "xauthPassword"].map(|field| folder.join(field));
-            fs::write(&name, user)?;
-            fs::write(&secret, password)?;
-            config["credentials"]["xauth"] = json!({"username": {"path": name}, "password": {"path": secret}});
-        }
+        xauth(&folder, config, lns)?;
         Ok(folder)
     }
 
@@ -217,6 +213,16 @@ pub(crate) fn new_folder(host: &Namespace) -> Result<PathBuf> {
     }
     fs::create_dir_all(&folder)?;
     Ok(folder)
+}
+
+/// Writes the user of XAUTH, if `lns` has one.
+fn xauth(folder: &Path, config: &mut Value, lns: &Lns) -> Result<()> {
+    let Some((user, password)) = &lns.xauth else { return Ok(()) };
+    let [name, secret] = ["xauthUsername", "xauthPassword"].map(|field| folder.join(field));
+    fs::write(&name, user)?;
+    fs::write(&secret, password)?;
+    config["credentials"]["xauth"] = json!({"username": {"path": name}, "password": {"path": secret}});
+    Ok(())
 }
 
 /// Writes a secret to a file, and says what the configuration has of it.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it is")]
 
 mod interop {
+    mod aggressive;
     mod agreement;
     mod capture;
     mod certificate;

@@ -6,7 +6,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use towline_tunnel::config::server::{OnLimit, SourceNat};
-use towline_tunnel::config::{Encapsulation, IdentityKind, LogFormat, LogLevel, MAX_PROPOSALS, PppAuth, Protocol};
+use towline_tunnel::config::{
+    Encapsulation, Exchange, IdentityKind, LogFormat, LogLevel, MAX_PROPOSALS, PppAuth, Protocol,
+};
 use towline_tunnel::suite::{Cipher, Group, Hash, Security};
 
 /// The longest text of a proposal: twice the longest proposal, so that a mistyped one meets the rule with the better words.
@@ -18,6 +20,10 @@ fn one_of<T: Serialize>(values: &[T]) -> Schema {
 
 pub(crate) fn security(_: &mut SchemaGenerator) -> Schema {
     one_of(&[Security::Strong, Security::Compatible, Security::Legacy])
+}
+
+pub(crate) fn exchange(_: &mut SchemaGenerator) -> Schema {
+    one_of(&[Exchange::Main, Exchange::Aggressive])
 }
 
 pub(crate) fn identity_kind(_: &mut SchemaGenerator) -> Schema {

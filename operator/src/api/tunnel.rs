@@ -40,6 +40,8 @@ const SERVER_EXPORT_HOST_RULE: &str =
     "self.mode != 'Server' || !has(self.exports) || self.exports.all(e, isIP(e.host) && ip(e.host).family() == 4)";
 const CLIENT_RULE: &str = "self.mode != 'Client' || (has(self.client) && !has(self.server))";
 const SERVER_RULE: &str = "self.mode != 'Server' || (has(self.server) && !has(self.client))";
+const EXCHANGE_RULE: &str = "self.ike.exchange == 'Main' || \
+     (self.mode == 'Client' && has(self.client) && has(self.client.preSharedKey))";
 const SERVER_ENCAPSULATION_RULE: &str = "self.mode != 'Server' || self.esp.encapsulation == 'Udp'";
 const SERVER_ATTACHMENT_RULE: &str = "self.mode != 'Server' || self.attachment == 'Gateway'";
 const IMPORTS_RULE: &str = "!has(self.imports) || size(self.imports) == 0 || self.attachment == 'Gateway'";
@@ -104,6 +106,8 @@ const SIDECAR_RULE: &str = "self.attachment != 'Sidecar' || \
         "mode Server needs server, with the pools and the credentials, and takes no client"),
     validation = Rule::new(SERVER_ATTACHMENT_RULE).message(
         "mode Server needs attachment Gateway; a sidecar can only dial"),
+    validation = Rule::new(EXCHANGE_RULE).message(
+        "ike.exchange Aggressive goes with mode Client and client.preSharedKey alone; set ike.exchange to Main"),
     validation = Rule::new(SERVER_ENCAPSULATION_RULE).message(
         "esp.encapsulation goes with mode Client; a Service carries no ESP outside of UDP, remove esp.encapsulation"),
     validation = Rule::new(REMOTE_CIDRS_RULE).message(
@@ -155,7 +159,7 @@ pub struct VpnTunnelSpec {
     /// server. Mode Server only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Server>,
-    /// Phase 1: IKEv1 Main Mode.
+    /// Phase 1 of IKEv1.
     #[serde(default)]
     pub ike: Ike,
     /// Phase 2: ESP in transport mode.

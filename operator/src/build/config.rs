@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::json;
 use towline_tunnel::config::server::{Certificate, Import, User};
 use towline_tunnel::config::{
-    Admin, Config, Credentials, Dpd, Esp, Exchange, Export, HealthCheck, Identity, Ike, L2tp, Log, Network, Peer, Ppp,
-    ProbeKind, ReportTo, SecretFile, XauthUser, parse,
+    Admin, Config, Credentials, Dpd, Esp, Export, HealthCheck, Identity, Ike, L2tp, Log, Network, Peer, Ppp, ProbeKind,
+    ReportTo, SecretFile, XauthUser, parse,
 };
 
 use super::pod::{ADMIN_PORT, RUN_FOLDER, SECRETS_FOLDER, Settings, TOKEN_FILE};
@@ -126,7 +126,7 @@ fn ike(spec: &VpnTunnelSpec) -> Result<Ike, InvalidSpec> {
         remote_id: ike.remote_id.as_ref().map(identity),
         // Sidecars that share an identity would throw each other out (RFC 3947 section 6).
         initial_contact: spec.attachment == Attachment::Gateway || ike.local_id.is_none(),
-        exchange: Exchange::Main,
+        exchange: ike.exchange,
         dpd: Dpd { interval_seconds: ike.dpd.interval_seconds, timeout_seconds: ike.dpd.timeout_seconds },
     })
 }
@@ -252,7 +252,7 @@ fn health_check(check: Option<&tunnel::HealthCheck>) -> Result<HealthCheck, Inva
 
 #[cfg(test)]
 mod tests {
-    use towline_tunnel::config::IdentityKind;
+    use towline_tunnel::config::{Exchange, IdentityKind};
 
     use super::*;
     use crate::build::low_ports;
@@ -356,6 +356,14 @@ mod tests {
         for (name, value) in fields {
             paths(value, &format!("{path}.{name}"), found);
         }
+    }
+
+    #[test]
+    fn aggressive_mode_is_asked_for_by_its_field_alone() {
+        let mut tunnel = tunnel("Gateway");
+        assert_eq!(config(&tunnel, &settings(), "PEM").unwrap().ike.exchange, Exchange::Main);
+        tunnel.spec.ike = serde_json::from_value(json!({"exchange": "Aggressive"})).unwrap();
+        assert_eq!(config(&tunnel, &settings(), "PEM").unwrap().ike.exchange, Exchange::Aggressive);
     }
 
     #[test]

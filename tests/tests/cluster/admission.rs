@@ -140,6 +140,20 @@ fn fields_that_cannot_work_together_are_refused_with_field_and_remedy() {
         (with(&gateway(), "name: web", "name: Web"), "exports[].name", "such as web"),
         (added("esp: {proposals: [rot13]}"), "esp.proposals", "such as aes256-sha256"),
         (added("ike: {proposals: [aes256-sha256]}"), "ike.proposals", "such as aes256-sha256-modp2048"),
+        (
+            added("ike: {exchange: Aggressive, proposals: [aes256-sha256-modp2048, aes256-sha256-ecp256]}"),
+            "ike.proposals",
+            "end with the same group",
+        ),
+        (
+            with(
+                &added("ike: {exchange: Aggressive}"),
+                "preSharedKey: {name: some-vpn, key: psk}",
+                "certificate: {secretName: some-tls}",
+            ),
+            "ike.exchange",
+            "set ike.exchange to Main",
+        ),
         (added("l2tp: {hostName: 'a b'}"), "l2tp.hostName", "without blanks"),
         (added("l2tp: {tunnelSecret: {name: a_b, key: c}}"), "l2tp.tunnelSecret.name", "such as oslo-vpn"),
         (added("pod: {resources: {requests: {cpu: abc}}}"), "pod.resources: cpu", "such as 100m"),
@@ -175,6 +189,7 @@ fn a_role_takes_its_own_fields_only_and_cannot_be_changed() {
         (server_with("attachment: Sidecar"), "mode Server needs attachment Gateway", "a sidecar can only dial"),
         (server_with("network: {remoteCIDRs: [10.20.0.0/16]}"), "network.remoteCIDRs", "those of its VpnUser"),
         (server_with("esp: {encapsulation: Auto}"), "esp.encapsulation", "remove esp.encapsulation"),
+        (server_with("ike: {exchange: Aggressive}"), "ike.exchange", "set ike.exchange to Main"),
         (server_with("healthCheck: {type: Icmp, host: 10.20.4.10}"), "healthCheck", "remove healthCheck"),
         (server_with("exports: [{name: web, host: web, port: 80}]"), "exports[].host", "behind a VpnUser"),
         (format!("{}  {imports}\n", sidecar()), "imports needs attachment Gateway", "remove imports"),
@@ -276,6 +291,7 @@ fn values_that_no_field_takes_are_refused_with_the_field() {
         (with(&gateway(), "mode: Client", "mode: Relay"), ["spec.mode", "\"Client\""]),
         (with(&gateway(), "peers: [{address: 192.0.2.99}]", "peers: []"), ["spec.client.peers", "at least 1"]),
         (format!("{}  ike: {{security: Weak}}\n", gateway()), ["spec.ike.security", "\"Strong\""]),
+        (format!("{}  ike: {{exchange: Quick}}\n", gateway()), ["spec.ike.exchange", "\"Main\""]),
         (format!("{}  unknown: {{field: 1}}\n", gateway()), ["unknown field", "spec.unknown"]),
         (with(&gateway(), "port: 80}]", "port: 0}]"), ["spec.exports[0].port", "greater than or equal to 1"]),
     ];

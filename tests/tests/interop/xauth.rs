@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use towline_tests::peer::Lns;
+use towline_tests::peer::pki::{Authority, Key, Validity};
 use towline_tests::process::wait_until;
 use towline_tests::site::Side;
 use towline_tests::tunnel::{Pings, Tunnel, config, pings};
@@ -43,6 +44,18 @@ fn the_user_is_asked_for_again_when_phase_1_is_renewed_and_no_packet_is_lost() {
     wait_until("a second question", Duration::from_secs(90), || asked() >= 2)
         .unwrap_or_else(|error| panic!("{error:#}\n{}", world.logs()));
     pings.finish().unwrap();
+}
+
+#[test]
+fn the_user_is_asked_for_after_certificates_too() {
+    let authority = Authority::new("root", Key::Rsa).unwrap();
+    let gateway = authority.issue("gateway", &format!("IP:{GATEWAY}"), Validity::Valid).unwrap();
+    let own = authority.issue("client", "DNS:client.example.com", Validity::Valid).unwrap();
+    let world = World::new(Lns { certificate: Some(gateway), ..asking() }, Side::Lan);
+    let mut tunnel = Tunnel::start_certified(&world.host, config(GATEWAY), &world.lns, &own).unwrap();
+    tunnel.wait_ready().unwrap_or_else(|error| panic!("{error:#}\n{}", world.logs()));
+    assert!(pings(&world.host));
+    assert!(world.gateway.log("charon").contains("XAuth authentication of 'carol' successful"), "{}", world.logs());
 }
 
 #[test]

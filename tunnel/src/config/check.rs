@@ -221,6 +221,12 @@ impl Check {
     fn phase_1(&mut self, ike: &Ike) {
         self.range("ike.lifetimeSeconds", ike.lifetime_seconds.into(), 60, 86_400);
         self.count("ike.proposals", "entries", ike.proposals.len(), 0, MAX_PROPOSALS);
+        let groups: BTreeSet<_> = ike.proposals.iter().map(|proposal| proposal.group).collect();
+        if ike.exchange == Exchange::Aggressive && groups.len() > 1 {
+            let problem =
+                "all must name the same group with ike.exchange Aggressive; its first message carries one key exchange";
+            self.wrong("ike.proposals", problem.to_owned());
+        }
         let dpd = ike.dpd;
         self.range("ike.dpd.intervalSeconds", dpd.interval_seconds.into(), 2, 3_600);
         if u64::from(dpd.timeout_seconds) < 2 * u64::from(dpd.interval_seconds) {
@@ -377,6 +383,18 @@ mod tests {
         let unnamed = Identity { kind: IdentityKind::Fqdn, value: String::new() };
         let unnamed = Certificate { remote_id: Some(unnamed), ..certificate };
         assert_eq!(changed(false, Some(unnamed), None), ["credentials.certificate.remoteId.value"]);
+    }
+
+    #[test]
+    fn aggressive_mode_offers_one_group() {
+        let offers = |proposals: [&str; 2]| {
+            changed(|c| {
+                c.ike.exchange = Exchange::Aggressive;
+                c.ike.proposals = proposals.map(|proposal| proposal.parse().unwrap()).to_vec();
+            })
+        };
+        assert!(offers(["aes256-sha256-modp2048", "aes128-sha1-modp2048"]).is_empty());
+        assert_eq!(offers(["aes256-sha256-modp2048", "aes256-sha256-ecp256"]), ["ike.proposals"]);
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(super) fn of_ike(error: &ike::Error, encapsulation: Option<Encapsulation>) -
         ike::Error::NoResponse { message: 1, .. } => (
             Layer::Peer,
             Reason::PeerSilent,
-            "Check the address, that UDP 500 and 4500 are open on the way, and that the gateway accepts IKEv1.",
+            "Check the address, that UDP 500 and 4500 are open on the way, and that the gateway accepts IKEv1, in Main Mode unless ike.exchange is Aggressive.",
         ),
         ike::Error::NoResponse { .. } => (
             Layer::Ike,
@@ -148,7 +148,7 @@ pub(super) fn of_ike(error: &ike::Error, encapsulation: Option<Encapsulation>) -
         ike::Error::IdentityRefused { notification: NotifyType::AUTHENTICATION_FAILED } => (
             Layer::Ike,
             Reason::AuthenticationFailed,
-            "The pre-shared key is right. Set ike.localId to what the gateway knows this end by, of the kind that it asks for, and client.xauth if it asks for a user, and only then.",
+            "The pre-shared key is right. Set ike.localId to what the gateway knows this end by, of the kind that it asks for, and client.xauth if it asks for a user, and only then; if it knows Aggressive Mode alone, set ike.exchange.",
         ),
         ike::Error::IdentityRefused { .. } => (
             Layer::Ike,

@@ -4,7 +4,7 @@
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
-use towline_tunnel::config::{self, Encapsulation, IdentityKind, PppAuth};
+use towline_tunnel::config::{self, Encapsulation, Exchange, IdentityKind, PppAuth};
 use towline_tunnel::suite::Security;
 
 use super::secret::SecretKey;
@@ -12,10 +12,14 @@ use crate::api::schema;
 
 const GROUP_RULE: &str = "!has(self.proposals) || self.proposals.all(p, \
      p.find('-(modp|ecp)[0-9]+$') == self.proposals[0].find('-(modp|ecp)[0-9]+$'))";
+const AGGRESSIVE_RULE: &str = "self.exchange == 'Main' || !has(self.proposals) || self.proposals.all(p, \
+     p.find('-(modp|ecp)[0-9]+$') == self.proposals[0].find('-(modp|ecp)[0-9]+$'))";
 const HOST_NAME_RULE: &str = "self.matches('^[!-~]+$')";
 
-/// Phase 1: IKEv1 Main Mode.
+/// Phase 1 of IKEv1.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[x_kube(validation = Rule::new(AGGRESSIVE_RULE).message(
+    "ike.proposals must all end with the same group where ike.exchange is Aggressive, whose first message carries one key exchange"))]
 #[serde(rename_all = "camelCase")]
 pub struct Ike {
     /// How old the algorithms may be where no proposals are named, in phase 2 too. Strong: AES with SHA-1 or better, MODP-2048
@@ -29,6 +33,11 @@ pub struct Ike {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::ike_proposals")]
     pub proposals: Vec<String>,
+    /// How phase 1 begins. Aggressive is for gateways that know no other; it needs mode Client and `client.preSharedKey`, and shows
+    /// our identity and a hash on which whoever hears it can try keys, as condition `WeakCrypto` says.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::exchange")]
+    pub exchange: Exchange,
     /// Lifetime of phase 1 in seconds.
     #[serde(default = "ike_lifetime")]
     #[schemars(range(min = 60, max = 86_400))]
@@ -53,6 +62,7 @@ impl Default for Ike {
         Self {
             security: Security::default(),
             proposals: Vec::new(),
+            exchange: Exchange::default(),
             lifetime_seconds: ike_lifetime(),
             local_id: None,
             remote_id: None,

@@ -48,6 +48,8 @@ pub struct Lns {
     pub certificate: Option<Certificate>,
     /// The user and the password of XAUTH, which a gateway asks for after phase 1.
     pub xauth: Option<(String, String)>,
+    /// (Gateways.) Whether it knows Aggressive Mode, and no other.
+    pub aggressive: bool,
     /// Proposals in strongSwan's notation, comma-separated.
     pub ike: String,
     /// Those of phase 2, likewise.
@@ -91,6 +93,7 @@ impl Default for Lns {
             remote_id: None,
             certificate: None,
             xauth: None,
+            aggressive: false,
             ike: "aes256-sha256-modp2048".to_owned(),
             esp: "aes256-sha256".to_owned(),
             ike_life: 10_800,
@@ -183,7 +186,7 @@ impl Files {
             format!(
                 "connections {{ l2tp {{
                   version = 1
-                  aggressive = no
+                  aggressive = {aggressive}
                   local_addrs = {address}
                   remote_addrs = {peer}
                   proposals = {ike}
@@ -220,6 +223,7 @@ impl Files {
 ",
                 peer = server.unwrap_or("%any"),
                 id = lns.remote_id.as_ref().map(|id| format!("id = {id}")).unwrap_or_default(),
+                aggressive = if lns.aggressive { "yes" } else { "no" },
                 ike = lns.ike,
                 fragmentation = lns.fragmentation,
                 encap = if lns.force_encapsulation { "yes" } else { "no" },
@@ -250,6 +254,8 @@ impl Files {
               load_modular = no
               load = random nonce aes rc2 sha1 sha2 md5 hmac gmp openssl gcm ctr x509 pubkey pkcs1 pkcs8 pem constraints revocation kernel-netlink socket-default updown vici xauth-generic
               install_routes = no
+              # strongSwan's words for a gateway that answers Aggressive Mode with a pre-shared key.
+              i_dont_care_about_security_and_use_aggressive_mode_psk = yes
               filelog { main {
                 path = /mnt/charon.log
                 time_format = %H:%M:%S
