@@ -47,7 +47,7 @@ fn a_wrong_key_is_found_out_by_this_end_and_after_main_mode_the_field_is_named()
     by_main_mode["ike"]["exchange"] = json!("Main");
     let mut tunnel = Tunnel::start(&world.host, by_main_mode, &world.lns).unwrap();
     let failed = tunnel.wait_down(Layer::Ike).unwrap_or_else(|error| panic!("{error:#}\n{}", world.logs()));
-    assert_failed(&failed, Reason::AuthenticationFailed, &["Aggressive Mode", "ike.exchange"]);
+    assert_failed(&failed, Reason::AuthenticationFailed, &["ike.exchange to the mode that it knows"]);
     tunnel.stop().unwrap();
 
     let wrong = Lns { psk: "another-preshared-key".to_owned(), ..gateway() };

@@ -148,7 +148,7 @@ pub(super) fn of_ike(error: &ike::Error, encapsulation: Option<Encapsulation>) -
         ike::Error::IdentityRefused { notification: NotifyType::AUTHENTICATION_FAILED } => (
             Layer::Ike,
             Reason::AuthenticationFailed,
-            "The pre-shared key is right. Set ike.localId to what the gateway knows this end by, of the kind that it asks for, and client.xauth if it asks for a user, and only then; if it knows Aggressive Mode alone, set ike.exchange.",
+            "The pre-shared key is right. Set ike.localId to what the gateway knows this end by, of the kind that it asks for, client.xauth if it asks for a user, and only then, and ike.exchange to the mode that it knows.",
         ),
         ike::Error::IdentityRefused { .. } => (
             Layer::Ike,
