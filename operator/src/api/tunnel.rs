@@ -33,7 +33,7 @@ const SERVICE_NAME_RULE: &str =
 const EXPORTS_RULE: &str = "!has(self.exports) || size(self.exports) == 0 || self.attachment == 'Gateway'";
 // A network that is none has a message of its own.
 const EXPORT_HOST_RULE: &str = "self.mode != 'Client' || !has(self.exports) || self.exports.all(e, \
-     isIP(e.host) && has(self.network) && \
+     isIP(e.host) && ip(e.host).family() == 4 && has(self.network) && \
      has(self.network.remoteCIDRs) && \
      self.network.remoteCIDRs.exists(c, !isCIDR(c) || cidr(c).containsIP(e.host)))";
 const SERVER_EXPORT_HOST_RULE: &str =
@@ -50,9 +50,11 @@ const IMPORT_PORTS_RULE: &str = "!has(self.imports) || self.imports.all(i, self.
      (has(i.port) ? i.port : i.servicePort) == (has(j.port) ? j.port : j.servicePort)))";
 const REMOTE_CIDRS_RULE: &str = "self.mode != 'Server' || !has(self.network) || !has(self.network.remoteCIDRs) || \
      size(self.network.remoteCIDRs) == 0";
+const SERVER_IPV6_RULE: &str =
+    "self.mode != 'Server' || !has(self.network) || !has(self.network.ipv6) || !self.network.ipv6";
 const HEALTH_CHECK_RULE: &str = "self.mode != 'Server' || !has(self.healthCheck)";
 const PROBE_HOST_RULE: &str = "self.mode != 'Client' || !has(self.healthCheck) || ( \
-     isIP(self.healthCheck.host) && has(self.network) && \
+     isIP(self.healthCheck.host) && ip(self.healthCheck.host).family() == 4 && has(self.network) && \
      has(self.network.remoteCIDRs) && \
      self.network.remoteCIDRs.exists(c, !isCIDR(c) || cidr(c).containsIP(self.healthCheck.host)))";
 const SUSPEND_RULE: &str = "!(has(self.suspend) && self.suspend) || self.attachment == 'Gateway'";
@@ -112,6 +114,8 @@ const SIDECAR_RULE: &str = "self.attachment != 'Sidecar' || \
         "esp.encapsulation goes with mode Client; a Service carries no ESP outside of UDP, remove esp.encapsulation"),
     validation = Rule::new(REMOTE_CIDRS_RULE).message(
         "network.remoteCIDRs goes with mode Client; in mode Server the networks of a site are those of its VpnUser"),
+    validation = Rule::new(SERVER_IPV6_RULE).message(
+        "network.ipv6 goes with mode Client; a server gives prefixes of server.ipv6Pool, set that instead"),
     validation = Rule::new(HEALTH_CHECK_RULE).message(
         "healthCheck goes with mode Client; a server is ready when it listens and forwards, remove healthCheck"),
     validation = Rule::new(SERVER_EXPORT_HOST_RULE).message(

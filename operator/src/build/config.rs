@@ -196,6 +196,7 @@ fn config(tunnel: &VpnTunnel, settings: &Settings, ca_bundle: &str) -> Result<Co
         ppp: ppp(spec),
         network: Network {
             remote_cidrs: fields("network.remoteCIDRs", &spec.network.remote_cidrs)?,
+            ipv6: spec.network.ipv6,
             mtu: spec.network.mtu,
             ..Network::default()
         },
@@ -356,6 +357,17 @@ mod tests {
         for (name, value) in fields {
             paths(value, &format!("{path}.{name}"), found);
         }
+    }
+
+    #[test]
+    fn networks_of_ipv6_reach_the_process_with_their_field() {
+        let mut tunnel = tunnel("Gateway");
+        tunnel.spec.network.remote_cidrs.push("fd20:4::/64".to_owned());
+        let error = config(&tunnel, &settings(), "PEM").unwrap_err().to_string();
+        assert!(error.starts_with("spec.network.remoteCIDRs[1]: fd20:4::/64 is IPv6; set network.ipv6"), "{error}");
+        tunnel.spec.network.ipv6 = true;
+        let network = config(&tunnel, &settings(), "PEM").unwrap().network;
+        assert!(network.ipv6 && network.remote_cidrs.contains(&"fd20:4::/64".parse().unwrap()));
     }
 
     #[test]

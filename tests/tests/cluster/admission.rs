@@ -103,6 +103,11 @@ fn fields_that_cannot_work_together_are_refused_with_field_and_remedy() {
             "network.remoteCIDRs",
             "such as 10.20.0.0/16",
         ),
+        (
+            with(&gateway(), "remoteCIDRs: [10.20.4.0/24]", "remoteCIDRs: [10.20.4.0/24, 'fd20:4::/64']"),
+            "network.remoteCIDRs",
+            "network.ipv6: set it to true",
+        ),
         (with(&gateway(), "type: Tcp", "type: Icmp"), "healthCheck.port", "remove it for Icmp"),
         (with(&gateway(), "port: 80, intervalSeconds", "intervalSeconds"), "healthCheck.port", "set it for Tcp"),
         (
@@ -189,6 +194,7 @@ fn a_role_takes_its_own_fields_only_and_cannot_be_changed() {
         (server_with("attachment: Sidecar"), "mode Server needs attachment Gateway", "a sidecar can only dial"),
         (server_with("network: {remoteCIDRs: [10.20.0.0/16]}"), "network.remoteCIDRs", "those of its VpnUser"),
         (server_with("esp: {encapsulation: Auto}"), "esp.encapsulation", "remove esp.encapsulation"),
+        (server_with("network: {ipv6: true}"), "network.ipv6", "server.ipv6Pool"),
         (server_with("ike: {exchange: Aggressive}"), "ike.exchange", "set ike.exchange to Main"),
         (server_with("healthCheck: {type: Icmp, host: 10.20.4.10}"), "healthCheck", "remove healthCheck"),
         (server_with("exports: [{name: web, host: web, port: 80}]"), "exports[].host", "behind a VpnUser"),

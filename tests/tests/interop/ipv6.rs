@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use towline_tests::peer::{Lns, outer_ipv6};
+use towline_tests::peer::{INNER, Lns, outer_ipv6};
 use towline_tests::process::{run, wait_until};
 use towline_tests::site::{Capture, Side, tshark};
 use towline_tests::tunnel::{Tunnel, config, fetch_page};
@@ -30,7 +30,9 @@ fn a_tunnel_goes_over_ipv6() {
 #[test]
 fn ipv6_passes_inside_with_the_address_and_the_routes_that_the_gateway_advertises() {
     let world = World::new(Lns { ipv6: true, ..Lns::default() }, Side::Lan);
-    let (tunnel, _) = world.connect(|config| config["network"]["ipv6"] = json!(true));
+    let (tunnel, _) = world.connect(|config| {
+        config["network"] = json!({"ipv6": true, "remoteCIDRs": [format!("{INNER}/24"), "fd20:4::/64"]});
+    });
     // A prefix for the link, and a host behind the gateway. PPP devices have no address that dnsmasq could advertise otherwise.
     let advertise = "dnsmasq --conf-file=/dev/null --port=0 --user=root --pid-file=/run/ra.pid --interface=ppp0 \
         --bind-dynamic --enable-ra --dhcp-range=fd20:5::,ra-only,64";
@@ -43,5 +45,7 @@ fn ipv6_passes_inside_with_the_address_and_the_routes_that_the_gateway_advertise
     wait_until("an address of IPv6", Duration::from_secs(60), has_address)
         .unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", tunnel.log().unwrap(), world.logs()));
     run(world.host.exec("ping").args(["-6", "-c", "3", "-i", "0.3", "fd20:4::11"])).unwrap();
+    let routes = world.host.ip(&["-6", "route", "show", "table", "all"]).unwrap();
+    assert!(routes.contains("unreachable fd20:4::/64"), "what keeps them in when the link is down: {routes}");
     tunnel.stop().unwrap();
 }

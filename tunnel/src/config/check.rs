@@ -83,8 +83,8 @@ impl Config {
         check.count("network.remoteCIDRs", "entries", self.network.remote_cidrs.len(), 0, MAX_REMOTE_CIDRS);
         for (index, cidr) in self.network.remote_cidrs.iter().enumerate() {
             let field = format!("network.remoteCIDRs[{index}]");
-            if cidr.addr().is_ipv6() {
-                check.wrong(field, format!("{cidr} is IPv6; IPCP carries IPv4 only"));
+            if cidr.addr().is_ipv6() && !self.network.ipv6 {
+                check.wrong(field, format!("{cidr} is IPv6; set network.ipv6 to true, or remove it"));
             } else if cidr.prefix_len() == 0 {
                 check.wrong(field, format!("{cidr} would take every packet; name the networks behind the peer"));
             }
@@ -130,12 +130,14 @@ impl Config {
     }
 
     fn is_remote(&self, host: IpAddr) -> bool {
-        self.network.remote_cidrs.iter().any(|cidr| cidr.contains(&host))
+        host.is_ipv4() && self.network.remote_cidrs.iter().any(|cidr| cidr.contains(&host))
     }
 }
 
 fn outside(host: IpAddr) -> String {
-    format!("{host} is in none of network.remoteCIDRs; add its network there, or it would not go through the tunnel")
+    format!(
+        "{host} is no IPv4 address in one of network.remoteCIDRs; add its network there, or it would not go through the tunnel"
+    )
 }
 
 /// Whether `text` is an IP address or a DNS name (RFC 1123 section 2.1).
@@ -341,6 +343,22 @@ mod tests {
             changed(|c| c.network.remote_cidrs = vec!["0.0.0.0/0".parse().unwrap()]),
             ["network.remoteCIDRs[0]"]
         );
+        let [network, host] = ["fd20:4::/64", "fd20:4::11"];
+        let with_ipv6 = |ipv6: bool, networks: &[&str]| {
+            changed(|c| {
+                c.network.ipv6 = ipv6;
+                c.network.remote_cidrs = networks.iter().map(|network| network.parse().unwrap()).collect();
+            })
+        };
+        assert!(with_ipv6(true, &[network, "10.20.0.0/16"]).is_empty());
+        assert_eq!(with_ipv6(false, &[network]), ["network.remoteCIDRs[0]"]);
+        assert_eq!(with_ipv6(true, &["::/0"]), ["network.remoteCIDRs[0]"]);
+        let probe = changed(|c| {
+            (c.network.ipv6, c.network.remote_cidrs) = (true, vec![network.parse().unwrap()]);
+            c.health_check.kind = ProbeKind::Icmp;
+            c.health_check.host = Some(host.parse().unwrap());
+        });
+        assert_eq!(probe, ["healthCheck.host"]);
         assert_eq!(changed(|c| c.network.device = "a b".to_owned()), ["network.device"]);
         assert_eq!(changed(|c| c.health_check.kind = ProbeKind::Tcp), ["healthCheck.host", "healthCheck.port"]);
         assert_eq!(changed(|c| c.health_check.port = Some(80)), ["healthCheck.port"]);

@@ -9,7 +9,9 @@ use towline_tunnel::config::{self, Protocol};
 
 use crate::api::schema;
 
-const CIDR_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).ip().family() == 4 && cidr(c).prefixLength() > 0)";
+const CIDR_RULE: &str = "self.all(c, isCIDR(c) && cidr(c).prefixLength() > 0)";
+const IPV6_RULE: &str = "(has(self.ipv6) && self.ipv6) || !has(self.remoteCIDRs) || \
+     self.remoteCIDRs.all(c, !isCIDR(c) || cidr(c).ip().family() == 4)";
 const EXPORT_NAME_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')";
 const IMPORT_PORT_RULE: &str = "!((has(self.port) ? self.port : self.servicePort) in \
      (self.protocol == 'UDP' ? [500, 4500, 3799] : [9090]))";
@@ -17,14 +19,20 @@ const PROBE_PORT_RULE: &str = "has(self.port) == (self.type == 'Tcp')";
 
 /// The networks behind the peer.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[x_kube(validation = Rule::new(IPV6_RULE).message(
+    "network.remoteCIDRs of IPv6 need network.ipv6: set it to true, or remove them"))]
 #[serde(rename_all = "camelCase")]
 pub struct Network {
-    /// IPv4 networks behind the peer, such as `10.20.0.0/16`. They are routed into the tunnel, and nowhere else while it is down.
+    /// Networks behind the peer, such as `10.20.0.0/16`, and with `ipv6` such as `fd20:4::/64`. They are routed into the tunnel, and nowhere else while it is down.
     #[serde(rename = "remoteCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new(CIDR_RULE).message(
-        "network.remoteCIDRs must be IPv4 networks in CIDR form other than 0.0.0.0/0, such as 10.20.0.0/16"))]
+        "network.remoteCIDRs must be networks in CIDR form other than 0.0.0.0/0 and ::/0, such as 10.20.0.0/16"))]
     pub remote_cidrs: Vec<String>,
+    /// (Mode Client.) Whether IPv6 is spoken inside the tunnel as well (RFC 5072). The pod takes its address, and a default route if
+    /// there is one, from the gateway's router advertisements. Exports and probes go by IPv4 all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6: bool,
     /// An upper bound of the tunnel's MTU in octets; the path and the algorithms may make it smaller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 576, max = 1_500))]

@@ -12,13 +12,11 @@ use crate::api::schema;
 
 const GROUP_RULE: &str = "!has(self.proposals) || self.proposals.all(p, \
      p.find('-(modp|ecp)[0-9]+$') == self.proposals[0].find('-(modp|ecp)[0-9]+$'))";
-const AGGRESSIVE_RULE: &str = "self.exchange == 'Main' || !has(self.proposals) || self.proposals.all(p, \
-     p.find('-(modp|ecp)[0-9]+$') == self.proposals[0].find('-(modp|ecp)[0-9]+$'))";
 const HOST_NAME_RULE: &str = "self.matches('^[!-~]+$')";
 
 /// Phase 1 of IKEv1.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[x_kube(validation = Rule::new(AGGRESSIVE_RULE).message(
+#[x_kube(validation = Rule::new(format!("self.exchange == 'Main' || {GROUP_RULE}")).message(
     "ike.proposals must all end with the same group where ike.exchange is Aggressive, whose first message carries one key exchange"))]
 #[serde(rename_all = "camelCase")]
 pub struct Ike {
