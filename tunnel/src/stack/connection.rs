@@ -80,10 +80,10 @@ pub(super) struct Connection {
     cookie: Option<[u8; 8]>,
     answered: bool,
     link: Option<Link>,
-    /// What ESP goes in, as phase 1 has shown.
+    /// What ESP goes in, as phase 1 and then each pair of SAs has shown.
     encapsulation: Option<Encapsulation>,
     /// What the last pair of ESP SAs was agreed on with.
-    esp: Option<(EspProposal, Encapsulation)>,
+    esp: Option<EspProposal>,
     /// What phase 2 offers when the peer refuses the first offer.
     second_offer: Option<SecondOffer>,
     /// Until when a new pair of ESP SAs must have come: there is none.
@@ -365,7 +365,7 @@ impl Connection {
     fn handle_ike_event(&mut self, now: Instant, event: ike::Event) {
         match event {
             ike::Event::IsakmpEstablished { proposal, nat, encapsulated, peer_id, rekey, .. } => {
-                self.encapsulation = Some(if encapsulated { Encapsulation::Udp } else { Encapsulation::None });
+                self.encapsulation = Some(encapsulation(encapsulated));
                 let nat = match (nat.local, nat.remote) {
                     (false, false) => Nat::None,
                     (true, false) => Nat::Local,
@@ -440,8 +440,8 @@ impl Connection {
         }
         self.bare_until = None;
         let rekey = self.state != State::Securing;
-        let encapsulation = if sa.encapsulated { Encapsulation::Udp } else { Encapsulation::None };
-        self.esp = Some((sa.proposal, encapsulation));
+        let encapsulation = encapsulation(sa.encapsulated);
+        (self.esp, self.encapsulation) = (Some(sa.proposal), Some(encapsulation));
         self.step(Step::Ipsec { proposal: sa.proposal, encapsulation, rekey });
         if !rekey {
             self.state = State::Calling;
@@ -589,4 +589,8 @@ fn push(packets: &mut PacketBatch, packet: &[u8], counters: &mut Counters) {
     } else {
         counters.drop_packet("queue");
     }
+}
+
+fn encapsulation(encapsulated: bool) -> Encapsulation {
+    if encapsulated { Encapsulation::Udp } else { Encapsulation::None }
 }

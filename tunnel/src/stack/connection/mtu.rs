@@ -14,7 +14,7 @@ impl Connection {
     /// What the path, the suite and the configuration leave for an IP packet, in both directions.
     pub(super) fn fitting(&self) -> u16 {
         let (path, is_ipv6) = (self.path.mtu.into(), self.path.remote.is_ipv6());
-        let payload = self.esp.map_or(0, |(proposal, encapsulation)| {
+        let payload = self.esp.zip(self.encapsulation).map_or(0, |(proposal, encapsulation)| {
             esp::inner_udp_payload(path, is_ipv6, encapsulation == Encapsulation::Udp, &proposal)
         });
         let overhead = UDP_HEADER + self.lac.data_overhead() + ppp::IP_HEADER;
