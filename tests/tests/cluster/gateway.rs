@@ -10,7 +10,7 @@ use towline_tests::release::{
     condition, describe, fetch, gateway_tunnel, secret, tunnel, wait_for_condition, wait_for_pod,
 };
 
-use super::evidence::{Marks, assert_no_page, assert_only_ipsec, wire};
+use super::evidence::{Marks, assert_no_page, assert_only_ipsec, beside, process_of_pod, say, wire};
 use super::operator::Away;
 use super::world::{APP, Cleanup, alta, bodo, cluster, json, kubectl, lns, restarts, settle};
 
@@ -161,4 +161,16 @@ fn a_tunnel_pod_that_is_deleted_is_replaced_and_the_tunnel_dials_again() {
     settle(&alta.cluster, "alta");
     wait_for_pod(&alta.cluster, &alta.pod().0).unwrap();
     wait_for_page(&alta.cluster, "http://alta-web/");
+}
+
+#[test]
+fn networks_of_ipv6_are_kept_in_the_tunnel_of_a_pod_whose_gateway_speaks_none() {
+    let alta = alta();
+    alta.change("{remoteCIDRs: [10.20.4.0/24]}", "{ipv6: true, remoteCIDRs: [10.20.4.0/24, 'fd20:4::/64']}");
+    let tunnel = process_of_pod(&alta.pod().1, "towline-tunnel").unwrap();
+    let (_, routes) = say(beside(tunnel, "ip").args(["-6", "route", "show", "table", "all"]));
+    assert!(routes.contains("unreachable fd20:4::/64"), "{routes}");
+    wait_for_page(&alta.cluster, "http://alta-web.default.svc.cluster.local/");
+    alta.apply();
+    settle(&alta.cluster, alta.name);
 }
